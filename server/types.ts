@@ -1,0 +1,145 @@
+/**
+ * The words every stage shares. Shapes only: no behaviour, no imports.
+ * The glossary behind the names is docs/reference/glossary.md.
+ */
+
+// Each name's place in a list below is its code in the database, so a list is only ever appended to.
+
+export const CHANNELS = [
+  'in_app',
+  'email',
+  'sms',
+  'whatsapp',
+  'voice',
+  'push',
+  'web_push',
+  'slack',
+  'webhook',
+  'pagerduty',
+] as const
+export type Channel = (typeof CHANNELS)[number]
+
+/** Most urgent first: the code is the queue rank. */
+export const PRIORITIES = ['CRITICAL', 'HIGH', 'NORMAL', 'LOW'] as const
+export type Priority = (typeof PRIORITIES)[number]
+
+export const RECIPIENT_TYPES = ['user', 'role', 'group', 'topic', 'system'] as const
+export type RecipientType = (typeof RECIPIENT_TYPES)[number]
+
+/**
+ * What became of one try, or of the whole delivery.
+ *
+ * `unknown`: the request was written, no answer came; the channel's policy decides whether to try again.
+ */
+export const OUTCOMES = [
+  'delivered',
+  'sent',
+  'failed',
+  'bounced',
+  'rejected',
+  'unknown',
+  'cancelled',
+  'expired',
+  'suppressed',
+] as const
+export type Outcome = (typeof OUTCOMES)[number]
+
+/** Where a delivery stands: an outcome, or one of the three ways of still being alive. */
+export type DeliveryStatus = Outcome | 'in_flight' | 'held' | 'retrying'
+
+export type TenantId = number
+/** The caller's own opaque id, unique within a tenant. */
+export type UserId = string
+/** uuidv7; strictly increasing within one process (server/db/ids.ts). */
+export type Id = string
+
+export type Json = null | boolean | number | string | Json[] | { [key: string]: Json }
+export type JsonObject = { [key: string]: Json }
+
+/** Whoever is told: a user of the tenant, or a bare address the caller names (`system`). */
+export interface Recipient {
+  type: RecipientType
+  id: string
+}
+
+/** Content a request brings itself, instead of naming a template. */
+export interface InlineContent {
+  subject?: string
+  body?: string
+  html?: string
+  data?: JsonObject
+}
+
+/**
+ * A request to tell named people something, without any rule. It travels as an event of type
+ * `carillon.notification.requested`, so that it is planned, explained and deduplicated like every other.
+ */
+export interface DirectSend {
+  recipients: Recipient[]
+  /** Bare addresses by channel, for recipients that are not users. */
+  addresses?: Partial<Record<Channel, string[]>>
+  channels: Channel[]
+  fallback: Channel[]
+  templateId?: Id
+  content?: InlineContent
+  metadata?: JsonObject
+}
+
+/** What every door turns its input into. CloudEvents 1.0 attributes keep their names and meaning. */
+export interface Event {
+  tenantId: TenantId
+  id: Id
+  /** The producer's id; unique with `source`. Absent when the producer gave none: then nothing is deduplicated. */
+  externalId?: string
+  source: string
+  type: string
+  subject?: string
+  /** When it happened, at the producer. */
+  time: Date
+  /** When it reached us. */
+  receivedAt: Date
+  data: JsonObject
+  /** Stated by the producer; a matching rule's own priority wins. */
+  priority?: Priority
+  category?: string
+  /** Not planned before this instant. */
+  scheduledAt?: Date
+  /** Nothing is sent after this instant. */
+  expiresAt?: Date
+  /** W3C trace id (32 hex digits). */
+  traceId?: string
+  direct?: DirectSend
+}
+
+/** One channel's finished content. Which fields mean something is the channel's business. */
+export interface Content {
+  subject?: string
+  body: string
+  html?: string
+  data?: JsonObject
+}
+
+/** One rendered, addressed message, as a provider gets it. */
+export interface Message {
+  tenantId: TenantId
+  notificationId: Id
+  channel: Channel
+  /** Stable over all tries of this delivery: goes to every provider that takes one. */
+  idempotencyKey: string
+  /** E-mail address, URL, phone number, device token … */
+  to: string
+  recipient: Recipient
+  content: Content
+  priority: Priority
+  /** 1 for the first try. */
+  attempt: number
+  eventId: Id
+  eventType: string
+  /** Milliseconds since 1970, of the notification. */
+  createdAt: number
+  traceId?: string
+  /** Signed one-click unsubscribe link (RFC 8058), where the notification may be unsubscribed from. */
+  unsubscribeUrl?: string
+  /** Settings that belong to this address, such as a webhook endpoint's signing secret. */
+  addressSettings?: JsonObject
+}
