@@ -1,0 +1,60 @@
+import type { Channel, Content, Event, Id, JsonObject, Priority, RecipientType, TenantId } from '../types.ts'
+import type { Reason } from '../reasons.ts'
+
+/** What planning an event came to: everything one transaction has to write about it. */
+export interface PlannedEvent {
+  event: Event
+  /** Sealed event data. */
+  sealed: Buffer
+  /** Whose key sealed it; absent: the tenant's. */
+  sealedFor?: string
+  /** False: only accepted; a row in `planning` makes a worker plan it. */
+  planned: boolean
+  /** When planning is left to a worker: not before this instant. */
+  planAt?: Date
+  /** JSON text of the decision trace (server/decide/trace.ts). */
+  trace: string | null
+  notifications: PlannedNotification[]
+  /** Deliveries decided about: sent, held and skipped. */
+  deliveries: number
+  /** Of these, skipped. */
+  suppressed: number
+}
+
+/** One person told about one event by one rule. */
+export interface PlannedNotification {
+  id: Id
+  tenantId: TenantId
+  event: Event
+  recipientType: RecipientType
+  recipientId: string
+  ruleId: Id | null
+  templateId: Id | null
+  revision: number | null
+  locale: string | null
+  priority: Priority
+  category: string
+  /** Deliveries to make now or later, in order; never a skipped one. */
+  channels: Channel[]
+  fallback: Channel[]
+  /** Those of `channels` that wait. */
+  holds: PlannedHold[]
+  expiresAt: Date | null
+  scheduledAt: Date | null
+  /** What each channel, fallback channels included, would send. */
+  bodies: Partial<Record<Channel, AddressedContent>>
+  /** `bodies`, sealed under the recipient's key. */
+  sealed: Buffer
+}
+
+export interface PlannedHold {
+  channel: Channel
+  until: Date
+  reason: Reason
+}
+
+/** Content with the address it goes to; sealed together, because both are personal. */
+export interface AddressedContent extends Content {
+  to: string
+  settings?: JsonObject
+}
