@@ -53,6 +53,7 @@ export interface Provider<S, C extends Connection | undefined = undefined> {
 
 // The settings type differs per provider, and functions are contravariant in it: a list of providers can only
 // be typed with `any` here. `openProvider` is the one place that pairs a provider with its validated settings.
+// oxlint-disable-next-line typescript/no-explicit-any
 export type AnyProvider = Provider<any, any>
 
 export interface Connection {
@@ -121,6 +122,7 @@ export const DELIVERY_CODES = {
   content_refused: 'The far end refuses this content',
   too_large: 'The message is larger than the far end takes',
   refused: 'The far end refuses the request',
+  invalid_request: 'The request cannot be written in this form',
   forbidden: 'The far end does not allow this sender',
   auth: 'The far end does not accept our credentials',
   invalid_settings: 'The provider is not set up correctly',
