@@ -329,7 +329,7 @@ async function supervise(spec: {
   ]
   let current: { child: ChildProcess; watchdog: ChildProcess | undefined; ended: Promise<string> } | undefined
   let restarting: Promise<void> | undefined
-  let stopping = false
+  const stopping = new AbortController()
 
   async function start(): Promise<void> {
     const from = rotate(place.log)
@@ -358,7 +358,7 @@ async function supervise(spec: {
     current = { child, watchdog, ended }
     void ended.then(reason => {
       watchdog?.stdin?.end()
-      if (stopping) return
+      if (stopping.signal.aborted) return
       say(`PostgreSQL ended (${reason}); starting it again`)
       restarting = restart().finally(() => {
         restarting = undefined
@@ -367,14 +367,14 @@ async function supervise(spec: {
   }
 
   async function restart(): Promise<void> {
-    for (let pause = 100; !stopping; pause = Math.min(pause * 2, 5_000)) {
+    for (let pause = 100; !stopping.signal.aborted; pause = Math.min(pause * 2, 5_000)) {
       try {
         await stopLeftovers(place, say)
         await start()
         return
       } catch (error) {
         say((error as Error).message)
-        await delay(pause, undefined, { ref: false })
+        await delay(pause, undefined, { ref: false, signal: stopping.signal }).catch(() => {})
       }
     }
   }
@@ -384,7 +384,7 @@ async function supervise(spec: {
 
   return {
     async stop() {
-      stopping = true
+      stopping.abort()
       clearInterval(rotation)
       await restarting
       if (current === undefined) return
@@ -428,7 +428,8 @@ function watch(pid: number, place: Place): ChildProcess | undefined {
 /** Resolves when the server takes connections; never when it ends before. Recovery may take minutes. */
 async function ready(place: Place, child: ChildProcess, say: (line: string) => void): Promise<undefined> {
   const started = Date.now()
-  for (let told = 0; child.exitCode === null && child.signalCode === null; await delay(20)) {
+  const lives = () => child.pid !== undefined && child.exitCode === null && child.signalCode === null
+  for (let told = 0; lives(); await delay(20)) {
     const { pid, status } = postmaster(place)
     if (pid === child.pid && status === 'ready') return undefined
     if (Date.now() - started > (told + 1) * 10_000) {
@@ -440,9 +441,10 @@ async function ready(place: Place, child: ChildProcess, say: (line: string) => v
 }
 
 /**
- * Ends what still runs from this folder. We hold the folder's lock, so whoever started it is dead. Afterwards a
- * postmaster.pid that names somebody else's process (the number was given out again, or it is a zombie nobody
- * reaps) is removed; PostgreSQL would take it for a living server and refuse to start.
+ * Ends what still runs from this folder. We hold the folder's lock, so whoever started it is dead. Afterwards its
+ * pid files are removed where they name a process all the same (the number was given out again, or nobody reaps
+ * the zombie): PostgreSQL would take it for a living server and refuse to start. A pid file that names nobody
+ * stays: PostgreSQL finds in it the shared memory to look at for survivors.
  */
 async function stopLeftovers(place: Place, say: (line: string) => void): Promise<void> {
   const running = () => processesOf(place.mark)
@@ -474,6 +476,9 @@ async function stopLeftovers(place: Place, say: (line: string) => void): Promise
   }
   const { pid } = postmaster(place)
   if (pid !== undefined && alive(pid)) rmSync(join(place.data, 'postmaster.pid'), { force: true })
+  for (const name of readdirSync(place.home)) {
+    if (name.startsWith('.s.PGSQL.')) rmSync(join(place.home, name), { force: true })
+  }
 }
 
 /** The processes whose command line bears the mark: server processes show cluster_name in their titles. */

@@ -45,7 +45,7 @@ const tryLock = sql('try_migration_lock', `select pg_try_advisory_lock($1) as lo
  * files it applied. Safe to run from many processes at once: one works, the others wait and find nothing to do.
  *
  * @throws Error naming the file when an applied file has changed, is missing here (the database is newer than
- * the code), is out of order, or fails; what was applied before it stays.
+ * the code), or fails; what was applied before it stays.
  */
 export async function migrate(db: Db, dir: string = MIGRATIONS_DIR): Promise<string[]> {
   const client = await db.connect('carillon migrate')
@@ -111,14 +111,8 @@ async function pendingOf(db: Queryable, dir: string): Promise<Migration[]> {
       )
     }
   }
-  // Applied files are a prefix of the list: a file slipped in before them would run against a later schema.
-  const slipped = files.slice(0, applied.length).find(file => !applied.some(({ name }) => name === file.name))
-  if (slipped !== undefined) {
-    throw new Error(
-      `Migration ${slipped.name} comes before ${applied.at(-1)!.name}, which is applied already`,
-    )
-  }
-  return files.slice(applied.length)
+  const done = new Set(applied.map(row => row.name))
+  return files.filter(file => !done.has(file.name))
 }
 
 async function apply(client: pg.Client, session: Queryable, migration: Migration): Promise<void> {

@@ -21,10 +21,12 @@ export interface TestDatabase {
  * The server is the one `TEST_DATABASE_URL` names, as under `npm test`; its role must be allowed to make
  * databases. Without it, as when a single file is run by hand, a server shared through a well-known temporary
  * folder is used, which starts on demand and ends a minute after its last user (shared-server.ts).
+ *
+ * `empty: true` leaves the migrations out; `max` bounds the pool (5).
  */
-export async function testDatabase(options: { max?: number } = {}): Promise<TestDatabase> {
+export async function testDatabase(options: { empty?: boolean; max?: number } = {}): Promise<TestDatabase> {
   const { admin, url: server } = await (connected ??= connect())
-  const template = await (prepared ??= prepareTemplate(admin, server))
+  const template = options.empty ? 'template1' : await (prepared ??= prepareTemplate(admin, server))
 
   const name = `carillon_test_${Math.floor(Date.now() / 1000)}_${process.pid}_${++made}`
   await admin.query(`create database ${name} template ${template}`)
