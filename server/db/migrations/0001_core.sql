@@ -468,6 +468,9 @@ create table feed (
   primary key (tenant_id, user_id, seq)
 ) with (fillfactor = 80);
 create index feed_notification on feed (tenant_id, notification_id);
+-- For house-keeping. Neither column changes when an item is seen or read, so those updates stay HOT.
+create index feed_expiry on feed (expires_at) where expires_at is not null;
+create index feed_snoozed on feed (snoozed_until) where snoozed_until is not null;
 
 create table feed_changes (                          -- append-only: what changed after the item itself
   tenant_id       int not null,
@@ -477,6 +480,15 @@ create table feed_changes (                          -- append-only: what change
   change          text not null check (change in ('seen', 'read', 'unread', 'archived', 'unarchived', 'snoozed', 'unsnoozed', 'removed', 'all_seen', 'all_read')),
   at              timestamptz not null default now(),
   primary key (tenant_id, user_id, seq)
+);
+create index feed_changes_at on feed_changes (at);
+
+create table realtime_tickets (                      -- opens one stream once, for clients that cannot send headers
+  tenant_id  int not null,
+  hash       bytea not null,                         -- sha256 of the ticket
+  user_id    text not null,                          -- whose feed it opens
+  expires_at timestamptz not null,
+  primary key (tenant_id, hash)
 );
 
 create table engagement (                            -- append-only
