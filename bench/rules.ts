@@ -68,6 +68,13 @@ const MIXES: Mix[] = [
     event: i => ({ type: 'shop.order', data: { ...order(i), [`f${(i * 41) % RULES}`]: true } }),
   },
   {
+    name: 'only CEL can tell, 10 rules a type',
+    rule: i => ({
+      eventPattern: `event.type == "shop.type-${i % 10_000}" && event.data.items.exists(i, i.count > ${i % 3})`,
+    }),
+    event: i => ({ type: `shop.type-${(i * 37) % 10_000}`, data: order(i) }),
+  },
+  {
     name: 'comparisons only, 100 rules a type',
     rule: i => ({ eventPattern: `event.type == "shop.type-${i % 1_000}" && event.data.amount > ${i % 997}` }),
     event: i => ({ type: `shop.type-${(i * 37) % 1_000}`, data: order(i) }),

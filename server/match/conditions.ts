@@ -9,9 +9,11 @@ import { children, type Node } from './cel-meter.ts'
 export interface Conditions {
   /** At most one per path. */
   equalities: Equality[]
+  /** No use for placing a rule, but 20 ns to ask where evaluating takes 300 ns, or 6 µs out of a cold cache. */
+  comparisons: Comparison[]
   /** `event.type.startsWith(…)` */
   typePrefix: string | undefined
-  /** The equalities are all the pattern says: when they hold, it is true without being evaluated. */
+  /** Equalities and comparisons are all the pattern says: when they hold, it is true without being evaluated. */
   complete: boolean
 }
 
@@ -28,10 +30,17 @@ export interface Equality {
   bare: boolean
 }
 
+/** The value at the path stands so to a literal: any for `!=`, a number for the others. */
+export interface Comparison {
+  path: readonly string[]
+  operator: '<' | '<=' | '>' | '>=' | '!='
+  value: Scalar
+}
+
 /** Longest path that is indexed; reading the leaves of an event stops at the same depth. */
 export const MAX_PATH = 8
 
-export const ALWAYS: Conditions = { equalities: [], typePrefix: undefined, complete: true }
+export const ALWAYS: Conditions = { equalities: [], comparisons: [], typePrefix: undefined, complete: true }
 
 export function pathKey(path: readonly string[]): string {
   return path.join('\0')
@@ -39,6 +48,7 @@ export function pathKey(path: readonly string[]): string {
 
 export function conditionsOf(ast: Node): Conditions {
   const found = new Map<string, Equality>()
+  const comparisons: Comparison[] = []
   let typePrefix: string | undefined
   let complete = true
   for (const part of conjuncts(ast)) {
@@ -48,10 +58,15 @@ export function conditionsOf(ast: Node): Conditions {
       found.set(equality.key, earlier ? both(earlier, equality) : equality)
       continue
     }
+    const comparison = comparisonOf(part)
+    if (comparison) {
+      comparisons.push(comparison)
+      continue
+    }
     complete = false
     typePrefix ??= typePrefixOf(part)
   }
-  return { equalities: [...found.values()], typePrefix, complete }
+  return { equalities: [...found.values()], comparisons, typePrefix, complete }
 }
 
 function both(a: Equality, b: Equality): Equality {
@@ -100,6 +115,22 @@ function equality(side: Node, literals: Node[]): Equality | undefined {
     values.add(value)
   }
   return { path, key: pathKey(path), values, bare: false }
+}
+
+const MIRRORED = { '<': '>', '<=': '>=', '>': '<', '>=': '<=', '!=': '!=' } as const
+
+function comparisonOf(node: Node): Comparison | undefined {
+  const operator = node.op
+  if (!isComparison(operator)) return undefined
+  const [left, right] = children(node) as [Node, Node]
+  const path = pathOf(left) ?? pathOf(right)
+  const value = scalarOf(right) ?? scalarOf(left)
+  if (!path || value === undefined || (operator !== '!=' && typeof value !== 'number')) return undefined
+  return { path, operator: left.op === 'value' || left.op === '-_' ? MIRRORED[operator] : operator, value }
+}
+
+function isComparison(operator: string): operator is Comparison['operator'] {
+  return Object.hasOwn(MIRRORED, operator)
 }
 
 /** `event.data.a["b"]` → ['data', 'a', 'b'] */
@@ -160,7 +191,7 @@ export function valueAt(event: object, path: readonly string[]): unknown {
 }
 
 /**
- * Decides a pattern by its equalities alone: true, false, or undefined where only evaluating it can tell
+ * Decides a pattern by its conditions alone: true, false, or undefined where only evaluating it can tell
  * (something else is demanded too, or a field is missing, which is an error unless another part is false).
  */
 export function decidedBy(conditions: Conditions, event: object): boolean | undefined {
@@ -171,5 +202,25 @@ export function decidedBy(conditions: Conditions, event: object): boolean | unde
     if (value !== undefined && (!bare || typeof value === 'boolean')) return false
     sure = false
   }
+  for (const comparison of conditions.comparisons) {
+    const holds = compare(valueAt(event, comparison.path), comparison)
+    if (holds === false) return false
+    if (holds === undefined) sure = false
+  }
   return sure ? true : undefined
+}
+
+function compare(value: unknown, { operator, value: literal }: Comparison): boolean | undefined {
+  if (operator === '!=') return value === undefined ? undefined : value !== literal
+  if (typeof value !== 'number') return undefined
+  switch (operator) {
+    case '<':
+      return value < (literal as number)
+    case '<=':
+      return value <= (literal as number)
+    case '>':
+      return value > (literal as number)
+    case '>=':
+      return value >= (literal as number)
+  }
 }

@@ -10,7 +10,7 @@ import type { Rule } from './rules.ts'
  * The first level is the event type: exact, by prefix or by domain, from the rule's own lists or from its pattern.
  * Below it stand trees of equality tests that the patterns demand (`event.data.sku == "a"`): a node that outgrows
  * a few rules splits them by the field that tells each of them best apart. An event follows the values it has. So
- * its cost grows with the rules that nearly match, not with the rules there are; a rule that demands no equality
+ * its cost grows with the rules that nearly match, not with the rules there are. A rule that demands no equality
  * at all (`event.data.n > 5`) is asked for every event of its type.
  *
  * Adding, replacing and removing one rule touches only its own places.

@@ -168,7 +168,7 @@ function recipientsOf(source: string): RecipientExpression {
   return program ?? { evaluate: () => broken }
 }
 
-const UNKNOWN: Conditions = { equalities: [], typePrefix: undefined, complete: false }
+const UNKNOWN: Conditions = { ...ALWAYS, complete: false }
 
 type Compiled<K extends Kind> =
   | { program: Program<K>; broken?: undefined }
