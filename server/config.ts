@@ -1,0 +1,1044 @@
+import { randomBytes } from 'node:crypto'
+import { existsSync, linkSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+import { inspect, parseArgs } from 'node:util'
+import ipaddr from 'ipaddr.js'
+import { CHANNELS, type Channel } from './types.ts'
+
+/**
+ * Every setting of the server, once: its variable, its default, what it means and in which unit. The type
+ * `Config`, the command line's flags, docs/reference/configuration.md and the warning about unknown variables
+ * all come from this table.
+ *
+ * Names that other software uses for the same thing are kept (`DATABASE_URL`, `SMTP_HOST`, `OTEL_…`); everything
+ * that is ours alone begins with `CARILLON_`. An empty variable counts as absent.
+ */
+export const SETTINGS = {
+  http: {
+    port: integer('PORT', 4400, 0, 65_535, 'TCP port. 0 takes any free one.', { flag: 'port' }),
+    host: optional(
+      'HOST',
+      'Address to listen on. Default: 127.0.0.1 with the embedded database, else 0.0.0.0.',
+      readText,
+      { flag: 'host' },
+    ),
+    publicUrl: optional(
+      'PUBLIC_URL',
+      'How others reach this server: the beginning of every link it sends out. Default: http://localhost:PORT.',
+      readWebUrl,
+    ),
+    corsOrigins: setting(
+      'CORS_ORIGINS',
+      [],
+      'none',
+      'Origins whose pages may call the API, comma separated, or *.',
+      readOrigins,
+    ),
+    trustedProxies: setting(
+      'CARILLON_TRUSTED_PROXIES',
+      [],
+      'none',
+      'Networks (CIDR) of reverse proxies whose X-Forwarded-For is believed, comma separated.',
+      readNetworks,
+    ),
+    bodyLimitBytes: bytes(
+      'CARILLON_BODY_LIMIT',
+      1024 ** 2,
+      1024,
+      64 * 1024 ** 2,
+      'Largest body of a single request, in bytes.',
+    ),
+    batchBodyLimitBytes: bytes(
+      'CARILLON_BATCH_BODY_LIMIT',
+      16 * 1024 ** 2,
+      1024,
+      256 * 1024 ** 2,
+      'Largest body of a batch of events or sends, in bytes.',
+    ),
+    batchItems: integer('CARILLON_BATCH_ITEMS', 1000, 1, 10_000, 'Most items of one batch.'),
+    requestTimeoutMs: integer(
+      'CARILLON_REQUEST_TIMEOUT_MS',
+      30_000,
+      1000,
+      600_000,
+      'Time a client has to send its whole request, in milliseconds.',
+    ),
+    keepAliveMs: integer(
+      'CARILLON_KEEP_ALIVE_MS',
+      72_000,
+      1000,
+      600_000,
+      'How long an idle connection stays open, in milliseconds; longer than your load balancer keeps it.',
+    ),
+    metricsPublic: toggle(
+      'CARILLON_METRICS_PUBLIC',
+      false,
+      'Serve /metrics to everybody. Otherwise: to this machine and to operator keys.',
+    ),
+    drainMs: integer(
+      'CARILLON_DRAIN_MS',
+      20_000,
+      0,
+      600_000,
+      'How long a stopping server lets running work finish, in milliseconds.',
+    ),
+  },
+
+  limits: {
+    perUser: integer('CARILLON_LIMIT_PER_USER', 300, 1, 10_000_000, 'Requests a minute of one person.'),
+    perIp: integer(
+      'CARILLON_LIMIT_PER_IP',
+      600,
+      1,
+      10_000_000,
+      'Requests a minute of one address, counted for people and public paths.',
+    ),
+    perKey: integer(
+      'CARILLON_LIMIT_PER_KEY',
+      60_000,
+      1,
+      10_000_000,
+      'Requests a minute of one API key or service token.',
+    ),
+    failuresPerIp: integer(
+      'CARILLON_LIMIT_FAILURES_PER_IP',
+      100,
+      1,
+      1_000_000,
+      'Refused credentials a minute from one address before it has to wait.',
+    ),
+  },
+
+  database: {
+    url: confidential(
+      'DATABASE_URL',
+      'Where PostgreSQL 16 or later is. Absent: an embedded one is run in the data folder.',
+      readDatabaseUrl,
+    ),
+    poolSize: integer('CARILLON_DB_POOL', 10, 2, 200, 'Connections for everything but the lanes.'),
+    statementTimeoutMs: integer(
+      'CARILLON_DB_STATEMENT_TIMEOUT_MS',
+      30_000,
+      0,
+      3_600_000,
+      'A statement of the API is cancelled after so many milliseconds. 0: never.',
+    ),
+    embeddedPort: integer(
+      'CARILLON_EMBEDDED_PORT',
+      0,
+      0,
+      65_535,
+      'TCP port of the embedded PostgreSQL on 127.0.0.1. 0: the one used last time, or a free one.',
+    ),
+  },
+
+  data: {
+    dir: setting(
+      'CARILLON_DATA_DIR',
+      'data',
+      './data',
+      'Folder of the embedded database, the generated keys and the mailbox.',
+      resolve,
+      { flag: 'data-dir' },
+    ),
+    masterKeys: confidential(
+      'CARILLON_MASTER_KEY',
+      '32 bytes in base64 or hex that wrap every data key. Several, comma separated: the first wraps, all unwrap. With the embedded database one is made in the data folder; otherwise it is required.',
+      readMasterKeys,
+    ),
+  },
+
+  redis: {
+    url: confidential(
+      'REDIS_URL',
+      'Redis or Valkey, for limits and realtime shared between processes. Work goes on while it is away.',
+      readRedisUrl,
+    ),
+  },
+
+  auth: {
+    jwtSecret: confidential(
+      'JWT_SECRET',
+      'At least 32 bytes; accepts tokens signed with HS256, HS384 or HS512.',
+      readJwtSecret,
+    ),
+    jwtPublicKey: optional(
+      'JWT_PUBLIC_KEY',
+      'PEM (SPKI), a JWK or a JWK set; accepts RS, PS, ES and EdDSA tokens.',
+      readPublicKey,
+      { file: true },
+    ),
+    jwksUrl: optional(
+      'JWKS_URL',
+      'Where the issuer publishes its keys. Instead of JWT_PUBLIC_KEY.',
+      readWebUrl,
+    ),
+    issuer: optional('JWT_ISSUER', 'What `iss` must be.', readText),
+    audience: optional('JWT_AUDIENCE', 'What `aud` must contain.', readText),
+    tenantClaim: setting(
+      'JWT_TENANT_CLAIM',
+      'tenant',
+      'tenant',
+      'The claim that names the tenant.',
+      readText,
+    ),
+    defaultTenant: optional(
+      'JWT_DEFAULT_TENANT',
+      'Tenant of tokens without that claim. Absent: they are refused.',
+      readText,
+    ),
+    clockToleranceSeconds: integer(
+      'JWT_CLOCK_TOLERANCE',
+      30,
+      0,
+      600,
+      'How far the clocks of issuer and server may differ, in seconds.',
+    ),
+  },
+
+  outbound: {
+    allow: setting(
+      'OUTBOUND_ALLOW',
+      [],
+      'none',
+      'Networks (CIDR) that webhooks may call although they are not public, comma separated.',
+      readNetworks,
+    ),
+    httpsOnly: toggle('CARILLON_OUTBOUND_HTTPS_ONLY', false, 'Refuse webhooks to plain http.'),
+    connections: integer('CARILLON_OUTBOUND_CONNECTIONS', 256, 1, 4096, 'Connections per origin.'),
+    waiting: integer(
+      'CARILLON_OUTBOUND_WAITING',
+      10_000,
+      0,
+      1_000_000,
+      'Requests per origin that may wait for a connection.',
+    ),
+    timeoutMs: integer(
+      'CARILLON_OUTBOUND_TIMEOUT_MS',
+      10_000,
+      100,
+      60_000,
+      'Time for one request to a provider or endpoint, in milliseconds.',
+    ),
+    certificates: optional(
+      'CARILLON_OUTBOUND_CA',
+      'PEM certificates of authorities to trust besides those of the system.',
+      readPem,
+      { file: true },
+    ),
+  },
+
+  smtp: {
+    host: optional(
+      'SMTP_HOST',
+      'Mail server. Absent with the embedded database: mail goes to the local mailbox.',
+      readText,
+    ),
+    port: integer('SMTP_PORT', 587, 1, 65_535, 'TCP port of the mail server.'),
+    security: setting(
+      'SMTP_SECURE',
+      'starttls',
+      'starttls',
+      'tls (or true): TLS from the first byte. starttls: required. opportunistic (or false): STARTTLS where offered. none: never.',
+      readSmtpSecurity,
+    ),
+    username: optional('SMTP_USERNAME', 'Account at the mail server.', readText),
+    password: confidential('SMTP_PASSWORD', 'Its password.', readText),
+    from: optional(
+      'SMTP_FROM',
+      'Sender, such as `Carillon <notify@example.org>`. Required with SMTP_HOST.',
+      readSender,
+    ),
+    connections: integer('SMTP_CONNECTIONS', 5, 1, 100, 'Connections at once.'),
+    perSecond: integer('SMTP_PER_SECOND', 0, 0, 100_000, 'Most messages a second. 0: no limit of our own.'),
+  },
+
+  mailbox: {
+    port: integer(
+      'MAILBOX_PORT',
+      4425,
+      0,
+      65_535,
+      'TCP port of the local mailbox on 127.0.0.1, which runs with the embedded database where SMTP_HOST is absent. 0 takes any free one.',
+    ),
+    keep: integer('CARILLON_MAILBOX_KEEP', 500, 1, 10_000, 'Messages it keeps; the oldest goes first.'),
+  },
+
+  process: {
+    roles: setting(
+      'CARILLON_ROLE',
+      allRoles(),
+      'everything',
+      'What this process does, comma separated: api, plan, schedule, deliver, or deliver:CHANNEL for single channels.',
+      readRoles,
+      { flag: 'role' },
+    ),
+  },
+
+  ingest: {
+    lanes: integer('CARILLON_LANES', 4, 1, 32, 'Connections that commit batches at the same time.'),
+    batchSize: integer('CARILLON_INGEST_BATCH', 500, 1, 5000, 'Most notifications in one transaction.'),
+    lingerMs: integer(
+      'CARILLON_INGEST_LINGER_MS',
+      0,
+      0,
+      100,
+      'How long a small batch waits for more, in milliseconds. 3 saves half the CPU at 1,000 a second and costs 3 ms.',
+    ),
+    maxWaiting: integer(
+      'CARILLON_INGEST_WAITING',
+      20_000,
+      100,
+      1_000_000,
+      'Events that may wait for a transaction; beyond it callers get queue_full.',
+    ),
+    inlineRecipients: integer(
+      'CARILLON_INLINE_RECIPIENTS',
+      500,
+      1,
+      10_000,
+      'A larger audience is planned by a worker, in chunks of this many people.',
+    ),
+  },
+
+  deliver: {
+    inFlight: integer(
+      'CARILLON_IN_FLIGHT',
+      20_000,
+      100,
+      1_000_000,
+      'Deliveries held in memory; what comes beyond waits in the database.',
+    ),
+    inFlightPerChannel: integer(
+      'CARILLON_IN_FLIGHT_PER_CHANNEL',
+      256,
+      1,
+      10_000,
+      'Tries of one channel running at the same time.',
+    ),
+    flushMs: integer(
+      'CARILLON_SETTLE_MS',
+      5,
+      0,
+      1000,
+      'Outcomes are written together after so many milliseconds, or',
+    ),
+    flushItems: integer('CARILLON_SETTLE_ITEMS', 1000, 1, 10_000, 'after so many outcomes.'),
+    claimJobs: integer('CARILLON_CLAIM_JOBS', 500, 1, 5000, 'Due retries and held deliveries taken at once.'),
+    claimBatches: integer('CARILLON_CLAIM_BATCHES', 2, 1, 100, 'Waiting batches taken at once.'),
+    sweepMs: integer(
+      'CARILLON_SWEEP_MS',
+      1000,
+      100,
+      60_000,
+      'How often the work of processes that died is looked for, in milliseconds.',
+    ),
+  },
+
+  realtime: {
+    heartbeatSeconds: integer(
+      'CARILLON_HEARTBEAT',
+      25,
+      1,
+      300,
+      'How often a quiet stream shows that it lives, in seconds.',
+    ),
+    pollSeconds: integer(
+      'CARILLON_POLL',
+      25,
+      1,
+      120,
+      'How long a long poll waits for something new, in seconds.',
+    ),
+    connections: integer(
+      'CARILLON_REALTIME_CONNECTIONS',
+      50_000,
+      1,
+      1_000_000,
+      'Streams open in one process.',
+    ),
+    connectionsPerUser: integer(
+      'CARILLON_REALTIME_PER_USER',
+      20,
+      1,
+      10_000,
+      'Streams of one person in one process.',
+    ),
+    bufferBytes: bytes(
+      'CARILLON_REALTIME_BUFFER',
+      1024 ** 2,
+      4096,
+      64 * 1024 ** 2,
+      'What may wait for a slow client, in bytes; beyond it the stream is closed and resumes later.',
+    ),
+  },
+
+  retention: {
+    eventsDays: days('CARILLON_KEEP_EVENTS', 30, 'Events and why they became what they became.'),
+    notificationsDays: days('CARILLON_KEEP_NOTIFICATIONS', 90, 'Notifications and their content.'),
+    attemptsDays: days('CARILLON_KEEP_ATTEMPTS', 180, 'Tries of delivery.'),
+    engagementDays: days('CARILLON_KEEP_ENGAGEMENT', 180, 'Opens, clicks and the like.'),
+    auditDays: days('CARILLON_KEEP_AUDIT', 400, 'Who changed which setting.'),
+    countersDays: days('CARILLON_KEEP_COUNTERS', 400, 'Daily totals.'),
+    deadLettersDays: days('CARILLON_KEEP_DEAD_LETTERS', 90, 'Dead letters.'),
+    feedDays: days('CARILLON_KEEP_FEED', 30, 'Items of the in-app inbox.'),
+    feedItems: integer(
+      'CARILLON_KEEP_FEED_ITEMS',
+      1000,
+      10,
+      100_000,
+      'Unread items of one inbox; older ones go first.',
+    ),
+    eventKeysDays: days(
+      'CARILLON_KEEP_EVENT_KEYS',
+      7,
+      'How long an event with the same source and id is known as a duplicate.',
+    ),
+    idempotencySeconds: integer(
+      'CARILLON_KEEP_IDEMPOTENCY',
+      3600,
+      60,
+      7 * 86_400,
+      'How long an Idempotency-Key answers again with the same result, in seconds.',
+    ),
+  },
+
+  observe: {
+    logLevel: setting(
+      'LOG_LEVEL',
+      'info',
+      'info',
+      'trace, debug, info, warn, error, fatal or silent.',
+      oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'),
+      { flag: 'log-level' },
+    ),
+    otlpEndpoint: optional(
+      'OTEL_EXPORTER_OTLP_ENDPOINT',
+      'OpenTelemetry collector (OTLP over HTTP); /v1/traces is appended. Absent: no traces.',
+      readWebUrl,
+    ),
+    otlpHeaders: confidential(
+      'OTEL_EXPORTER_OTLP_HEADERS',
+      'Headers for it: `name=value`, comma separated, values percent-encoded.',
+      readHeaders,
+    ),
+    serviceName: setting(
+      'OTEL_SERVICE_NAME',
+      'carillon',
+      'carillon',
+      'The name under which traces appear.',
+      readText,
+    ),
+    sampleRatio: setting(
+      'OTEL_TRACES_SAMPLER_ARG',
+      1,
+      '1',
+      'Share of the traces begun here that are recorded, 0 to 1. A caller that sampled its trace is followed.',
+      readRatio,
+    ),
+  },
+} as const
+
+/** Variables that other parts of the project read. */
+const READ_ELSEWHERE = new Set(['CARILLON_URL', 'CARILLON_KEY', 'CARILLON_NODE'])
+
+type Settings = typeof SETTINGS
+type Read = { readonly [G in keyof Settings]: ValuesOf<Settings[G]> }
+type ValuesOf<G> = { readonly [K in keyof G]: G[K] extends Setting<infer T> ? T : never }
+
+/** What the server was told. Secrets print as `<secret>`; call `reveal()` where they are used. */
+export interface Config extends Omit<Read, 'http'> {
+  /** `embedded`: we run PostgreSQL in the data folder. `external`: DATABASE_URL names it. */
+  readonly mode: 'embedded' | 'external'
+  readonly http: Omit<Read['http'], 'host' | 'publicUrl'> & {
+    readonly host: string
+    /** Without a slash at the end. With PORT 0 and no PUBLIC_URL it names port 0: only the listener knows it. */
+    readonly publicUrl: string
+  }
+  /** For people, at start: unknown variables and combinations that are hardly meant. */
+  readonly warnings: readonly string[]
+}
+
+export interface Roles {
+  readonly api: boolean
+  readonly plan: boolean
+  readonly schedule: boolean
+  /** Channels it delivers; empty: none. */
+  readonly deliver: readonly Channel[]
+  /** As given, for the table `processes`. */
+  readonly names: readonly string[]
+}
+
+export interface Setting<T> {
+  readonly name: string
+  /** What it means, with its unit. */
+  readonly about: string
+  /** The default, as the reference shows it. */
+  readonly shown: string
+  readonly fallback: T
+  /** `NAME_FILE` may name a file to read it from. */
+  readonly file: boolean
+  readonly secret: boolean
+  /** Also `--flag value` of `carillon start`. */
+  readonly flag: string | undefined
+  /** @throws Error that says what was expected; of a secret it must not repeat the value. */
+  read(text: string): T
+}
+
+/** Everything that is wrong with the configuration, at once. */
+export class ConfigError extends Error {
+  readonly problems: readonly string[]
+  constructor(problems: readonly string[]) {
+    super(`The configuration cannot be used:\n${problems.map(problem => `  ${problem}`).join('\n')}`)
+    this.name = 'ConfigError'
+    this.problems = problems
+  }
+}
+
+/** A value that must not be read by accident: printing, logging, inspecting or serialising it shows `<secret>`. */
+export interface Secret<T = string> {
+  reveal(): T
+  toString(): string
+  toJSON(): string
+}
+
+const HIDDEN = '<secret>'
+
+export const secret = <T>(value: T): Secret<T> =>
+  Object.freeze({
+    reveal: () => value,
+    toString: () => HIDDEN,
+    toJSON: () => HIDDEN,
+    [inspect.custom]: () => HIDDEN,
+  })
+
+/**
+ * Reads the configuration: flags win over variables, variables over defaults. Touches nothing but the files that
+ * `NAME_FILE` variables name.
+ *
+ * @param argv what follows `carillon start`: `--port 4400 --role api,plan`
+ * @throws ConfigError naming every variable that cannot be used
+ */
+export function loadConfig(
+  env: NodeJS.ProcessEnv,
+  argv: readonly string[] = [],
+  readFile: (path: string) => string = readSmallFile,
+): Config {
+  const problems: string[] = []
+  const flags = readFlags(argv, problems)
+
+  const read = Object.fromEntries(
+    Object.entries(SETTINGS).map(([group, settings]) => [
+      group,
+      Object.fromEntries(
+        Object.entries(settings as Record<string, Setting<unknown>>).map(([key, one]) => [
+          key,
+          readOne(one, env, flags, readFile, problems),
+        ]),
+      ),
+    ]),
+  ) as unknown as Read
+
+  const mode = read.database.url === undefined ? 'embedded' : 'external'
+  const warnings = [...unknownVariables(env), ...doubtful(read, mode)]
+  problems.push(...contradictions(read, mode, problems))
+  if (problems.length > 0) throw new ConfigError(problems)
+
+  return {
+    ...read,
+    mode,
+    data: { ...read.data, dir: resolve(read.data.dir) },
+    http: {
+      ...read.http,
+      host: read.http.host ?? (mode === 'embedded' ? '127.0.0.1' : '0.0.0.0'),
+      publicUrl: (read.http.publicUrl ?? `http://localhost:${read.http.port}`).replace(/\/+$/, ''),
+    },
+    warnings,
+  }
+}
+
+/**
+ * The master keys, the wrapping one first. With the embedded database and none configured: the one in
+ * `<data folder>/master.key`, made with mode 0600 when absent.
+ */
+export function masterKeyring(config: Pick<Config, 'mode' | 'data'>): Secret<readonly Buffer[]> {
+  if (config.data.masterKeys !== undefined) return config.data.masterKeys
+  if (config.mode !== 'embedded') throw new ConfigError(['CARILLON_MASTER_KEY is required with DATABASE_URL'])
+  const file = join(config.data.dir, 'master.key')
+  if (!existsSync(file)) makeKeyFile(file)
+  try {
+    return secret(readMasterKeys(readFileSync(file, 'utf8').trim()))
+  } catch (error) {
+    throw new ConfigError([`${file}: ${(error as Error).message}`])
+  }
+}
+
+function makeKeyFile(file: string): void {
+  mkdirSync(dirname(file), { recursive: true })
+  const half = `${file}.${process.pid}`
+  writeFileSync(half, `${randomBytes(32).toString('base64')}\n`, { mode: 0o600 })
+  try {
+    // link(2) fails where the file stands already: of two first starts at once both go on with the winner's.
+    linkSync(half, file)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  } finally {
+    rmSync(half, { force: true })
+  }
+}
+
+/** All settings in the order of the table, with their group. */
+export const listSettings = (): (Setting<unknown> & { group: string })[] =>
+  Object.entries(SETTINGS).flatMap(([group, settings]) =>
+    Object.values(settings as Record<string, Setting<unknown>>).map(one => ({ ...one, group })),
+  )
+
+// ---------------------------------------------------------------- reading
+
+function readFlags(argv: readonly string[], problems: string[]): Map<string, string> {
+  const known = listSettings().flatMap(one => (one.flag === undefined ? [] : [one.flag]))
+  const { tokens } = parseArgs({
+    args: [...argv],
+    options: Object.fromEntries(known.map(flag => [flag, { type: 'string' as const }])),
+    strict: false,
+    tokens: true,
+  })
+  const flags = new Map<string, string>()
+  for (const token of tokens) {
+    if (token.kind === 'option-terminator') continue
+    if (token.kind === 'positional') problems.push(`"${token.value}" is not understood`)
+    else if (!known.includes(token.name)) {
+      problems.push(`--${token.name} is not a flag; known are ${known.map(flag => `--${flag}`).join(', ')}`)
+    } else if (token.value === undefined || token.value === '') problems.push(`--${token.name} needs a value`)
+    else {
+      const before = flags.get(token.name)
+      // Roles add up; of anything else the last one counts.
+      flags.set(
+        token.name,
+        token.name === 'role' && before !== undefined ? `${before},${token.value}` : token.value,
+      )
+    }
+  }
+  return flags
+}
+
+function readOne(
+  one: Setting<unknown>,
+  env: NodeJS.ProcessEnv,
+  flags: Map<string, string>,
+  readFile: (path: string) => string,
+  problems: string[],
+): unknown {
+  const flag = one.flag === undefined ? undefined : flags.get(one.flag)
+  const path = one.file ? env[`${one.name}_FILE`] || undefined : undefined
+  let text = flag ?? (env[one.name] || undefined)
+  let where = flag === undefined ? one.name : `--${one.flag}`
+  if (path !== undefined) {
+    if (text !== undefined) {
+      problems.push(`${one.name} and ${one.name}_FILE are both set; use one`)
+      return one.fallback
+    }
+    where = `${one.name}_FILE`
+    try {
+      text = readFile(path).trim()
+    } catch (error) {
+      problems.push(`${where}: ${path} cannot be read: ${(error as Error).message}`)
+      return one.fallback
+    }
+    if (text === '') {
+      problems.push(`${where}: ${path} is empty`)
+      return one.fallback
+    }
+  }
+  if (text === undefined) return one.fallback
+  try {
+    const value = one.read(text.trim())
+    return one.secret ? secret(value) : value
+  } catch (error) {
+    problems.push(`${where}: ${(error as Error).message}`)
+    return one.fallback
+  }
+}
+
+const MAX_FILE_BYTES = 256 * 1024
+
+function readSmallFile(path: string): string {
+  const { size } = statSync(path)
+  if (size > MAX_FILE_BYTES) throw new Error(`it has more than ${MAX_FILE_BYTES} bytes`)
+  return readFileSync(path, 'utf8')
+}
+
+function unknownVariables(env: NodeJS.ProcessEnv): string[] {
+  const known = new Set(READ_ELSEWHERE)
+  for (const one of listSettings()) {
+    known.add(one.name)
+    if (one.file) known.add(`${one.name}_FILE`)
+  }
+  return Object.keys(env)
+    .filter(name => name.startsWith('CARILLON_') && !known.has(name))
+    .sort()
+    .map(name => {
+      const bare = name.slice('CARILLON_'.length)
+      const meant = known.has(bare) ? bare : [...known].find(other => distance(name, other, 2) <= 2)
+      return `${name} is not a setting${meant === undefined ? '' : `; did you mean ${meant}?`}`
+    })
+}
+
+/** Levenshtein distance; anything above `max` is not computed to the end. */
+function distance(a: string, b: string, max: number): number {
+  if (Math.abs(a.length - b.length) > max) return max + 1
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      next.push(Math.min(next[j - 1]! + 1, row[j]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)))
+    }
+    row = next
+  }
+  return row[b.length]!
+}
+
+function contradictions(read: Read, mode: Config['mode'], before: readonly string[]): string[] {
+  const found: string[] = []
+  const { auth, data, smtp, retention, mailbox, http } = read
+  // A key that is there but cannot be used has been reported already.
+  const keyReported = before.some(problem => problem.startsWith('CARILLON_MASTER_KEY'))
+  if (mode === 'external' && data.masterKeys === undefined && !keyReported) {
+    found.push(
+      'CARILLON_MASTER_KEY is required with DATABASE_URL: content is sealed under it, and every process needs ' +
+        'the same one. Make one with: openssl rand -base64 32',
+    )
+  }
+  if (auth.jwtPublicKey !== undefined && auth.jwksUrl !== undefined) {
+    found.push('JWT_PUBLIC_KEY and JWKS_URL are both set; use one')
+  }
+  const smtpReported = (name: string) => before.some(problem => problem.startsWith(name))
+  if (smtp.host !== undefined && smtp.from === undefined && !smtpReported('SMTP_FROM')) {
+    found.push('SMTP_FROM is required with SMTP_HOST')
+  }
+  if ((smtp.username === undefined) !== (smtp.password === undefined) && !smtpReported('SMTP_PASSWORD')) {
+    found.push('SMTP_USERNAME and SMTP_PASSWORD belong together')
+  }
+  if (retention.feedDays > retention.notificationsDays) {
+    found.push(
+      'CARILLON_KEEP_FEED is longer than CARILLON_KEEP_NOTIFICATIONS: an inbox would show what is gone',
+    )
+  }
+  if (retention.attemptsDays < retention.notificationsDays) {
+    found.push(
+      'CARILLON_KEEP_ATTEMPTS is shorter than CARILLON_KEEP_NOTIFICATIONS: a notification would lose its status',
+    )
+  }
+  if (mode === 'embedded' && smtp.host === undefined && http.port !== 0 && http.port === mailbox.port) {
+    found.push(`PORT and MAILBOX_PORT are both ${http.port}`)
+  }
+  return found
+}
+
+function doubtful(read: Read, mode: Config['mode']): string[] {
+  const found: string[] = []
+  const { roles } = read.process
+  const everything = roles.api && roles.plan && roles.schedule && roles.deliver.length === CHANNELS.length
+  if (mode === 'embedded' && !everything) {
+    found.push(
+      `CARILLON_ROLE leaves out work, and no second process can use the embedded database: only ${roles.names.join(', ')} will run`,
+    )
+  }
+  if (read.outbound.allow.some(network => network.endsWith('/0'))) {
+    found.push(
+      'OUTBOUND_ALLOW names every address: webhooks can reach your internal network and cloud metadata',
+    )
+  }
+  return found
+}
+
+// ---------------------------------------------------------------- kinds of settings
+
+interface More {
+  flag?: string
+  file?: boolean
+  secret?: boolean
+}
+
+function setting<T>(
+  name: string,
+  fallback: T,
+  shown: string,
+  about: string,
+  read: (text: string) => T,
+  more: More = {},
+): Setting<T> {
+  return { name, fallback, shown, about, read, file: false, secret: false, flag: undefined, ...more }
+}
+
+function optional<T>(
+  name: string,
+  about: string,
+  read: (text: string) => T,
+  more: More = {},
+): Setting<T | undefined> {
+  return setting<T | undefined>(name, undefined, 'none', about, read, more)
+}
+
+/** `readOne` wraps what `read` returns. */
+function confidential<T>(
+  name: string,
+  about: string,
+  read: (text: string) => T,
+): Setting<Secret<T> | undefined> {
+  return optional(name, about, read, { file: true, secret: true }) as Setting<unknown> as Setting<
+    Secret<T> | undefined
+  >
+}
+
+function integer(name: string, fallback: number, min: number, max: number, about: string, more: More = {}) {
+  const read = (text: string): number => {
+    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN
+    if (!(value >= min && value <= max))
+      throw new Error(`"${text}" is not a whole number from ${min} to ${max}`)
+    return value
+  }
+  return setting(name, fallback, String(fallback), about, read, more)
+}
+
+// A year 10,000 from now has no partition: the bound keeps arithmetic on dates sane.
+function days(name: string, fallback: number, about: string) {
+  return integer(name, fallback, 1, 36_500, `${about} In days.`)
+}
+
+const UNITS: Record<string, number> = { '': 1, KB: 1024, MB: 1024 ** 2, GB: 1024 ** 3 }
+
+function bytes(name: string, fallback: number, min: number, max: number, about: string) {
+  const read = (text: string): number => {
+    const match = /^(\d{1,15}) ?(KB|MB|GB)?$/i.exec(text)
+    const value = match === null ? Number.NaN : Number(match[1]) * UNITS[(match[2] ?? '').toUpperCase()]!
+    if (!(value >= min && value <= max))
+      throw new Error(`"${text}" is not a size from ${min} to ${max} bytes, such as 2MB`)
+    return value
+  }
+  const shown = fallback % 1024 ** 2 === 0 ? `${fallback / 1024 ** 2}MB` : `${fallback / 1024}KB`
+  return setting(name, fallback, shown, `${about} KB, MB and GB are understood.`, read)
+}
+
+function toggle(name: string, fallback: boolean, about: string) {
+  const words: Record<string, boolean> = {
+    true: true,
+    '1': true,
+    yes: true,
+    on: true,
+    false: false,
+    '0': false,
+    no: false,
+    off: false,
+  }
+  const read = (text: string): boolean => {
+    const value = words[text.toLowerCase()]
+    if (value === undefined) throw new Error(`"${text}" is neither true nor false`)
+    return value
+  }
+  return setting(name, fallback, String(fallback), about, read)
+}
+
+// ---------------------------------------------------------------- readers
+
+function readText(text: string): string {
+  if (text.length > 4096) throw new Error('it is longer than 4096 characters')
+  return text
+}
+
+function oneOf<const T extends string>(...words: T[]): (text: string) => T {
+  return text => {
+    const word = words.find(each => each === text.toLowerCase())
+    if (word === undefined) throw new Error(`"${text}" is none of ${words.join(', ')}`)
+    return word
+  }
+}
+
+const items = (text: string): string[] =>
+  text
+    .split(',')
+    .map(item => item.trim())
+    .filter(item => item !== '')
+
+function parseUrl(text: string, protocols: string[], example: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  // Never repeated: such addresses carry passwords.
+  if (url === undefined || !protocols.includes(url.protocol))
+    throw new Error(`it is not an address such as ${example}`)
+  return url
+}
+
+function readWebUrl(text: string): string {
+  const url = parseUrl(text, ['http:', 'https:'], 'https://example.org')
+  if (url.username !== '' || url.password !== '') throw new Error('it must not carry credentials')
+  if (url.search !== '' || url.hash !== '') throw new Error('it must not have a query or fragment')
+  return text
+}
+
+function readDatabaseUrl(text: string): string {
+  parseUrl(text, ['postgres:', 'postgresql:'], 'postgres://user:password@host:5432/carillon')
+  return text
+}
+
+function readRedisUrl(text: string): string {
+  parseUrl(text, ['redis:', 'rediss:'], 'redis://:password@host:6379')
+  return text
+}
+
+function readOrigins(text: string): readonly string[] {
+  return items(text).map(item => {
+    if (item === '*') return item
+    const url = parseUrl(item, ['http:', 'https:'], 'https://app.example.org')
+    if (url.origin !== item.replace(/\/$/, '').toLowerCase())
+      throw new Error(`"${item}" is not an origin such as ${url.origin}`)
+    return url.origin
+  })
+}
+
+function readNetworks(text: string): readonly string[] {
+  return items(text).map(item => {
+    const cidr = item.includes('/') ? item : `${item}/${item.includes(':') ? 128 : 32}`
+    if (!ipaddr.isValidCIDR(cidr)) throw new Error(`"${item}" is not a network such as 10.0.0.0/8`)
+    return cidr
+  })
+}
+
+function readRatio(text: string): number {
+  const value = /^(0|1|0?\.\d{1,9}|1\.0{1,9}|0\.\d{1,9})$/.test(text) ? Number(text) : Number.NaN
+  if (!(value >= 0 && value <= 1)) throw new Error(`"${text}" is not a number from 0 to 1`)
+  return value
+}
+
+/** https://opentelemetry.io/docs/specs/otel/protocol/exporter/: the form of W3C Baggage. */
+function readHeaders(text: string): Readonly<Record<string, string>> {
+  return Object.fromEntries(
+    items(text).map(item => {
+      const at = item.indexOf('=')
+      const name = item.slice(0, at).trim()
+      if (at < 1 || !/^[!#$%&'*+.^_`|~\w-]+$/.test(name))
+        throw new Error('it is not a list such as name=value,other=value')
+      try {
+        return [name.toLowerCase(), decodeURIComponent(item.slice(at + 1).trim())]
+      } catch {
+        throw new Error(`the value of ${name} is not percent-encoded`)
+      }
+    }),
+  )
+}
+
+// The one key that every tutorial shows.
+const KNOWN_KEY = '000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f'
+
+function readMasterKeys(text: string): readonly Buffer[] {
+  const keys = items(text).map(item => {
+    const key = /^[0-9a-f]{64}$/i.test(item) ? Buffer.from(item, 'hex') : fromBase64(item)
+    if (key?.length !== 32)
+      throw new Error('it is not 32 bytes in base64 or hex; make one with: openssl rand -base64 32')
+    // 32 random bytes hold about 30 different ones and never fewer than 16; what a person types does.
+    if (key.toString('hex') === KNOWN_KEY || new Set(key).size < 16) {
+      throw new Error('it is a well-known or guessable key; make one with: openssl rand -base64 32')
+    }
+    return key
+  })
+  if (keys.length === 0) throw new Error('it holds no key')
+  if (keys.length > 10) throw new Error('it holds more than 10 keys')
+  if (new Set(keys.map(key => key.toString('hex'))).size < keys.length)
+    throw new Error('it holds one key twice')
+  return keys
+}
+
+function fromBase64(text: string): Buffer | undefined {
+  return /^[A-Za-z0-9+/_-]+={0,2}$/.test(text) ? Buffer.from(text, 'base64') : undefined
+}
+
+function readJwtSecret(text: string): string {
+  const size = Buffer.byteLength(text)
+  if (size < 32) throw new Error(`it has ${size} bytes; HMAC with SHA-256 needs at least 32 (RFC 7518 §3.2)`)
+  if (new Set(text).size < 10 || /secret|change.?me|password|example/i.test(text)) {
+    throw new Error('it is a guessable secret; make one with: openssl rand -base64 48')
+  }
+  return text
+}
+
+function readPem(text: string): string {
+  const pem = text.replaceAll('\\n', '\n')
+  if (!/-----BEGIN CERTIFICATE-----[\s\S]+-----END CERTIFICATE-----/.test(pem))
+    throw new Error('it holds no PEM certificate')
+  return pem
+}
+
+function readPublicKey(text: string): string {
+  if (text.startsWith('{')) {
+    let jwk: { kty?: unknown; keys?: unknown; d?: unknown }
+    try {
+      jwk = JSON.parse(text)
+    } catch {
+      throw new Error('it begins like a JWK and is not JSON')
+    }
+    if (jwk.d !== undefined) throw new Error('it is a private key')
+    if (typeof jwk.kty !== 'string' && !Array.isArray(jwk.keys))
+      throw new Error('it is neither a JWK nor a JWK set')
+    return text
+  }
+  const pem = text.replaceAll('\\n', '\n')
+  if (/PRIVATE KEY-----/.test(pem)) throw new Error('it is a private key')
+  if (!/-----BEGIN PUBLIC KEY-----[\s\S]+-----END PUBLIC KEY-----/.test(pem)) {
+    throw new Error('it is neither PEM (BEGIN PUBLIC KEY) nor a JWK')
+  }
+  return pem
+}
+
+export type SmtpSecurity = 'tls' | 'starttls' | 'opportunistic' | 'none'
+
+function readSmtpSecurity(text: string): SmtpSecurity {
+  const word = oneOf('tls', 'starttls', 'opportunistic', 'none', 'true', 'false')(text)
+  return word === 'true' ? 'tls' : word === 'false' ? 'opportunistic' : word
+}
+
+function readSender(text: string): string {
+  if (/[\r\n]/.test(text) || text.length > 320) throw new Error('it is not one short line')
+  if (!/^(?:[^<>]*<[^\s<>@]+@[^\s<>@]+>|[^\s<>@]+@[^\s<>@]+)$/.test(text)) {
+    throw new Error(`"${text}" is not a sender such as Carillon <notify@example.org>`)
+  }
+  return text
+}
+
+function allRoles(): Roles {
+  return {
+    api: true,
+    plan: true,
+    schedule: true,
+    deliver: CHANNELS,
+    names: ['api', 'plan', 'deliver', 'schedule'],
+  }
+}
+
+/** `api,plan,deliver:email,deliver:sms`; after one `deliver:…` a bare channel adds to it. */
+function readRoles(text: string): Roles {
+  const names = new Set<string>()
+  const isChannel = (word: string | undefined) => (CHANNELS as readonly (string | undefined)[]).includes(word)
+  let listing = false
+  for (const item of items(text.toLowerCase())) {
+    if (listing && isChannel(item)) {
+      names.add(`deliver:${item}`)
+      continue
+    }
+    listing = item.startsWith('deliver:')
+    if (item === 'all') for (const name of allRoles().names) names.add(name)
+    else if (allRoles().names.includes(item)) names.add(item)
+    else if (listing && isChannel(item.slice('deliver:'.length))) names.add(item)
+    else {
+      throw new Error(
+        `"${item}" is no role; roles are api, plan, schedule, deliver and deliver:CHANNEL (${CHANNELS.join(', ')})`,
+      )
+    }
+  }
+  if (names.size === 0) throw new Error('it names no role')
+  return {
+    api: names.has('api'),
+    plan: names.has('plan'),
+    schedule: names.has('schedule'),
+    deliver: CHANNELS.filter(channel => names.has('deliver') || names.has(`deliver:${channel}`)),
+    names: [...names],
+  }
+}
