@@ -7,6 +7,7 @@ import type {
   RawServerDefault,
 } from 'fastify'
 import type { TenantId, UserId } from '../types.ts'
+import type { TraceParent } from './trace-context.ts'
 
 /** The server as modules see it: their `routes.ts` adds routes with TypeBox schemas to it. */
 export type Api = FastifyInstance<
@@ -42,6 +43,13 @@ export interface Access {
   role: Role | 'public'
   /** What a scoped key must hold as well. Users are not scoped: they reach their own things only. */
   scope?: Scope
+  /** Only the first tenant's admins: whoever runs this installation (server/admin/tenants.ts). */
+  operator?: boolean
+  /**
+   * Credentials may also come as `?access_token=` (RFC 6750 §2.3), for what a browser opens without headers:
+   * WebSocket and EventSource. Never elsewhere: addresses end up in logs and histories.
+   */
+  queryToken?: boolean
 }
 
 /** Whoever called, proven by an API key or a token. */
@@ -59,11 +67,21 @@ export interface Caller {
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** Required on every route; a test walks all routes and refuses one without. */
+    /** Required on every route: one without it stops the start. */
     access?: Access
+    /** Keeps the exact bytes in `request.rawBody`, and hands bodies of any type on: for signed callbacks. */
+    rawBody?: boolean
+    /** Requests a minute from one address, in place of the general number; false: not counted. Public routes only. */
+    limit?: number | false
   }
   interface FastifyRequest {
     /** Present on every route that is not public. */
     caller: Caller
+    /** With `config.rawBody`: the body as it came. `body` is then the parsed JSON, or these bytes. */
+    rawBody: Buffer | undefined
+    /** The caller's W3C trace context, when it sent a valid one. */
+    readonly traceParent: TraceParent | undefined
+    /** Its trace id: 32 hex digits. */
+    readonly traceId: string | undefined
   }
 }
