@@ -78,7 +78,7 @@ export interface Group {
 export interface OpenContext<S> {
   http: Http
   settings: S
-  now(): Date
+  now: () => Date
 }
 
 export interface SendContext<S, C = undefined> extends OpenContext<S> {
@@ -156,6 +156,8 @@ export interface FailureFacts {
   cause?: unknown
   /** The vendor's own code, such as '21610' or '550 5.1.1'. */
   vendorCode?: string
+  /** The vendor's words, for the attempt row: at most 500 characters, never the content of the message. */
+  response?: string
 }
 
 /** What a provider throws. `message` is for operators: no content, no secrets. */
@@ -164,6 +166,7 @@ export class DeliveryError extends Error {
   readonly code: DeliveryCode
   readonly until: Date | undefined
   readonly vendorCode: string | undefined
+  readonly response: string | undefined
 
   constructor(
     kind: FailureKind,
@@ -177,6 +180,7 @@ export class DeliveryError extends Error {
     this.code = code
     this.until = more.until
     this.vendorCode = more.vendorCode
+    this.response = more.response
   }
 
   /** Whether trying this address again cannot help. */

@@ -1,0 +1,229 @@
+import type { TSchema } from 'typebox'
+import { Value } from 'typebox/value'
+import { AppError } from '../errors.ts'
+import type { Channel, JsonObject, Message } from '../types.ts'
+import {
+  type AnyProvider,
+  asDeliveryError,
+  type Callback,
+  type CallbackRequest,
+  type Connection,
+  DeliveryError,
+  fit,
+  type Group,
+  type Http,
+  type Limits,
+  makeSecret,
+  type SendContext,
+  type Sent,
+} from './provider.ts'
+
+/**
+ * A provider with its settings, ready to send: what the delivery loop holds. It adds what every provider would
+ * otherwise repeat: validated settings, limits kept, and errors that carry neither secrets nor sockets.
+ */
+export interface OpenedProvider {
+  id: string
+  channel: Channel
+  limits: Limits
+  /** An `unknown` try may simply be repeated. */
+  mayRepeat: boolean
+  accepts(message: Message): boolean
+  /** What fails and is limited together; unique over all providers. */
+  lane(message: Message): string
+  group(message: Message): Group | undefined
+  /** Throws nothing but DeliveryError. */
+  send(message: Message, signal: AbortSignal): Promise<Sent>
+  /** One result per message, in their order; never throws. Without `provider.sendMany` they go one by one. */
+  sendMany(messages: readonly Message[], signal: AbortSignal): Promise<(Sent | DeliveryError)[]>
+  /** Throws AppError (`unauthenticated`) on a forged request, `not_found` when the vendor posts nothing. */
+  callback(request: CallbackRequest, signal: AbortSignal): Promise<Callback>
+  /** Throws nothing but DeliveryError. */
+  check(signal: AbortSignal): Promise<void>
+  close(): Promise<void>
+}
+
+/** What of a vendor's words is kept with an attempt. */
+const MAX_RESPONSE = 500
+const MAX_DETAIL = 300
+
+/** @throws AppError `invalid_request` naming each setting that does not fit. */
+export async function openProvider(
+  provider: AnyProvider,
+  settings: unknown,
+  world: { http: Http; now: () => Date },
+): Promise<OpenedProvider> {
+  const valid = readSettings(provider.settings, settings)
+  const secrets = secretsIn(provider.settings, valid)
+  const sealed = sealSecrets(provider.settings, valid)
+  const base = { http: world.http, now: world.now, settings: sealed }
+  const connection: Connection | undefined = await provider.open?.(base)
+  const { addressSettings, limits = {} } = provider
+  const context = (signal: AbortSignal): SendContext<unknown, unknown> => ({ ...base, connection, signal })
+
+  const clean = (thrown: unknown, messages: readonly Message[]): DeliveryError => {
+    const own =
+      addressSettings === undefined
+        ? []
+        : messages.flatMap(message => secretsIn(addressSettings, message.addressSettings))
+    return cleanError(asDeliveryError(thrown), own.length === 0 ? secrets : [...secrets, ...own])
+  }
+  const send = async (message: Message, signal: AbortSignal): Promise<Sent> => {
+    try {
+      return bounded(await provider.send(withinLimits(message, limits), context(signal)))
+    } catch (thrown) {
+      throw clean(thrown, [message])
+    }
+  }
+
+  return {
+    id: provider.id,
+    channel: provider.channel,
+    limits,
+    mayRepeat: provider.mayRepeat === true,
+    accepts: message => provider.accepts?.(message) ?? true,
+    lane: message => (provider.lane === undefined ? provider.id : `${provider.id} ${provider.lane(message)}`),
+    group: message => (provider.sendMany === undefined ? undefined : provider.group?.(message, sealed)),
+    send,
+
+    async sendMany(messages, signal) {
+      if (provider.sendMany === undefined) {
+        return Promise.all(messages.map(message => send(message, signal).catch(asDeliveryError)))
+      }
+      try {
+        const results = await provider.sendMany(
+          messages.map(message => withinLimits(message, limits)),
+          context(signal),
+        )
+        // A short list would leave messages without an outcome: better to try them again than to lose them.
+        return messages.map((message, at) => {
+          const result = results[at]
+          if (result === undefined) return asDeliveryError(new Error(`${provider.id} gave no result`))
+          return result instanceof DeliveryError ? clean(result, [message]) : bounded(result)
+        })
+      } catch (thrown) {
+        const error = clean(thrown, messages)
+        return messages.map(() => error)
+      }
+    },
+
+    async callback(request, signal) {
+      if (provider.callback === undefined) {
+        throw new AppError('not_found', `${provider.id} has no callbacks`)
+      }
+      return provider.callback(request, context(signal))
+    },
+
+    async check(signal) {
+      try {
+        await provider.check?.(context(signal))
+      } catch (thrown) {
+        throw clean(thrown, [])
+      }
+    },
+
+    async close() {
+      await connection?.close()
+    },
+  }
+}
+
+/* ---------------------------------------------------------------- settings */
+
+/**
+ * Settings with their defaults filled in and their secrets still plain: for validation at the surface and for
+ * `addressSettings`. The messages name the field, never the value.
+ *
+ * @throws AppError `invalid_request`
+ */
+export function readSettings(schema: TSchema, raw: unknown): JsonObject {
+  const filled = Value.Default(schema, structuredClone(raw ?? {}))
+  if (Value.Check(schema, filled)) return filled as JsonObject
+  const errors = Value.Errors(schema, filled).map(error => ({
+    field: error.instancePath === '' ? '/' : error.instancePath,
+    message: error.message,
+  }))
+  throw new AppError('invalid_request', 'The settings do not fit the provider', { errors })
+}
+
+interface SchemaNode {
+  secret?: boolean
+  properties?: Record<string, TSchema>
+  patternProperties?: Record<string, TSchema>
+  items?: TSchema
+}
+
+// A map (`Type.Record`) has one pattern, and validation has refused every key outside it.
+const childSchema = (schema: SchemaNode, key: string): TSchema | undefined =>
+  schema.properties?.[key] ?? Object.values(schema.patternProperties ?? {})[0]
+
+function sealSecrets(schema: TSchema, value: unknown): unknown {
+  const node = schema as SchemaNode
+  if (node.secret === true && typeof value === 'string') return makeSecret(value)
+  if (Array.isArray(value)) {
+    return node.items === undefined ? value : value.map(item => sealSecrets(node.items as TSchema, item))
+  }
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(
+    Object.entries(value).map(([key, child]) => {
+      const below = childSchema(node, key)
+      return [key, below === undefined ? child : sealSecrets(below, child)]
+    }),
+  )
+}
+
+/** The plain values of everything marked `secret()`. */
+export function secretsIn(schema: TSchema, value: unknown): string[] {
+  const node = schema as SchemaNode
+  if (node.secret === true) return typeof value === 'string' && value !== '' ? [value] : []
+  if (Array.isArray(value)) {
+    return node.items === undefined ? [] : value.flatMap(item => secretsIn(node.items as TSchema, item))
+  }
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([key, child]) => {
+    const below = childSchema(node, key)
+    return below === undefined ? [] : secretsIn(below, child)
+  })
+}
+
+/* ---------------------------------------------------------------- errors and limits */
+
+/**
+ * The same error with every secret blotted out, and with its cause reduced to words: what undici or a mail
+ * library attaches to an error (sockets, requests, commands) would be kept alive and end up in logs.
+ */
+function cleanError(error: DeliveryError, secrets: readonly string[]): DeliveryError {
+  const blot = (text: string, max: number): string =>
+    fit(
+      secrets.reduce((rest, each) => rest.replaceAll(each, '<secret>'), text),
+      max,
+    )
+  return new DeliveryError(error.kind, error.code, blot(error.message, MAX_DETAIL), {
+    until: error.until,
+    vendorCode: error.vendorCode === undefined ? undefined : blot(error.vendorCode, 100),
+    response: error.response === undefined ? undefined : blot(error.response, MAX_RESPONSE),
+    cause: error.cause === undefined ? undefined : summary(error.cause, text => blot(text, MAX_DETAIL)),
+  })
+}
+
+function summary(cause: unknown, blot: (text: string) => string): Error {
+  if (!(cause instanceof Error)) return new Error(blot(String(cause)))
+  const { code } = cause as NodeJS.ErrnoException
+  const short = new Error(blot(cause.message))
+  short.name = cause.name
+  short.stack = blot(cause.stack ?? '')
+  return typeof code === 'string' ? Object.assign(short, { code }) : short
+}
+
+const bounded = (sent: Sent): Sent =>
+  sent.response === undefined || sent.response.length <= MAX_RESPONSE
+    ? sent
+    : { ...sent, response: fit(sent.response, MAX_RESPONSE) }
+
+function withinLimits(message: Message, { subjectChars = Infinity, bodyChars = Infinity }: Limits): Message {
+  const { subject, body } = message.content
+  if (body.length <= bodyChars && (subject?.length ?? 0) <= subjectChars) return message
+  const content = { ...message.content, body: fit(body, bodyChars) }
+  if (subject !== undefined) content.subject = fit(subject, subjectChars)
+  return { ...message, content }
+}

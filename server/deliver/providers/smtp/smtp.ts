@@ -1,0 +1,415 @@
+import { createHash } from 'node:crypto'
+import { isIP } from 'node:net'
+import { Transform } from 'node:stream'
+import { callbackify } from 'node:util'
+import { createTransport, type SendMailOptions } from 'nodemailer'
+import { type Static, Type } from 'typebox'
+import type { Json, Message } from '../../../types.ts'
+import {
+  bounced,
+  type Connection,
+  DeliveryError,
+  type OpenContext,
+  permanent,
+  type Provider,
+  rejected,
+  secret,
+  temporary,
+  unknown,
+} from '../../provider.ts'
+
+const ONE_LINE = '^[^\\r\\n\\0]+$'
+
+const settings = Type.Object(
+  {
+    host: Type.String({ title: 'Host', minLength: 1, maxLength: 253, pattern: '^[A-Za-z0-9.:_-]+$' }),
+    port: Type.Integer({
+      title: 'Port',
+      description: '587 for submission with STARTTLS, 465 for TLS from the first byte.',
+      default: 587,
+      minimum: 1,
+      maximum: 65_535,
+    }),
+    secure: Type.Optional(
+      Type.Boolean({ title: 'TLS from the first byte', description: 'Default: on port 465 only.' }),
+    ),
+    tls: Type.Union([Type.Literal('auto'), Type.Literal('required'), Type.Literal('off')], {
+      title: 'STARTTLS',
+      description: 'auto: required, except towards this machine itself.',
+      default: 'auto',
+    }),
+    user: Type.Optional(Type.String({ title: 'User', minLength: 1, maxLength: 320 })),
+    password: Type.Optional(secret({ title: 'Password', description: 'Of the SMTP account.' })),
+    from: Type.String({
+      title: 'From',
+      description: 'Such as: Example <noreply@example.com>',
+      minLength: 3,
+      maxLength: 998,
+      pattern: ONE_LINE,
+    }),
+    replyTo: Type.Optional(Type.String({ title: 'Reply-To', maxLength: 998, pattern: ONE_LINE })),
+    returnPath: Type.Optional(
+      Type.String({
+        title: 'Return path',
+        description: 'Where bounces go. Default: From.',
+        maxLength: 254,
+        pattern: ONE_LINE,
+      }),
+    ),
+    clientName: Type.Optional(
+      Type.String({
+        title: 'EHLO name',
+        description: 'Default: the host name of this machine.',
+        maxLength: 253,
+        pattern: '^[A-Za-z0-9.:_\\[\\]-]+$',
+      }),
+    ),
+    connections: Type.Integer({ title: 'Connections', default: 5, minimum: 1, maximum: 100 }),
+    messagesPerConnection: Type.Integer({
+      title: 'Messages per connection',
+      default: 100,
+      minimum: 1,
+      maximum: 100_000,
+    }),
+    timeoutSeconds: Type.Number({
+      title: 'Timeout',
+      description: 'Seconds without an answer of the server; a whole message may take three times as long.',
+      default: 30,
+      minimum: 0.1,
+      maximum: 600,
+    }),
+  },
+  { additionalProperties: false },
+)
+
+export type SmtpSettings = Static<typeof settings>
+
+interface SmtpConnection extends Connection {
+  transport: ReturnType<typeof openTransport>
+}
+
+const MAX_COPIES = 50
+const MAX_ATTACHMENTS = 20
+/** Decoded. Base64 makes 13.4 MB of it, below the 25 MB at which large providers stop. */
+const MAX_ATTACHMENT_BYTES = 10_000_000
+
+/**
+ * E-mail through any SMTP server (RFC 5321), over a pool of connections.
+ *
+ * `content.data.email` may carry `cc`, `bcc` (addresses), `replyTo` (one address) and `attachments`:
+ * `{ filename, contentType?, content }` with base64 content.
+ */
+export const smtp: Provider<SmtpSettings, SmtpConnection> = {
+  id: 'smtp',
+  channel: 'email',
+  title: 'SMTP',
+  settings,
+
+  open(ctx) {
+    const transport = openTransport(ctx)
+    return { transport, close: () => transport.close() }
+  },
+
+  async send(message, { connection, settings: own, signal }) {
+    const mail = compose(message, own)
+    // A message is only delivered once its last line and the final dot arrived (RFC 5321 §4.1.1.4): before that
+    // a broken connection means that nothing happened.
+    let written = false
+    const deadline = AbortSignal.timeout(own.timeoutSeconds * 3000)
+    try {
+      const info = await connection.transport.sendMail({
+        ...mail,
+        signal: AbortSignal.any([signal, deadline]),
+        onWritten: () => {
+          written = true
+        },
+      } as TrackedMail)
+      // Copies may have been accepted where the recipient was not.
+      const refusal = info.rejectedErrors?.find(each => each.recipient === message.to)
+      if (refusal !== undefined) throw judgeReply(refusal, message.to)
+      return {
+        outcome: 'sent',
+        providerMessageId: info.serverMessageId ?? mail.messageId,
+        code: info.response.slice(0, 3),
+        response: withoutAddress(info.response, message.to),
+      }
+    } catch (thrown) {
+      const error = thrown as SmtpError
+      if (error.code !== 'EABORT') throw judge(error, written, message.to)
+      const why = signal.aborted ? 'aborted' : 'timeout'
+      throw written ? unknown(why) : temporary(why)
+    }
+  },
+
+  async check({ connection }) {
+    try {
+      await connection.transport.verify()
+    } catch (thrown) {
+      throw judge(thrown as SmtpError, false, '')
+    }
+  },
+}
+
+/* ---------------------------------------------------------------- connections */
+
+interface TrackedMail extends SendMailOptions {
+  messageId: string
+  /** Called when the last byte of the message was handed to the connection. */
+  onWritten?: () => void
+}
+
+function openTransport({ http, settings: own }: OpenContext<SmtpSettings>) {
+  const secure = own.secure ?? own.port === 465
+  const here = isThisMachine(own.host)
+  const timeoutMs = own.timeoutSeconds * 1000
+  const transport = createTransport({
+    pool: true,
+    host: own.host,
+    port: own.port,
+    secure,
+    requireTLS: !secure && (own.tls === 'required' || (own.tls === 'auto' && !here)),
+    // A relay on this machine often has a certificate that nobody signed, and nobody listens in between.
+    ignoreTLS: own.tls === 'off' || (own.tls === 'auto' && here),
+    tls: { minVersion: 'TLSv1.2' },
+    auth: own.user === undefined ? undefined : { user: own.user, pass: own.password?.reveal() ?? '' },
+    name: own.clientName,
+    maxConnections: own.connections,
+    maxMessages: own.messagesPerConnection,
+    // Only ever repeats a message of which not a byte was sent, on a connection the server had dropped while
+    // it was idle.
+    maxRequeues: 1,
+    connectionTimeout: timeoutMs,
+    greetingTimeout: timeoutMs,
+    socketTimeout: timeoutMs,
+    disableFileAccess: true,
+    disableUrlAccess: true,
+    getSocket: callbackify(async (_options: unknown) => ({
+      connection: await http.connect({ host: own.host, port: own.port, timeoutMs }),
+    })),
+  })
+  transport.use('stream', (mail, done) => {
+    const { onWritten } = mail.data as TrackedMail
+    mail.message.transform(
+      () =>
+        new Transform({
+          transform: (chunk, _encoding, next) => next(null, chunk),
+          flush(next) {
+            onWritten?.()
+            next()
+          },
+        }),
+    )
+    done()
+  })
+  // What goes wrong with a message is told to its sender; an idle connection that breaks interests nobody.
+  transport.on('error', () => {})
+  return transport
+}
+
+const isThisMachine = (host: string): boolean =>
+  host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'))
+
+/* ---------------------------------------------------------------- the message */
+
+function compose(message: Message, own: SmtpSettings): TrackedMail {
+  const { content } = message
+  const to = plainAddress(message.to, 'The address')
+  const extras = extrasOf(content.data?.email)
+  const headers: Record<string, string | { prepared: true; value: string }> = {
+    // RFC 3834 §5: keeps out-of-office programs from answering.
+    'Auto-Submitted': 'auto-generated',
+    'X-Carillon-Notification': message.notificationId,
+  }
+  if (message.unsubscribeUrl !== undefined) {
+    // RFC 2369 §3.2, RFC 8058 §3.1. Serialised by the URL parser, so it holds neither blank nor line end nor `>`;
+    // "prepared", because folding would break it in two for some receivers.
+    headers['List-Unsubscribe'] = { prepared: true, value: `<${new URL(message.unsubscribeUrl).href}>` }
+    headers['List-Unsubscribe-Post'] = 'List-Unsubscribe=One-Click'
+  }
+  return {
+    messageId: messageIdOf(message, own.from),
+    // Of the notification, not of the try: the message is the same each time.
+    date: new Date(message.createdAt),
+    from: own.from,
+    to: { name: '', address: to },
+    cc: extras.cc,
+    bcc: extras.bcc,
+    replyTo: extras.replyTo ?? own.replyTo,
+    envelope: {
+      from: own.returnPath ?? addressIn(own.from),
+      to: [to, ...extras.cc, ...extras.bcc],
+    },
+    subject: content.subject ?? '',
+    text: content.body,
+    html: content.html,
+    attachments: extras.attachments,
+    headers,
+    xMailer: false,
+  }
+}
+
+/** `<idempotency key @ our domain>`: the same for every try, so receivers can see a repetition (RFC 5322 §3.6.4). */
+function messageIdOf({ idempotencyKey: key }: Message, from: string): string {
+  const left = /^[A-Za-z0-9_.-]{1,128}$/.test(key) ? key : createHash('sha256').update(key).digest('hex')
+  const domain = addressIn(from).split('@').at(-1)
+  return `<${left}@${domain}>`
+}
+
+const addressIn = (from: string): string => /<([^<>]+)>\s*$/.exec(from)?.[1] ?? from.trim()
+
+// One address and nothing else: without the characters that would make a list, a name or a header of it.
+// Quoted local parts (RFC 5321 §4.1.2) are legal and unused; leaving them out leaves out their escapes.
+const PLAIN_ADDRESS = /^[^\s\p{Cc}<>()[\]\\,;:"@]{1,64}@[^\s\p{Cc}<>()[\]\\,;:"@]{1,253}$/u
+
+function plainAddress(given: Json | undefined, what: string): string {
+  if (typeof given === 'string' && given.length <= 254 && PLAIN_ADDRESS.test(given)) return given
+  throw permanent('invalid_address', `${what} is not a plain e-mail address`)
+}
+
+interface Attachment {
+  filename: string
+  contentType?: string
+  content: Buffer
+}
+
+/** What `content.data.email` adds. Throws on what it cannot send: leaving it out would send another message. */
+function extrasOf(email: Json | undefined) {
+  const { cc, bcc, replyTo, attachments } = isObject(email) ? email : {}
+  return {
+    cc: addressesOf(cc, 'cc'),
+    bcc: addressesOf(bcc, 'bcc'),
+    replyTo: replyTo === undefined ? undefined : plainAddress(replyTo, 'replyTo'),
+    attachments: attachmentsOf(attachments),
+  }
+}
+
+function addressesOf(given: Json | undefined, what: string): string[] {
+  if (given === undefined) return []
+  const list = Array.isArray(given) ? given : [given]
+  if (list.length > MAX_COPIES) throw permanent('too_large', `${what} has more than ${MAX_COPIES} addresses`)
+  return list.map(each => plainAddress(each, what))
+}
+
+function attachmentsOf(given: Json | undefined): Attachment[] {
+  if (given === undefined) return []
+  if (!Array.isArray(given)) throw permanent('content_refused', 'attachments is not a list')
+  if (given.length > MAX_ATTACHMENTS) {
+    throw permanent('too_large', `There are more than ${MAX_ATTACHMENTS} attachments`)
+  }
+  let bytes = 0
+  return given.map((each, at) => {
+    const { filename, contentType, content } = isObject(each) ? each : {}
+    if (typeof filename !== 'string' || !/^[^\p{Cc}/\\]{1,255}$/u.test(filename)) {
+      throw permanent('content_refused', `Attachment ${at} has no proper file name`)
+    }
+    if (contentType !== undefined && !isMediaType(contentType)) {
+      throw permanent('content_refused', `Attachment ${at} has no proper content type`)
+    }
+    if (typeof content !== 'string' || !/^[A-Za-z0-9+/]*={0,2}$/.test(content)) {
+      throw permanent('content_refused', `Attachment ${at} is not base64`)
+    }
+    const decoded = Buffer.from(content, 'base64')
+    bytes += decoded.length
+    if (bytes > MAX_ATTACHMENT_BYTES) {
+      throw permanent('too_large', `The attachments exceed ${MAX_ATTACHMENT_BYTES} bytes`)
+    }
+    return { filename, contentType, content: decoded }
+  })
+}
+
+const isMediaType = (given: Json): given is string =>
+  typeof given === 'string' && /^[\w.+-]{1,100}\/[\w.+-]{1,100}$/.test(given)
+
+const isObject = (given: Json | undefined): given is { [key: string]: Json } =>
+  typeof given === 'object' && given !== null && !Array.isArray(given)
+
+/* ---------------------------------------------------------------- verdicts */
+
+/** What nodemailer attaches to its errors. */
+interface SmtpError extends Error {
+  code?: string
+  command?: string
+  response?: string
+  responseCode?: number
+  recipient?: string
+  rejectedErrors?: SmtpError[]
+}
+
+function judge(error: SmtpError, written: boolean, to: string): DeliveryError {
+  if (error instanceof DeliveryError) return error
+  const own = error.rejectedErrors?.find(each => each.recipient === to)
+  if ((own ?? error).responseCode !== undefined && (own ?? error).responseCode !== 0)
+    return judgeReply(own ?? error, to)
+  const facts = { cause: error }
+  if (written) {
+    if (error.code === 'ETIMEDOUT') return unknown('timeout', undefined, facts)
+    const garbled = error.code === 'EMESSAGE' || error.code === 'EPROTOCOL'
+    return unknown(garbled ? 'garbled_answer' : 'no_answer', undefined, facts)
+  }
+  switch (error.code) {
+    case 'EAUTH':
+    case 'ENOAUTH':
+      return temporary('auth', undefined, facts)
+    case 'ETLS':
+      return temporary('tls_failed', undefined, facts)
+    case 'EMESSAGE':
+      // The one that comes without a reply: the server announced its limit (RFC 1870) and this is beyond it.
+      return permanent('too_large', undefined, facts)
+    case 'EENVELOPE':
+      return permanent('invalid_address', undefined, facts)
+    case 'EPROTOCOL':
+      return temporary('unavailable', 'The server does not speak SMTP', facts)
+    default:
+      return temporary('connection_failed', undefined, facts)
+  }
+}
+
+/** A reply of the server (RFC 5321 §4.2), finer where it carries an enhanced code (RFC 3463). */
+function judgeReply(error: SmtpError, to: string): DeliveryError {
+  const reply = error.response ?? ''
+  const status = error.responseCode ?? Number(reply.slice(0, 3))
+  const enhanced = /^\d{3}[ -](\d)\.(\d{1,3})\.(\d{1,3})/.exec(reply)
+  const code = enhanced === null ? undefined : `${enhanced[1]}.${enhanced[2]}.${enhanced[3]}`
+  const subject = enhanced?.[2]
+  const facts = {
+    vendorCode: code === undefined ? String(status) : `${status} ${code}`,
+    response: withoutAddress(reply, to),
+  }
+  const detail = `SMTP ${facts.vendorCode}${error.command === undefined ? '' : ` at ${error.command}`}`
+
+  // Our account, not this message: 530 and 534 ask for authentication, 535 refuses it (RFC 4954 §6).
+  if (error.code === 'EAUTH' || status === 530 || status === 534 || status === 535) {
+    return temporary('auth', detail, facts)
+  }
+  const full = code?.endsWith('.2.2') === true || status === 552 || status === 452
+  const atRecipient = error.command === 'RCPT TO'
+  if (error.code === 'ETLS') return temporary('tls_failed', detail, facts)
+  // What is said before the message's own commands (a greeting of 554, a refused EHLO) is about the session.
+  if (!atRecipient && error.command !== 'MAIL FROM' && error.command !== 'DATA') {
+    return temporary('unavailable', detail, facts)
+  }
+  if (status < 500) {
+    return temporary(full && atRecipient ? 'mailbox_full' : 'unavailable', detail, facts)
+  }
+  // "Bad sequence of commands" says something about the session, nothing about the message.
+  if (status === 503) return temporary('unavailable', detail, facts)
+  if (atRecipient) {
+    if (full) return bounced('mailbox_full', detail, facts)
+    if (subject === '7') return rejected('refused', detail, facts)
+    if (subject === '1' || subject === '2') return bounced('unknown_address', detail, facts)
+    // Without an enhanced code: 550, 551 and 553 are about the mailbox, anything else about us.
+    if (subject === undefined && (status === 550 || status === 551 || status === 553)) {
+      return bounced('unknown_address', detail, facts)
+    }
+    return rejected('refused', detail, facts)
+  }
+  if (error.command === 'MAIL FROM') {
+    return full ? permanent('too_large', detail, facts) : rejected('forbidden', detail, facts)
+  }
+  if (full || code === '5.3.4') return permanent('too_large', detail, facts)
+  return rejected('content_refused', detail, facts)
+}
+
+/** Servers like to repeat the address; attempts and logs outlive the person's data. */
+const withoutAddress = (reply: string, to: string): string =>
+  to === '' ? reply : reply.replaceAll(to, '<address>')
