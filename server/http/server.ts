@@ -207,15 +207,13 @@ function door({ auth, limits, limiter: given }: ServerOptions) {
 
 function addParsers(api: Api): void {
   const parse = api.getDefaultJsonParser('error', 'error')
+  // The default parser calls back before it returns.
   const parseText = (request: FastifyRequest) => (text: string) => {
-    let failure: Error | null = null
     let value: unknown
-    // The default parser calls back at once.
     void parse(request, text, (error, parsed) => {
-      failure = error
+      if (error !== null) throw error
       value = parsed
     })
-    if (failure !== null) throw failure
     return value
   }
 
@@ -251,7 +249,7 @@ function answer(thrown: unknown, request: FastifyRequest, reply: FastifyReply): 
   if (error.retryAfterSeconds !== undefined) reply.header('retry-after', Math.ceil(error.retryAfterSeconds))
   const ask = challenge(request, error)
   if (ask !== undefined) reply.header('www-authenticate', ask)
-  if (error.code === 'method_not_allowed') reply.header('allow', (error.extra?.allow as string[]).join(', '))
+  if (Array.isArray(error.extra?.allow)) reply.header('allow', error.extra.allow.join(', '))
   // A body that was not read to its end would be taken for the next request.
   if (status === 413) reply.header('connection', 'close')
 

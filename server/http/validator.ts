@@ -10,11 +10,11 @@ const MAX_ERRORS = 20
 
 // CommonJS default of a CommonJS default.
 const addFormats = formatsPlugin as unknown as typeof formatsPlugin.default
-const libraryDateTime = (addFormats.get('date-time') as { validate(text: string): boolean }).validate
+const libraryDateTime = addFormats.get('date-time') as { validate(text: string): boolean }
 
 /** RFC 3339 with its zone, and an instant that both Date and PostgreSQL have: no leap second, no year 0. */
 export function isDateTime(text: string): boolean {
-  if (!libraryDateTime(text)) return false
+  if (!libraryDateTime.validate(text)) return false
   const date = new Date(text)
   return !Number.isNaN(date.getTime()) && date.getUTCFullYear() >= 1
 }
