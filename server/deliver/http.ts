@@ -333,7 +333,7 @@ function judgeUnsent(error: Error): DeliveryError {
 function judgeBroken(error: Error): DeliveryError {
   const code = codeOf(error)
   const garbled =
-    code.startsWith('HPE_') ||
+    error.name === 'HTTPParserError' ||
     code === 'UND_ERR_HEADERS_OVERFLOW' ||
     code === 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH'
   return unknown(garbled ? 'garbled_answer' : 'no_answer', undefined, { cause: error })
