@@ -3,7 +3,7 @@ import { after, before, test } from 'node:test'
 import fc from 'fast-check'
 import type pg from 'pg'
 import { type TestDatabase, testDatabase } from '../test/database.ts'
-import { type ChangeKind, type ChangeWatch, changeWatch, sweepChanges } from './changes.ts'
+import { type ChangeKind, changeWatch, sweepChanges } from './changes.ts'
 import { queryable, sql } from './pool.ts'
 
 let database: TestDatabase
@@ -27,8 +27,8 @@ function recorded(kind: ChangeKind = 'user') {
     told,
     resets: () => resets,
     /** Looks, and returns what was told since the last time, sorted. */
-    async look(w: ChangeWatch = watch) {
-      await w.look(database.db)
+    look: async () => {
+      await watch.look(database.db)
       return told.splice(0).sort()
     },
   }

@@ -42,7 +42,7 @@ function counted(q: Queryable) {
   let open: () => void = () => {}
   return {
     statements: () => statements,
-    hold() {
+    hold: () => {
       gate = new Promise(resolve => {
         open = resolve
       })

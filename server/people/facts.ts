@@ -77,10 +77,11 @@ export interface PeopleFacts {
   /** Makes sure that everybody wanted, and their tenants' defaults, are at hand: one statement for all misses. */
   load(q: Queryable, wanted: readonly Wanted[]): Promise<BatchFacts>
   /** From the cache alone. A caller that decides by it must have looked and loaded in the same tick. */
-  get(tenantId: TenantId, userId: UserId): UserFacts | undefined
-  tenantDefaults(tenantId: TenantId): readonly PreferenceRow[] | undefined
-  forget(tenantId: TenantId, userId: UserId): void
-  reset(): void
+  get: (tenantId: TenantId, userId: UserId) => UserFacts | undefined
+  tenantDefaults: (tenantId: TenantId) => readonly PreferenceRow[] | undefined
+  /** To be told by the change watch, as `reset`. */
+  forget: (tenantId: TenantId, userId: UserId) => void
+  reset: () => void
   /** Users held, known or not. Never above `max`. */
   readonly size: number
 }
@@ -177,12 +178,13 @@ export function peopleFacts({
 
   // The getter lives on a prototype, one for all: a getter in each object would cost a closure each, and keys
   // unwrapped when loaded would be unwrapped for people whom nothing is sent to.
+  // Wrapped keys wait as strings, a third of what as many small buffers take.
   const lazyKey = {
-    wrapped: undefined as Buffer | undefined,
+    wrapped: undefined as string | undefined,
     key: undefined as Buffer | undefined,
     get dataKey(): Buffer | undefined {
       if (this.key === undefined && this.wrapped !== undefined) {
-        this.key = sealer.unwrap(this.wrapped)
+        this.key = sealer.unwrap(Buffer.from(this.wrapped, 'latin1'))
         this.wrapped = undefined
       }
       return this.key
@@ -242,7 +244,7 @@ export function peopleFacts({
       locale: intern(row.locale ?? 'en'),
       timezone: intern(row.timezone ?? 'UTC'),
       attributes: orNothing(row.attributes),
-      wrapped: row.data_key ?? undefined,
+      wrapped: row.data_key?.toString('latin1'),
       key: undefined,
       addresses: row.addresses === null ? NO_ADDRESSES : toAddresses(row.addresses),
       devices: row.devices === null ? NO_DEVICES : row.devices.map(toDevice),
