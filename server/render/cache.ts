@@ -1,0 +1,33 @@
+import { LRUCache } from 'lru-cache'
+import type { Id } from '../types.ts'
+import { type CompiledRevision, type TemplateRevision, compileRevision } from './content.ts'
+
+/**
+ * Compiled revisions. A revision never changes, so an entry is never stale; it only makes room. Closures take about
+ * ten times the memory of their source, so the bound is on source text.
+ */
+export interface RevisionCache {
+  get(templateId: Id, revision: number): CompiledRevision | undefined
+  /** The compiled form of a revision, kept from its first use. */
+  compile(revision: TemplateRevision): CompiledRevision
+}
+
+const DEFAULT_MAX_CHARS = 4 * 1024 * 1024
+
+export function revisionCache(maxChars = DEFAULT_MAX_CHARS): RevisionCache {
+  const compiled = new LRUCache<string, CompiledRevision>({ max: 10_000, maxSize: maxChars })
+  const keyOf = (templateId: Id, revision: number) => `${templateId} ${revision}`
+  return {
+    get: (templateId, revision) => compiled.get(keyOf(templateId, revision)),
+    compile(revision) {
+      const key = keyOf(revision.templateId, revision.revision)
+      let found = compiled.get(key)
+      if (!found) {
+        found = compileRevision(revision)
+        const size = JSON.stringify([revision.channels, revision.translations]).length
+        compiled.set(key, found, { size })
+      }
+      return found
+    },
+  }
+}

@@ -1,0 +1,558 @@
+import { compile as compileHtmlToText } from 'html-to-text'
+import { AppError, type ErrorDetail } from '../errors.ts'
+import { CHANNELS, type Channel, type Content, type Id, type Json, type JsonObject } from '../types.ts'
+import type { Escape } from './escape.ts'
+import { toHandlebars } from './go-notation.ts'
+import { type CompiledTemplate, type View, compileTemplate } from './template.ts'
+
+/** What one channel says. Every text is a template; a translation may leave out what it does not change. */
+export interface ChannelContent {
+  /** One line: e-mail subject, push title. */
+  subject?: string
+  /** Another name for subject, as push and in-app have it; used where there is no subject. */
+  title?: string
+  /** Text. For Slack it may be a Block Kit document in JSON. */
+  body?: string
+  html?: string
+  /** For the channel's own purposes: an object whose texts are templates, or a template of a JSON object. */
+  data?: JsonObject | string
+}
+
+export type ChannelContents = Partial<Record<Channel | 'default', ChannelContent>>
+
+export const VARIABLE_TYPES = ['string', 'number', 'boolean', 'date', 'object', 'array'] as const
+
+export interface TemplateVariable {
+  name: string
+  /** `object` and `array`: a text that holds such JSON is decoded, because some senders can only send texts. */
+  type?: (typeof VARIABLE_TYPES)[number]
+  /** Without it nothing is rendered. */
+  required?: boolean
+  default?: Json
+}
+
+/** One immutable state of a template. */
+export interface TemplateRevision {
+  templateId: Id
+  name: string
+  revision: number
+  /** BCP 47 tag of what `channels` is written in; `en` unless stated. */
+  locale?: string
+  channels: ChannelContents
+  /** By BCP 47 tag, then by channel; or flat, one content for all channels. */
+  translations?: Record<string, ChannelContents | ChannelContent>
+  variables?: TemplateVariable[]
+}
+
+export interface CompiledRevision {
+  revision: TemplateRevision
+  /** Whether there is something to say there, in any language. */
+  has(channel: Channel): boolean
+  /** The content for a channel in the best language; compiled at its first use. */
+  select(channel: Channel, locale: string): SelectedContent
+  required: readonly string[]
+  decoded: readonly string[]
+  defaults: JsonObject | undefined
+}
+
+interface SelectedContent {
+  /** What its text is written in. */
+  locale: string
+  content: CompiledContent
+}
+
+interface CompiledContent {
+  subject: CompiledTemplate | undefined
+  body: CompiledTemplate | undefined
+  html: CompiledTemplate | undefined
+  data: ((view: View) => JsonObject) | undefined
+  /** The body is a JSON document for the channel, not text. */
+  bodyIsJson: boolean
+}
+
+/** A mistake in a template, with a JSON pointer to where it is and the place in that text. */
+export interface TemplateProblem extends ErrorDetail {
+  line?: number
+  column?: number
+}
+
+const MAX_LOCALES = 100
+const MAX_VARIABLES = 200
+const MAX_DATA_DEPTH = 16
+const MAX_DATA_TEXTS = 1_000
+/** RFC 5322 §2.1.1 ends a line there; no channel shows more of a title. */
+const MAX_SUBJECT = 998
+/** Selections are by the users' locales, of which there may be any number. */
+const MAX_SELECTIONS = 500
+
+// ---------------------------------------------------------------------------------------------- rendering
+
+/**
+ * One channel's finished content, pure. The locale is looked up as RFC 4647 §3.4 does: exact, then shorter, then
+ * the revision's own; in each, the channel's content before the one for all channels.
+ *
+ * @throws AppError invalid_template: nothing for this channel, a required variable is missing, the result is too
+ * long or a JSON part is not JSON with this data
+ */
+export function render(compiled: CompiledRevision, channel: Channel, locale: string, view: View): Content {
+  const selected = compiled.select(channel, locale)
+  const { content } = selected
+  const seen = viewFor(compiled, selected.locale, locale, view)
+
+  const subject = content.subject && oneLine(content.subject.render(seen))
+  const html = content.html?.render(seen)
+  const written = content.body?.render(seen)
+  const data = content.data?.(seen)
+
+  if (content.bodyIsJson) {
+    const document = parseJson(written!, 'body')
+    return {
+      ...(subject !== undefined && { subject }),
+      body: subject || textOf(document),
+      data: { ...document, ...data },
+    }
+  }
+  return {
+    ...(subject !== undefined && { subject }),
+    body: written ?? (html === undefined ? '' : htmlToText(html)),
+    ...(html !== undefined && { html }),
+    ...(data !== undefined && { data }),
+  }
+}
+
+/** Dates and numbers follow the reader's region when the text is in the reader's language, else the text's. */
+function viewFor(compiled: CompiledRevision, written: string, wanted: string, view: View): View {
+  const locale = language(written) === language(wanted) ? wanted : written
+  let { layers } = view
+  if (compiled.decoded.length > 0) layers = layers.map(layer => decode(layer, compiled.decoded))
+  if (compiled.defaults) layers = [...layers, compiled.defaults]
+  for (const name of compiled.required) {
+    if (!layers.some(layer => layer && Object.hasOwn(layer, name) && layer[name] !== null)) {
+      throw new AppError('invalid_template', `the variable "${name}" is required and missing`)
+    }
+  }
+  return locale === view.locale && layers === view.layers ? view : { ...view, locale, layers }
+}
+
+function decode(layer: Record<string, unknown> | undefined, names: readonly string[]) {
+  let decoded = layer
+  for (const name of names) {
+    if (!layer || !Object.hasOwn(layer, name)) continue
+    const text = layer[name]
+    if (typeof text !== 'string' || !/^\s*[{[]/.test(text)) continue
+    try {
+      const value: unknown = JSON.parse(text)
+      if (decoded === layer) decoded = { ...layer }
+      decoded![name] = value
+    } catch {
+      // Not JSON after all: it stays the text that it is.
+    }
+  }
+  return decoded
+}
+
+/** Line breaks and other control characters in a subject would end up as header fields of their own. */
+export function oneLine(text: string): string {
+  // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
+  const line = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/.test(text)
+    ? // oxlint-disable-next-line no-control-regex -- as above
+      text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ')
+    : text
+  return line.length > MAX_SUBJECT ? line.slice(0, MAX_SUBJECT).toWellFormed().trim() : line.trim()
+}
+
+/** The text alternative of an HTML text: links keep their address, pictures and styles go. */
+export const htmlToText = compileHtmlToText({
+  wordwrap: false,
+  selectors: [
+    { selector: 'img', format: 'skip' },
+    { selector: 'a', options: { hideLinkHrefIfSameAsText: true } },
+    ...['h1', 'h2', 'h3', 'h4', 'h5', 'h6'].map(selector => ({ selector, options: { uppercase: false } })),
+  ],
+  limits: { maxInputLength: 256 * 1024, maxDepth: 100, ellipsis: '…' },
+})
+
+function parseJson(text: string, field: string): JsonObject {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (cause) {
+    throw new AppError('invalid_template', `${field} is not JSON: ${(cause as Error).message}`, { cause })
+  }
+  // Slack's list of blocks without its envelope.
+  if (Array.isArray(value)) return { blocks: value as Json[] }
+  if (value === null || typeof value !== 'object') {
+    throw new AppError('invalid_template', `${field} must be a JSON object`)
+  }
+  return value as JsonObject
+}
+
+/** What Slack shows where it cannot show blocks, such as in a phone's notification: its texts, in order. */
+function textOf(document: Json): string {
+  const texts: string[] = []
+  const walk = (value: Json, depth: number): void => {
+    if (depth > MAX_DATA_DEPTH || value === null || typeof value !== 'object') return
+    for (const [key, child] of Object.entries(value)) {
+      if (key === 'text' && typeof child === 'string') texts.push(child)
+      else walk(child, depth + 1)
+    }
+  }
+  if (document !== null && typeof document === 'object' && !Array.isArray(document)) {
+    if (typeof document.text === 'string') return document.text
+  }
+  walk(document, 0)
+  return texts.join('\n').slice(0, 3_000).toWellFormed()
+}
+
+// ---------------------------------------------------------------------------------------------- compiling
+
+/** Cheap: contents are compiled when they are first used. Meant for revisions that passed `checkRevision`. */
+export function compileRevision(revision: TemplateRevision): CompiledRevision {
+  const languages = new Map(
+    Object.entries(revision.translations ?? {}).map(([tag, contents]) => [
+      tag.toLowerCase(),
+      byChannel(contents),
+    ]),
+  )
+  const base = revision.locale ?? 'en'
+  const selections = new Map<string, SelectedContent>()
+  const compiledContents = new Map<string, CompiledContent>()
+  const variables = revision.variables ?? []
+  const defaults = variables.filter(variable => variable.default !== undefined)
+
+  const find = (channel: Channel, locale: string): SelectedContent => {
+    const ofBase = revision.channels[channel] ?? revision.channels.default
+    for (const tag of fallbacks(locale)) {
+      // Text in the language the revision is written in is better than a translation to a wider one.
+      if (tag === base.toLowerCase() && ofBase) break
+      const contents = languages.get(tag)
+      const own = contents?.[channel] ?? contents?.default
+      if (own) return { locale: tag, content: compileOnce(channel, tag, { ...inherited(ofBase), ...own }) }
+    }
+    if (!ofBase) {
+      throw new AppError('invalid_template', `the template "${revision.name}" has nothing for ${channel}`)
+    }
+    return { locale: base, content: compileOnce(channel, '', ofBase) }
+  }
+  const compileOnce = (channel: Channel, tag: string, content: ChannelContent): CompiledContent => {
+    const key = `${channel} ${tag}`
+    let compiled = compiledContents.get(key)
+    if (!compiled) compiledContents.set(key, (compiled = compileContent(content, channel)))
+    return compiled
+  }
+
+  return {
+    revision,
+    has: channel =>
+      [revision.channels, ...languages.values()].some(contents => contents[channel] ?? contents.default),
+    select(channel, locale) {
+      const key = `${channel} ${locale}`
+      let selected = selections.get(key)
+      if (!selected) {
+        if (selections.size >= MAX_SELECTIONS) selections.clear()
+        selections.set(key, (selected = find(channel, locale)))
+      }
+      return selected
+    },
+    required: variables.filter(variable => variable.required).map(variable => variable.name),
+    decoded: variables.filter(({ type }) => type === 'object' || type === 'array').map(({ name }) => name),
+    defaults:
+      defaults.length === 0 ? undefined : Object.fromEntries(defaults.map(v => [v.name, v.default ?? null])),
+  }
+}
+
+/** A translation says the words; structure and a subject it does not have come from the original. */
+const inherited = (base: ChannelContent | undefined): ChannelContent => ({
+  ...(base?.subject !== undefined && { subject: base.subject }),
+  ...(base?.title !== undefined && { title: base.title }),
+  ...(base?.data !== undefined && { data: base.data }),
+})
+
+const CONTENT_FIELDS = ['subject', 'title', 'body', 'html', 'data']
+
+/** Whether a translation is one content for all channels, rather than contents by channel. */
+const isFlat = (contents: ChannelContents | ChannelContent): contents is ChannelContent =>
+  Object.keys(contents).some(key => CONTENT_FIELDS.includes(key))
+
+const byChannel = (contents: ChannelContents | ChannelContent): ChannelContents =>
+  isFlat(contents) ? { default: contents } : contents
+
+/** `zh-Hant-TW`, `zh-Hant`, `zh`. */
+function fallbacks(locale: string): string[] {
+  const subtags = locale.replaceAll('_', '-').toLowerCase().split('-').slice(0, 8)
+  return subtags.map((_, i) => subtags.slice(0, subtags.length - i).join('-'))
+}
+
+const language = (locale: string): string => locale.split(/[-_]/, 1)[0]!.toLowerCase()
+
+type Report = (field: string, error: unknown) => void
+
+const rethrow: Report = (_, error) => {
+  throw error
+}
+
+/** Compiles all fields; each error goes to `report` with the field's JSON pointer within the content. */
+function compileContent(
+  content: ChannelContent,
+  channel: Channel,
+  report: Report = rethrow,
+): CompiledContent {
+  const slack = channel === 'slack'
+  const bodyIsJson = slack && isJsonDocument(content.body)
+  const compile = (field: 'subject' | 'title' | 'body' | 'html', escape: Escape) => {
+    const source = content[field]
+    if (source === undefined) return undefined
+    try {
+      const template = compileTemplate(source, escape)
+      if (escape === 'slack_json') parseJson(template.render(NOTHING), field)
+      return template
+    } catch (error) {
+      report(`/${field}`, error)
+      return undefined
+    }
+  }
+  // Slack escapes text wherever it is shown, its header included.
+  const textEscape = slack ? 'slack' : 'none'
+  const subject = compile('subject', textEscape)
+  const title = compile('title', textEscape)
+  return {
+    subject: subject ?? title,
+    body: compile('body', bodyIsJson ? 'slack_json' : textEscape),
+    html: compile('html', 'html'),
+    data: content.data === undefined ? undefined : compileData(content.data, slack, report),
+    bodyIsJson,
+  }
+}
+
+/** Compiling tries JSON with no data at all: what is not JSON then would not be with data that lacks something. */
+const NOTHING: View = { names: {}, layers: [], locale: 'en', timezone: 'UTC' }
+
+const isJsonDocument = (body: string | undefined): boolean =>
+  body !== undefined && /^\s*(\[\s*)?\{(?!\{)/.test(body)
+
+function compileData(
+  data: JsonObject | string,
+  slack: boolean,
+  report: Report,
+): ((view: View) => JsonObject) | undefined {
+  if (typeof data === 'string') {
+    try {
+      const template = compileTemplate(data, slack ? 'slack_json' : 'json')
+      parseJson(template.render(NOTHING), 'data')
+      return view => parseJson(template.render(view), 'data')
+    } catch (error) {
+      report('/data', error)
+      return undefined
+    }
+  }
+  let texts = 0
+  const compile = (value: Json, pointer: string, depth: number): ((view: View) => Json) => {
+    if (depth > MAX_DATA_DEPTH) {
+      report(pointer, new AppError('invalid_template', `nested more than ${MAX_DATA_DEPTH} deep`))
+      return () => null
+    }
+    if (typeof value === 'string') {
+      if (++texts === MAX_DATA_TEXTS + 1) {
+        report(pointer, new AppError('invalid_template', `more than ${MAX_DATA_TEXTS} texts`))
+      }
+      try {
+        const template = compileTemplate(value, slack ? 'slack' : 'none')
+        return view => template.render(view)
+      } catch (error) {
+        report(pointer, error)
+        return () => null
+      }
+    }
+    if (value === null || typeof value !== 'object') return () => value
+    if (Array.isArray(value)) {
+      const items = value.map((item, i) => compile(item, `${pointer}/${i}`, depth + 1))
+      return view => items.map(item => item(view))
+    }
+    const members = Object.entries(value).map(
+      ([key, child]) => [key, compile(child, `${pointer}/${pointerPart(key)}`, depth + 1)] as const,
+    )
+    // fromEntries defines members, so that one named __proto__ is only a member.
+    return view => Object.fromEntries(members.map(([key, child]) => [key, child(view)]))
+  }
+  return compile(data, '/data', 0) as (view: View) => JsonObject
+}
+
+const pointerPart = (key: string) => key.replaceAll('~', '~0').replaceAll('/', '~1')
+
+// --------------------------------------------------------------------------------------------- validating
+
+/**
+ * The revision as it is stored: Go-style texts in Handlebars, locale tags in canonical case.
+ *
+ * @throws AppError invalid_template: a Go-style text that cannot be translated, an unknown locale
+ */
+export function normalizeRevision<R extends Omit<TemplateRevision, 'templateId' | 'revision'>>(input: R): R {
+  const problems: TemplateProblem[] = []
+  const translate = (contents: ChannelContents, pointer: string): ChannelContents =>
+    mapContents(contents, (content, channel) =>
+      translateContent(content, (field, error) =>
+        problems.push(problem(`${pointer}/${pointerPart(channel)}${field}`, error)),
+      ),
+    )
+  const translations: Record<string, ChannelContents | ChannelContent> = {}
+  for (const [tag, contents] of Object.entries(input.translations ?? {})) {
+    const locale = canonicalLocale(tag)
+    const pointer = `/translations/${pointerPart(tag)}`
+    if (locale === undefined) problems.push({ field: pointer, message: `"${tag}" is not a BCP 47 locale` })
+    else if (Object.hasOwn(translations, locale)) {
+      problems.push({ field: pointer, message: `${locale} is there twice` })
+    } else {
+      const report: Report = (field, error) => problems.push(problem(`${pointer}${field}`, error))
+      translations[locale] = isFlat(contents)
+        ? translateContent(contents, report)
+        : translate(contents, pointer)
+    }
+  }
+  const locale = input.locale === undefined ? undefined : canonicalLocale(input.locale)
+  if (input.locale !== undefined && locale === undefined) {
+    problems.push({ field: '/locale', message: `"${input.locale}" is not a BCP 47 locale` })
+  }
+  const channels = translate(input.channels, '/channels')
+  throwProblems(problems)
+  return {
+    ...input,
+    ...(locale !== undefined && { locale }),
+    channels,
+    ...(input.translations !== undefined && { translations }),
+  }
+}
+
+function translateContent(content: ChannelContent, report: Report): ChannelContent {
+  const translated = { ...content }
+  for (const field of ['subject', 'title', 'body', 'html', 'data'] as const) {
+    const source = content[field]
+    if (typeof source !== 'string') continue
+    try {
+      translated[field] = toHandlebars(source)
+    } catch (error) {
+      report(`/${field}`, error)
+    }
+  }
+  return translated
+}
+
+const mapContents = (
+  contents: ChannelContents,
+  map: (content: ChannelContent, channel: string) => ChannelContent,
+): ChannelContents =>
+  Object.fromEntries(Object.entries(contents).map(([channel, content]) => [channel, map(content, channel)]))
+
+export function canonicalLocale(tag: string): string | undefined {
+  try {
+    return Intl.getCanonicalLocales(tag.replaceAll('_', '-'))[0]
+  } catch {
+    return undefined
+  }
+}
+
+/** Everything that is wrong with a revision: compiles all channels in all languages. */
+export function checkRevision(
+  revision: Pick<TemplateRevision, 'channels' | 'translations' | 'variables'>,
+): TemplateProblem[] {
+  const problems: TemplateProblem[] = []
+  const { channels, translations = {}, variables = [] } = revision
+  if (Object.keys(channels).length === 0)
+    problems.push({ field: '/channels', message: 'no channel has content' })
+  checkContents(channels, '/channels', problems)
+
+  const tags = Object.keys(translations)
+  if (tags.length > MAX_LOCALES) {
+    problems.push({ field: '/translations', message: `more than ${MAX_LOCALES} locales` })
+  }
+  for (const tag of tags.slice(0, MAX_LOCALES)) {
+    const pointer = `/translations/${pointerPart(tag)}`
+    if (canonicalLocale(tag) === undefined) {
+      problems.push({ field: pointer, message: `"${tag}" is not a BCP 47 locale` })
+    }
+    const contents = translations[tag]!
+    if (isFlat(contents)) checkContent(contents, 'default', pointer, problems)
+    else checkContents(contents, pointer, problems)
+  }
+
+  if (variables.length > MAX_VARIABLES) {
+    problems.push({ field: '/variables', message: `more than ${MAX_VARIABLES} variables` })
+  }
+  const names = new Set<string>()
+  for (const [i, { name }] of variables.entries()) {
+    if (names.has(name)) problems.push({ field: `/variables/${i}/name`, message: `"${name}" is there twice` })
+    names.add(name)
+  }
+  return problems
+}
+
+/** @throws AppError invalid_template with all problems */
+export function validateRevision(
+  revision: Pick<TemplateRevision, 'channels' | 'translations' | 'variables'>,
+): void {
+  throwProblems(checkRevision(revision))
+}
+
+/** The fields that any of a revision's texts read. */
+export function variablesOf(revision: Pick<TemplateRevision, 'channels' | 'translations'>): string[] {
+  const found = new Set<string>()
+  const all = [revision.channels, ...Object.values(revision.translations ?? {}).map(byChannel)]
+  for (const contents of all) {
+    for (const [channel, content] of Object.entries(contents)) {
+      const compiled = compileContent(
+        content,
+        channel === 'default' ? 'in_app' : (channel as Channel),
+        () => {},
+      )
+      for (const template of [compiled.subject, compiled.body, compiled.html]) {
+        for (const name of template?.variables ?? []) found.add(name)
+      }
+    }
+  }
+  return [...found]
+}
+
+function checkContents(contents: ChannelContents, pointer: string, problems: TemplateProblem[]): void {
+  for (const [channel, content] of Object.entries(contents)) {
+    const field = `${pointer}/${pointerPart(channel)}`
+    if (channel !== 'default' && !CHANNELS.includes(channel as Channel)) {
+      problems.push({ field, message: `"${channel}" is not a channel` })
+    } else checkContent(content, channel as Channel | 'default', field, problems)
+  }
+}
+
+function checkContent(
+  content: ChannelContent,
+  channel: Channel | 'default',
+  pointer: string,
+  problems: TemplateProblem[],
+): void {
+  if (content.body === undefined && content.html === undefined && content.data === undefined) {
+    problems.push({ field: pointer, message: 'there is neither body nor html nor data' })
+  }
+  const seen = new Set<string>()
+  // Content for all channels is also what Slack gets, with its own escaping and its own idea of JSON.
+  for (const as of channel === 'default' ? (['email', 'slack'] as const) : [channel]) {
+    compileContent(content, as, (field, error) => {
+      const found = problem(`${pointer}${field}`, error)
+      const key = JSON.stringify(found)
+      if (!seen.has(key)) problems.push(found)
+      seen.add(key)
+    })
+  }
+}
+
+function problem(field: string, error: unknown): TemplateProblem {
+  if (!(error instanceof AppError)) throw error
+  const { line, column } = (error.extra ?? {}) as { line?: number; column?: number }
+  return { field, message: error.message, ...(line !== undefined && { line, column: column! }) }
+}
+
+function throwProblems(problems: TemplateProblem[]): void {
+  const [first] = problems
+  if (!first) return
+  const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : ''
+  throw new AppError('invalid_template', `${first.field}: ${first.message}${more}`, {
+    errors: problems.slice(0, 50),
+    ...(first.line !== undefined && { extra: { line: first.line, column: first.column! } }),
+  })
+}

@@ -1,0 +1,131 @@
+import { type Channel, type Content, type InlineContent, type Json } from '../types.ts'
+import { htmlToText, oneLine } from './content.ts'
+import { escapeSlack, toText } from './escape.ts'
+import { truncate } from './helpers.ts'
+import { type View, compileTemplate } from './template.ts'
+import type { EventView } from './view.ts'
+
+/**
+ * Content where no template is named: what a direct send brings itself, else what the event's data says about
+ * itself (`subject` or `title`, `body` or `message`), else the event's type and its plain fields as a list.
+ *
+ * What the request or the data says is shown as it is, never read as a template.
+ */
+export function renderDefault(channel: Channel, view: View, inline: InlineContent = {}): Content {
+  const event = view.names.event as EventView
+  const { data } = event
+  const said = inline.subject ?? firstText(data.subject, data.title)
+  const subject = oneLine(said ?? event.type)
+  const html = inline.html
+  const text =
+    inline.body ?? (html === undefined ? firstText(data.body, data.message) : htmlToText(html)) ?? undefined
+  const fields = text === undefined ? fieldsOf(data) : []
+  const body = text ?? fields.map(({ name, value }) => `${name}: ${value}`).join('\n')
+
+  switch (channel) {
+    case 'email':
+      return {
+        subject,
+        body: body || subject,
+        html:
+          html ??
+          EMAIL.render({ ...view, names: { subject, paragraphs: paragraphs(text), fields }, layers: [] }),
+        ...(inline.data && { data: inline.data }),
+      }
+    // One text and no title: the title goes on top, unless the request wrote the whole text itself.
+    case 'sms':
+    case 'whatsapp':
+    case 'voice':
+      return { body: inline.body ?? titled(said ?? (text === undefined ? subject : undefined), body) }
+    case 'slack':
+      return {
+        subject: escapeSlack(subject),
+        body: titled(`*${escapeSlack(subject)}*`, escapeSlack(body)),
+        ...(inline.data && { data: inline.data }),
+      }
+    // Machines read these: they get the data itself.
+    case 'webhook':
+    case 'pagerduty':
+      return { subject, body, ...(html !== undefined && { html }), data: inline.data ?? data }
+    default:
+      return { subject, body, ...(inline.data && { data: inline.data }) }
+  }
+}
+
+const firstText = (...values: (Json | undefined)[]): string | undefined =>
+  values.find((value): value is string => typeof value === 'string' && value !== '')
+
+const titled = (title: string | undefined, body: string): string =>
+  title === undefined || title === body ? body : body === '' ? title : `${title}\n${body}`
+
+const MAX_FIELDS = 20
+const MAX_NAME = 60
+const MAX_VALUE = 200
+
+/** The members that are text, number or boolean, or short lists of these; bounded, in the event's order. */
+function fieldsOf(data: Readonly<Record<string, Json>>): { name: string; value: string }[] {
+  const fields: { name: string; value: string }[] = []
+  for (const [key, value] of Object.entries(data)) {
+    if (fields.length === MAX_FIELDS) break
+    if (key === 'subject' || key === 'title' || !isPlain(value)) continue
+    const shown = Array.isArray(value) ? value.map(toText).join(', ') : toText(value)
+    if (shown !== '') fields.push({ name: truncate(label(key), MAX_NAME), value: truncate(shown, MAX_VALUE) })
+  }
+  return fields
+}
+
+const isPlain = (value: Json): boolean =>
+  Array.isArray(value)
+    ? value.length <= MAX_FIELDS && value.every(item => typeof item !== 'object')
+    : value !== null && typeof value !== 'object'
+
+/** `orderId` and `order_id` read "Order id". */
+function label(key: string): string {
+  const words = key
+    .replaceAll(/([a-z0-9])([A-Z])/g, '$1 $2')
+    .replaceAll(/[_\-.\s]+/g, ' ')
+    .trim()
+  const lower = /[a-z]/.test(words) ? words.replaceAll(/\b[A-Z](?=[a-z])/g, c => c.toLowerCase()) : words
+  return lower.charAt(0).toUpperCase() + lower.slice(1)
+}
+
+/** Blank lines separate paragraphs, single ones are kept. */
+const paragraphs = (text: string | undefined): string[][] =>
+  text === undefined
+    ? []
+    : text
+        .split(/\r?\n[ \t]*(?:\r?\n[ \t]*)+/)
+        .slice(0, 500)
+        .map(paragraph => paragraph.split(/\r?\n/))
+
+// Mail clients know neither style sheets nor, reliably, media queries. No colour is set but where both text and
+// background are, so that a client's dark mode has nothing to get wrong.
+const EMAIL = compileTemplate(
+  `<!doctype html>
+<html>
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="supported-color-schemes" content="light dark">
+<title>{{subject}}</title>
+</head>
+<body style="margin:0;padding:0;font-family:-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-serif;font-size:16px;line-height:1.5">
+<div style="max-width:600px;margin:0 auto;padding:24px">
+<h1 style="margin:0 0 16px;font-size:20px;line-height:1.3">{{subject}}</h1>
+{{#each paragraphs}}
+<p style="margin:0 0 16px">{{#each this}}{{this}}{{#unless @last}}<br>{{/unless}}{{/each}}</p>
+{{/each}}
+{{#if fields}}
+<table role="presentation" cellpadding="0" cellspacing="0" style="border-collapse:collapse">
+{{#each fields}}
+<tr><td style="padding:2px 16px 2px 0;vertical-align:top;opacity:0.7">{{name}}</td><td style="padding:2px 0;vertical-align:top">{{value}}</td></tr>
+{{/each}}
+</table>
+{{/if}}
+</div>
+</body>
+</html>
+`,
+  'html',
+)

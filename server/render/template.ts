@@ -1,0 +1,751 @@
+import Handlebars from 'handlebars'
+import { AppError } from '../errors.ts'
+import { type Escape, escapeHtml, escapeJson, escapeSlack, toText } from './escape.ts'
+import { HELPERS, type Helper, type Reader, truthy } from './helpers.ts'
+import {
+  type JsonPosition,
+  advanceJson,
+  afterValue,
+  isLinkMember,
+  jsonStart,
+  meetJson,
+} from './json-position.ts'
+
+/**
+ * Handlebars templates, parsed by Handlebars and evaluated by closures of our own.
+ *
+ * Handlebars turns a template into JavaScript source and runs that. Its parser and language are kept here, its
+ * code generator is not used: nothing a tenant writes ever becomes code (CVE-2026-33937 and -33916 were holes of
+ * that kind), every loop and every output can be bounded, JSON and Slack get an escaping of their own, and a
+ * render takes a fifth of the time. template.test.ts holds both against each other over random templates and data.
+ *
+ * Allowed: values, `if`, `unless`, `each`, `with`, `else`, `lookup`, block parameters, `../`, `@index @key
+ * @first @last @root`, comments, whitespace control, and the helpers of helpers.ts. Refused: partials,
+ * decorators, `{{#anything}}` else, unknown helpers, `{{{raw}}}` where values are escaped.
+ *
+ * Where the two differ, on purpose:
+ * - `{{a}}{{b}}` with two numbers in plain text is "12"; Handlebars' noEscape adds them up to "3";
+ * - an object with its own `toString` prints as any other object; in Handlebars it throws;
+ * - `../` is the enclosing #each or #with as written; Handlebars skips one whose value equals (`==`) its parent;
+ * - inside #each, a null item stays null within an #if; Handlebars makes it an empty object;
+ * - a bare name of a helper, such as `{{date}}`, is the field of that name: every helper needs an argument.
+ */
+export interface CompiledTemplate {
+  /** Pure: the same view gives the same text. AppError('invalid_template') when a bound is exceeded. */
+  render(view: View): string
+  /** The fields it reads, as paths from the root: `service`, `event.type`, `items[].name`. */
+  variables: string[]
+}
+
+/** What a template sees. */
+export interface View extends Reader {
+  /** Found first, by their own names. */
+  names: Record<string, unknown>
+  /** Objects whose members can be named directly where `names` has no such member; the first one wins. */
+  layers: readonly (Record<string, unknown> | undefined)[]
+}
+
+/** Longest source, in UTF-16 units. */
+export const MAX_SOURCE = 256 * 1024
+/** Longest result of one field. */
+export const MAX_OUTPUT = 1024 * 1024
+/** Items of one list that `each` shows; `@last` is true at the last one shown. */
+export const MAX_ITEMS = 1_000
+/** `#each` within `#each`. */
+const MAX_EACH = 2
+/** Blocks within blocks, each `else if` counted, and parentheses within parentheses. */
+const MAX_NESTING = 32
+/** `{{…}}` in one source. Parsing 5,000 takes about 40 ms. */
+const MAX_TAGS = 5_000
+/** Values put out in one render, a helper counting several: about 50 ms of work. */
+const MAX_STEPS = 200_000
+
+const HELPER_STEPS = 4
+const CHARS_PER_STEP = 64
+const KEYS_PER_STEP = 16
+
+/** Compiles one field. AppError('invalid_template') with `extra: {line, column}`, both from 1. */
+export function compileTemplate(source: string, escape: Escape): CompiledTemplate {
+  // A Handlebars AST may also be an object; only text of ours to parse may ever get there.
+  if (typeof source !== 'string') throw new AppError('invalid_template', 'a template must be text')
+  if (source.length > MAX_SOURCE) {
+    throw new AppError('invalid_template', `the template is longer than ${MAX_SOURCE} characters`)
+  }
+  // Most subjects and many bodies have nothing to fill in.
+  if (!source.includes('{{')) return { render: () => source, variables: [] }
+
+  const compiler: Compiler = { escape, variables: new Set(), json: jsonStart() }
+  const { part } = compileProgram(parse(source), undefined, compiler)
+  return {
+    variables: [...compiler.variables],
+    render(view) {
+      try {
+        return part(
+          { ctx: view.names, up: undefined, index: 0, key: 0, last: false },
+          { view, steps: MAX_STEPS },
+        )
+      } catch (error) {
+        // JSON of any depth parses, but not everything can be walked recursively.
+        if (error instanceof RangeError)
+          throw new AppError('invalid_template', 'the data is nested too deeply')
+        throw error
+      }
+    },
+  }
+}
+
+// ------------------------------------------------------------------------------------------------ running
+
+/** What `this` is, and how to get out again. Only #each and #with make one, so its depth is known when compiling. */
+interface Scope {
+  ctx: unknown
+  up: Scope | undefined
+  index: number
+  key: string | number
+  last: boolean
+}
+
+interface Run {
+  view: View
+  steps: number
+}
+
+type Part = (scope: Scope, run: Run) => string
+type Value = (scope: Scope, run: Run) => unknown
+
+function spend(run: Run, steps: number): void {
+  run.steps -= steps
+  if (run.steps < 0) {
+    throw new AppError('invalid_template', `the template takes more than ${MAX_STEPS} steps with this data`)
+  }
+}
+
+function bounded(text: string): string {
+  if (text.length > MAX_OUTPUT) {
+    throw new AppError('invalid_template', `the result is longer than ${MAX_OUTPUT} characters`)
+  }
+  return text
+}
+
+/** An own member, never an inherited one: `constructor`, `__proto__` and methods cannot be reached. */
+function member(of: unknown, name: string, run: Run): unknown {
+  if (of === null || of === undefined) return of
+  if (Object.hasOwn(of, name)) return plain((of as Record<string, unknown>)[name])
+  if (of === run.view.names) {
+    for (const layer of run.view.layers) {
+      if (layer && Object.hasOwn(layer, name)) return plain(layer[name])
+    }
+  }
+  return undefined
+}
+
+const plain = (value: unknown) => (typeof value === 'function' ? undefined : value)
+
+// ---------------------------------------------------------------------------------------------- compiling
+
+interface Compiler {
+  escape: Escape
+  variables: Set<string>
+  /** Where the JSON text has arrived; moves on as nodes are compiled in order. */
+  json: JsonPosition
+}
+
+/** What is known about an enclosing #each or #with when compiling. */
+interface StaticScope {
+  kind: 'each' | 'with'
+  up: StaticScope | undefined
+  params: string[]
+  /** Path of `this` from the root, where it is a path. */
+  path: string | undefined
+}
+
+interface CompiledPart {
+  part: Part
+  /** Steps it takes, loops inside not counted. */
+  cost: number
+}
+
+interface CompiledValue {
+  value: Value
+  path?: string | undefined
+}
+
+type Node = hbs.AST.Node
+type Call = Pick<hbs.AST.MustacheStatement, 'params' | 'hash' | 'loc'> & { path: Node }
+
+function fail(node: Pick<Node, 'loc'> | undefined, message: string): never {
+  const start = node?.loc?.start
+  if (!start) throw new AppError('invalid_template', message)
+  return failAt(start.line, start.column + 1, message)
+}
+
+function failAt(line: number, column: number, message: string): never {
+  throw new AppError('invalid_template', `line ${line}, column ${column}: ${message}`, {
+    extra: { line, column },
+  })
+}
+
+const isJson = (escape: Escape) => escape === 'json' || escape === 'slack_json'
+
+function compileProgram(
+  program: hbs.AST.Program | undefined,
+  scope: StaticScope | undefined,
+  compiler: Compiler,
+): CompiledPart {
+  // Texts and parts alternate: texts[0] parts[0] texts[1] parts[1] … texts[n].
+  const texts = ['']
+  const parts: Part[] = []
+  let cost = 1
+  for (const node of program?.body ?? []) {
+    if (node.type === 'ContentStatement') {
+      const { value } = node as hbs.AST.ContentStatement
+      texts[texts.length - 1] += value
+      if (isJson(compiler.escape)) compiler.json = advanceJson(compiler.json, value)
+      continue
+    }
+    if (node.type === 'CommentStatement') continue
+    const compiled = compileStatement(node, scope, compiler)
+    parts.push(compiled.part)
+    texts.push('')
+    cost += compiled.cost
+  }
+  return { part: sequence(texts, parts), cost }
+}
+
+function sequence(texts: string[], parts: Part[]): Part {
+  const first = texts[0]!
+  const count = parts.length
+  if (count === 0) return () => first
+  return (scope, run) => {
+    let out = first
+    for (let i = 0; i < count; i++) {
+      out += parts[i]!(scope, run) + texts[i + 1]!
+      if (out.length > MAX_OUTPUT) bounded(out)
+    }
+    return out
+  }
+}
+
+function compileStatement(node: Node, scope: StaticScope | undefined, compiler: Compiler): CompiledPart {
+  switch (node.type) {
+    case 'MustacheStatement':
+      return compileMustache(node as hbs.AST.MustacheStatement, scope, compiler)
+    case 'BlockStatement':
+      return compileBlock(node as hbs.AST.BlockStatement, scope, compiler)
+    case 'PartialStatement':
+    case 'PartialBlockStatement':
+      return fail(node, 'partials are not available')
+    case 'Decorator':
+    case 'DecoratorBlock':
+      return fail(node, 'decorators and inline partials are not available')
+    default:
+      return fail(node, `${node.type} is not available`)
+  }
+}
+
+function compileMustache(
+  node: hbs.AST.MustacheStatement,
+  scope: StaticScope | undefined,
+  compiler: Compiler,
+): CompiledPart {
+  const { escape } = compiler
+  if (node.escaped === false && escape !== 'none') {
+    fail(node, 'values are always escaped here: write {{…}} with two braces')
+  }
+  if (isJson(escape)) return compileJsonMustache(node, scope, compiler)
+  const { value } = compileCall(node, scope, compiler)
+  const cost = 1
+  if (escape === 'html') return { part: (s, run) => escapeHtml(toText(value(s, run))), cost }
+  if (escape === 'slack') return { part: (s, run) => escapeSlack(toText(value(s, run))), cost }
+  return { part: (s, run) => toText(value(s, run)), cost }
+}
+
+function compileJsonMustache(
+  node: hbs.AST.MustacheStatement,
+  scope: StaticScope | undefined,
+  compiler: Compiler,
+): CompiledPart {
+  const { inString, escaped, key } = compiler.json
+  if (escaped) fail(node, 'a value cannot follow a backslash')
+  const slack = compiler.escape === 'slack_json'
+  if (inString) {
+    const { value } = compileCall(node, scope, compiler)
+    return slack && !isLinkMember(key)
+      ? { part: (s, run) => escapeJson(escapeSlack(toText(value(s, run)))), cost: 1 }
+      : { part: (s, run) => escapeJson(toText(value(s, run))), cost: 1 }
+  }
+  compiler.json = afterValue(compiler.json)
+  // A whole value: {{json x}} and {{x}} mean the same here.
+  const call =
+    helperName(node) === 'json' && node.params.length === 1
+      ? { ...node, path: node.params[0]!, params: [] }
+      : node
+  const { value } =
+    call === node ? compileCall(node, scope, compiler) : compileExpression(call.path, scope, compiler)
+  const replace = slack
+    ? (name: string, v: unknown) => {
+        const member = name === '' ? key : name
+        return typeof v === 'string' && !isLinkMember(member) ? escapeSlack(v) : v
+      }
+    : undefined
+  return { part: (s, run) => JSON.stringify(value(s, run) ?? null, replace), cost: 1 }
+}
+
+// ------------------------------------------------------------------------------------------------- blocks
+
+function compileBlock(
+  node: hbs.AST.BlockStatement,
+  scope: StaticScope | undefined,
+  compiler: Compiler,
+): CompiledPart {
+  const name = simpleName(node.path)
+  const params = node.program?.blockParams ?? node.inverse?.blockParams ?? []
+  const arity = { if: 0, unless: 0, each: 2, with: 1 }[name ?? '']
+  if (arity === undefined) {
+    fail(node, `{{#${node.path.original}}} is not available: blocks are #if, #unless, #each and #with`)
+  }
+  if (node.params.length !== 1) fail(node, `#${name} takes exactly one argument`)
+  if (params.length > arity) fail(node, `#${name} takes at most ${arity} block parameters`)
+  const zero = node.hash?.pairs.find(pair => pair.key === 'includeZero')
+  const unknown = node.hash?.pairs.find(pair => pair !== zero || arity > 0)
+  if (unknown) fail(unknown, `#${name} has no option ${unknown.key}`)
+
+  const subject = compileExpression(node.params[0]!, scope, compiler)
+  if (name === 'each') return compileEach(node, subject, params, scope, compiler)
+  if (name === 'with') return compileWith(node, subject, params, scope, compiler)
+
+  const test = subject.value
+  const includeZero = zero && compileExpression(zero.value, scope, compiler).value
+  const holds = includeZero
+    ? (s: Scope, run: Run) => {
+        const value = test(s, run)
+        return value === 0 ? Boolean(includeZero(s, run)) : truthy(value)
+      }
+    : (s: Scope, run: Run) => truthy(test(s, run))
+  const [program, inverse] = compileBranches(node, scope, scope, compiler)
+  const [yes, no] = name === 'if' ? [program.part, inverse.part] : [inverse.part, program.part]
+  return {
+    part: (s, run) => (holds(s, run) ? yes(s, run) : no(s, run)),
+    cost: 1 + Math.max(program.cost, inverse.cost),
+  }
+}
+
+/** Both branches; in JSON they must agree about where they end, or what follows would have two readings. */
+function compileBranches(
+  node: hbs.AST.BlockStatement,
+  inside: StaticScope | undefined,
+  outside: StaticScope | undefined,
+  compiler: Compiler,
+): [CompiledPart, CompiledPart] {
+  const start = compiler.json
+  const program = compileProgram(node.program, inside, compiler)
+  const end = compiler.json
+  compiler.json = start
+  const inverse = compileProgram(node.inverse, outside, compiler)
+  if (isJson(compiler.escape)) {
+    const meeting = meetJson(end, compiler.json)
+    // A loop runs any number of times, so it must end where it started.
+    const loops = inside?.kind === 'each' && inside !== outside
+    if (!meeting || (loops && end.inString !== start.inString)) {
+      return fail(node, 'a quoted JSON string must begin and end in the same branch')
+    }
+    compiler.json = meeting
+  }
+  return [program, inverse]
+}
+
+function compileEach(
+  node: hbs.AST.BlockStatement,
+  { value, path }: CompiledValue,
+  params: string[],
+  scope: StaticScope | undefined,
+  compiler: Compiler,
+): CompiledPart {
+  let loops = 1
+  for (let outer = scope; outer; outer = outer.up) if (outer.kind === 'each') loops++
+  if (loops > MAX_EACH) fail(node, `#each can be nested ${MAX_EACH} deep at most`)
+
+  const itemPath = path === undefined ? undefined : `${path}[]`
+  const inner: StaticScope = { kind: 'each', up: scope, params, path: itemPath }
+  const [body, otherwise] = compileBranches(node, inner, scope, compiler)
+  const { part, cost } = body
+
+  const eachItem = (list: unknown[], up: Scope, run: Run) => {
+    const count = Math.min(list.length, MAX_ITEMS)
+    let out = ''
+    for (let i = 0; i < count; i++) {
+      spend(run, cost)
+      out += part({ ctx: plain(list[i]), up, index: i, key: i, last: i === count - 1 }, run)
+      if (out.length > MAX_OUTPUT) bounded(out)
+    }
+    return out
+  }
+  const eachMember = (object: Record<string, unknown>, keys: string[], up: Scope, run: Run) => {
+    const count = Math.min(keys.length, MAX_ITEMS)
+    let out = ''
+    for (let i = 0; i < count; i++) {
+      spend(run, cost)
+      const key = keys[i]!
+      out += part({ ctx: plain(object[key]), up, index: i, key, last: i === count - 1 }, run)
+      if (out.length > MAX_OUTPUT) bounded(out)
+    }
+    return out
+  }
+  return {
+    part(s, run) {
+      const subject = value(s, run)
+      if (Array.isArray(subject)) {
+        return subject.length > 0 ? eachItem(subject, s, run) : otherwise.part(s, run)
+      }
+      if (subject === null || typeof subject !== 'object') return otherwise.part(s, run)
+      const keys = Object.keys(subject)
+      spend(run, Math.floor(keys.length / KEYS_PER_STEP))
+      return keys.length > 0
+        ? eachMember(subject as Record<string, unknown>, keys, s, run)
+        : otherwise.part(s, run)
+    },
+    cost: 1 + otherwise.cost,
+  }
+}
+
+function compileWith(
+  node: hbs.AST.BlockStatement,
+  { value, path }: CompiledValue,
+  params: string[],
+  scope: StaticScope | undefined,
+  compiler: Compiler,
+): CompiledPart {
+  const inner: StaticScope = { kind: 'with', up: scope, params, path }
+  const [body, otherwise] = compileBranches(node, inner, scope, compiler)
+  return {
+    part(s, run) {
+      const ctx = value(s, run)
+      // Zero is something to be with; other false values and the empty list are not.
+      return ctx === 0 || truthy(ctx)
+        ? body.part({ ctx, up: s, index: 0, key: 0, last: false }, run)
+        : otherwise.part(s, run)
+    },
+    cost: 1 + Math.max(body.cost, otherwise.cost),
+  }
+}
+
+// -------------------------------------------------------------------------------------------- expressions
+
+/** The name when a path is one plain word, as a helper's must be. */
+function simpleName(node: Node): string | undefined {
+  if (node.type !== 'PathExpression') return undefined
+  const path = node as hbs.AST.PathExpression
+  return path.parts.length === 1 && path.depth === 0 && !path.data && !isScoped(path)
+    ? path.parts[0]
+    : undefined
+}
+
+/** `./name` and `this.name` mean the current object's field, never a block parameter or helper. */
+const isScoped = (path: hbs.AST.PathExpression) => /^(\.|this\b)/.test(path.original)
+
+function helperName(call: Call): string | undefined {
+  return call.params.length > 0 || (call.hash?.pairs.length ?? 0) > 0 ? simpleName(call.path) : undefined
+}
+
+/** A mustache or parentheses: a helper with arguments, or else a path. */
+function compileCall(call: Call, scope: StaticScope | undefined, compiler: Compiler): CompiledValue {
+  const pairs = call.hash?.pairs ?? []
+  if (call.params.length === 0 && pairs.length === 0) {
+    if (call.path.type !== 'PathExpression') {
+      // {{"a field"}} and {{12}} name fields that are no plain words.
+      const { original } = call.path as hbs.AST.StringLiteral
+      return compilePath(
+        {
+          ...call.path,
+          data: false,
+          depth: 0,
+          parts: [String(original)],
+          original: String(original),
+        } as hbs.AST.PathExpression,
+        scope,
+        compiler,
+      )
+    }
+    const name = simpleName(call.path)
+    if (name !== undefined && RESERVED.includes(name) && !isParam(name, scope)) {
+      fail(call, `${name} needs an argument${name === 'lookup' ? '' : ` and a block: {{#${name} …}}`}`)
+    }
+    return compilePath(call.path as hbs.AST.PathExpression, scope, compiler)
+  }
+
+  const name = simpleName(call.path)
+  const original = (call.path as hbs.AST.PathExpression).original
+  if (name === 'lookup') return compileLookup(call, scope, compiler)
+  if (name === undefined || !Object.hasOwn(HELPERS, name)) {
+    return fail(
+      call,
+      `there is no helper "${original}"; there are lookup, ${Object.keys(HELPERS).join(', ')}`,
+    )
+  }
+  const helper = HELPERS[name]!
+  const [least, most] = helper.args
+  if (call.params.length < least || call.params.length > most) {
+    fail(call, `${name} takes ${least === most ? least : `${least} to ${most}`} arguments`)
+  }
+  const unknown = pairs.find(
+    (pair, i) => !helper.options?.includes(pair.key) || pairs.findIndex(p => p.key === pair.key) !== i,
+  )
+  if (unknown) fail(unknown, `${name} has no option ${unknown.key}, or has it already`)
+  checkLiterals(call, helper)
+
+  const args = call.params.map(param => compileExpression(param, scope, compiler).value)
+  const options = pairs.map(pair => [pair.key, compileExpression(pair.value, scope, compiler).value] as const)
+  return { value: helperValue(helper, args, options) }
+}
+
+function helperValue(helper: Helper, args: Value[], options: (readonly [string, Value])[]): Value {
+  return (s, run) => {
+    const given: Record<string, unknown> = {}
+    for (const [key, value] of options) given[key] = value(s, run)
+    const result = helper.run(
+      args.map(arg => arg(s, run)),
+      given,
+      run.view,
+    )
+    // Long texts cost what they cost; without this a loop of helpers over a big value would be free.
+    spend(run, HELPER_STEPS + (typeof result === 'string' ? Math.floor(result.length / CHARS_PER_STEP) : 0))
+    return result
+  }
+}
+
+function checkLiterals(call: Call, helper: Helper): void {
+  const literal = (node: Node) =>
+    /^(String|Number|Boolean)Literal$/.test(node.type) ? (node as hbs.AST.StringLiteral).value : undefined
+  const options: Record<string, unknown> = {}
+  for (const pair of call.hash?.pairs ?? []) options[pair.key] = literal(pair.value)
+  const problem = helper.check?.(call.params.map(literal), options)
+  if (problem) fail(call, problem)
+}
+
+function compileLookup(call: Call, scope: StaticScope | undefined, compiler: Compiler): CompiledValue {
+  if (call.params.length !== 2 || call.hash?.pairs.length) fail(call, 'lookup takes 2 arguments')
+  const of = compileExpression(call.params[0]!, scope, compiler).value
+  const name = compileExpression(call.params[1]!, scope, compiler).value
+  return {
+    value(s, run) {
+      const object = of(s, run)
+      if (!object) return object
+      return member(object, toText(name(s, run)), run)
+    },
+  }
+}
+
+function compileExpression(node: Node, scope: StaticScope | undefined, compiler: Compiler): CompiledValue {
+  switch (node.type) {
+    case 'PathExpression':
+      return compilePath(node as hbs.AST.PathExpression, scope, compiler)
+    case 'SubExpression':
+      if (!helperName(node as hbs.AST.SubExpression))
+        fail(node, 'parentheses must hold a helper with arguments')
+      return compileCall(node as hbs.AST.SubExpression, scope, compiler)
+    case 'StringLiteral':
+    case 'NumberLiteral':
+    case 'BooleanLiteral': {
+      const { value } = node as hbs.AST.StringLiteral
+      return { value: () => value }
+    }
+    case 'NullLiteral':
+      return { value: () => null }
+    case 'UndefinedLiteral':
+      return { value: () => undefined }
+    default:
+      return fail(node, `${node.type} is not available`)
+  }
+}
+
+// -------------------------------------------------------------------------------------------------- paths
+
+const RESERVED = ['if', 'unless', 'each', 'with', 'lookup']
+
+const isParam = (name: string, scope: StaticScope | undefined): boolean =>
+  scope !== undefined && (scope.params.includes(name) || isParam(name, scope.up))
+
+function compilePath(
+  node: hbs.AST.PathExpression,
+  scope: StaticScope | undefined,
+  compiler: Compiler,
+): CompiledValue {
+  if (node.data) return compileDataPath(node, scope, compiler)
+  const [first, ...rest] = node.parts
+
+  // A block parameter of the nearest block that has one of this name.
+  if (first !== undefined && node.depth === 0 && !isScoped(node)) {
+    let hops = 0
+    for (let s = scope; s; s = s.up, hops++) {
+      const which = s.params.indexOf(first)
+      if (which === 0) return follow(up(hops), rest, s.path, compiler)
+      const count = hops
+      if (which === 1) return follow(at => climb(at, count).key, rest, undefined, compiler)
+    }
+  }
+
+  let target = scope
+  for (let i = 0; i < node.depth; i++) {
+    if (!target) fail(node, `"${node.original}" goes above the top`)
+    target = target.up
+  }
+  return follow(up(node.depth), node.parts, target ? target.path : '', compiler)
+}
+
+function compileDataPath(
+  node: hbs.AST.PathExpression,
+  scope: StaticScope | undefined,
+  compiler: Compiler,
+): CompiledValue {
+  const [name, ...rest] = node.parts
+  if (name === 'root') return follow((_, run) => run.view.names, rest, '', compiler)
+  if (name === undefined || !['index', 'key', 'first', 'last'].includes(name)) {
+    return fail(node, `"${node.original}" is not available: there are @index, @key, @first, @last and @root`)
+  }
+  // #with does not count here: it has no index of its own.
+  let hops = 0
+  let outer = node.depth
+  let each = scope
+  for (; each && (each.kind !== 'each' || outer-- > 0); each = each.up) hops++
+  if (!each) fail(node, `"${node.original}" is outside its #each`)
+  const value: Value =
+    name === 'index'
+      ? s => climb(s, hops).index
+      : name === 'key'
+        ? s => climb(s, hops).key
+        : name === 'first'
+          ? s => climb(s, hops).index === 0
+          : s => climb(s, hops).last
+  return follow(value, rest, undefined, compiler)
+}
+
+function climb(scope: Scope, hops: number): Scope {
+  let at = scope
+  for (let i = 0; i < hops; i++) at = at.up!
+  return at
+}
+
+const up = (hops: number): Value =>
+  hops === 0 ? s => s.ctx : hops === 1 ? s => s.up!.ctx : s => climb(s, hops).ctx
+
+/** The members `parts` of what `start` gives. `path` is where that is, from the root ('' is the root itself). */
+function follow(start: Value, parts: string[], path: string | undefined, compiler: Compiler): CompiledValue {
+  const full = path === undefined ? undefined : [path, ...parts].filter(part => part !== '').join('.')
+  if (full) compiler.variables.add(full)
+  const [a, b] = parts
+  if (a === undefined) return { value: start, path: full }
+  if (b === undefined) return { value: (s, run) => member(start(s, run), a, run), path: full }
+  if (parts.length === 2) {
+    return { value: (s, run) => member(member(start(s, run), a, run), b, run), path: full }
+  }
+  return {
+    value(s, run) {
+      let value = start(s, run)
+      for (const part of parts) value = member(value, part, run)
+      return value
+    },
+    path: full,
+  }
+}
+
+// ------------------------------------------------------------------------------------------------ parsing
+
+function parse(source: string): hbs.AST.Program {
+  checkNesting(source)
+  try {
+    return Handlebars.parse(source)
+  } catch (error) {
+    if (error instanceof AppError) throw error
+    return failParse(source, error as Error & { lineNumber?: number; column?: number })
+  }
+}
+
+/**
+ * Handlebars' parser takes time that grows with the square of the nesting (25,000 open blocks: minutes), and its
+ * whitespace pass is recursive. So depth and number are counted before it runs. Tags inside comments count too.
+ */
+function checkNesting(source: string): void {
+  let tags = 0
+  let parentheses = 0
+  let inTag = false
+  // Blocks that are open, each with its `else if`s, which nest as well.
+  const open: number[] = []
+  let depth = 0
+  for (const match of source.matchAll(/\{\{+~?(#|\^(?!~?\}\})|\/|\s*else\b)?|\}\}|[()]/g)) {
+    const [token, kind] = match
+    if (token === '(') {
+      if (inTag && ++parentheses > MAX_NESTING) refuse(source, match.index)
+    } else if (token === ')') {
+      parentheses--
+    } else if (token === '}}') {
+      inTag = false
+    } else {
+      inTag = true
+      parentheses = 0
+      if (++tags > MAX_TAGS) refuse(source, match.index, `more than ${MAX_TAGS} tags`)
+      if (token.startsWith('{{{{')) refuse(source, match.index, 'raw blocks are not available')
+      if (kind === '#' || kind === '^') {
+        open.push(1)
+        depth++
+      } else if (kind === '/') {
+        depth -= open.pop() ?? 0
+      } else if (kind !== undefined && open.length > 0) {
+        open[open.length - 1]!++
+        depth++
+      }
+      if (depth > MAX_NESTING) refuse(source, match.index)
+    }
+  }
+}
+
+function refuse(source: string, offset: number, message = `nested more than ${MAX_NESTING} deep`): never {
+  const { line, column } = positionAt(source, offset)
+  return failAt(line, column, message)
+}
+
+/** Line and column, from 1, of an offset. */
+export function positionAt(source: string, offset: number): { line: number; column: number } {
+  const before = source.slice(0, offset)
+  return { line: before.split('\n').length, column: offset - before.lastIndexOf('\n') }
+}
+
+const TOKENS: Record<string, string> = {
+  EOF: 'the end of the template',
+  OPEN_ENDBLOCK: 'a closing block',
+  INVERSE: '{{else}}',
+  OPEN_INVERSE_CHAIN: '{{else}}',
+  CLOSE: '}}',
+  CLOSE_UNESCAPED: 'a third } (put a space before a brace that follows a tag)',
+  SEP: '"." or "/"',
+  EQUALS: '"="',
+  INVALID: 'a character that does not belong here',
+  OPEN_SEXPR: '"("',
+  CLOSE_SEXPR: '")"',
+}
+
+function failParse(source: string, error: Error & { lineNumber?: number; column?: number }): never {
+  // A block closed by another name: the error knows where the block began.
+  if (error.lineNumber !== undefined) {
+    const message = error.message.replace(/ - \d+:\d+$/, '')
+    failAt(error.lineNumber, (error.column ?? 0) + 1, message)
+  }
+  // Syntax errors carry a line and, in a drawing below it, the up to 20 characters before the place.
+  const [, lineText] = /on line (\d+)/.exec(error.message) ?? []
+  if (lineText === undefined) throw new AppError('invalid_template', 'the template cannot be parsed')
+  const line = Number(lineText)
+  const got = /got '([^']+)'/.exec(error.message)?.[1]
+  const what = got === undefined ? 'this' : (TOKENS[got] ?? got.toLowerCase())
+  failAt(line, columnOf(source, line, error.message), `${what} was not expected here`)
+}
+
+function columnOf(source: string, line: number, message: string): number {
+  const [, drawn = '', pointer = ''] = message.split('\n')
+  const before = drawn.slice(0, pointer.indexOf('^')).replace(/^\.\.\./, '')
+  const text = source.split('\n')[line - 1] ?? ''
+  // The drawing may begin on earlier lines, so the longest tail of it that this line has is the place.
+  for (let from = 0; from < before.length; from++) {
+    const at = text.indexOf(before.slice(from))
+    if (at >= 0 && (from === 0 || at === 0)) return at + before.length - from + 1
+  }
+  return 1
+}

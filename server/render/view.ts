@@ -1,0 +1,72 @@
+import type { Event, Id, JsonObject, Priority, UserId } from '../types.ts'
+import type { View } from './template.ts'
+
+/** An event as templates see it. Made once per event, however many people hear of it. */
+export interface EventView {
+  id: Id
+  type: string
+  source: string
+  subject: string | undefined
+  /** ISO 8601: a Date would print in the server's zone. */
+  time: string
+  data: JsonObject
+  priority: Priority | undefined
+  category: string | undefined
+}
+
+export function eventView(event: Event): EventView {
+  return {
+    id: event.id,
+    type: event.type,
+    source: event.source,
+    subject: event.subject,
+    time: event.time.toISOString(),
+    data: event.data,
+    priority: event.priority,
+    category: event.category,
+  }
+}
+
+/** Whoever reads it; a bare address has no more than an id. */
+export interface UserView {
+  id: UserId
+  locale?: string
+  timezone?: string
+  attributes?: Readonly<JsonObject>
+}
+
+export interface ViewInput {
+  event: EventView
+  /** The matched rule's template_vars. */
+  vars?: JsonObject
+  user: UserView
+  notification: { id: Id; priority: Priority }
+  tenant: { name: string }
+  now: Date
+}
+
+/**
+ * What a template sees: `event`, `data` (the event's), `vars` (the rule's), `user`, `notification`, `tenant` and
+ * `now` by these names, which always mean these; and the members of data and vars directly, data before vars: a
+ * rule states defaults, an event states facts. So `{{service}}` is data.service, or else vars.service, and an
+ * event's own "user" is `{{data.user}}`. Nothing is copied.
+ */
+export function templateView(input: ViewInput): View {
+  const { event, vars, user, notification, tenant, now } = input
+  return {
+    names: {
+      event,
+      data: event.data,
+      vars: vars ?? {},
+      user,
+      notification,
+      tenant,
+      get now() {
+        return now.toISOString()
+      },
+    },
+    layers: [event.data, vars],
+    locale: user.locale ?? 'en',
+    timezone: user.timezone ?? 'UTC',
+  }
+}
