@@ -1,6 +1,6 @@
 import type { lookup as dnsLookup } from 'node:dns'
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
-import { connect as connectTls } from 'node:tls'
+import { connect as connectTls, getCACertificates } from 'node:tls'
 import { LRUCache } from 'lru-cache'
 import { type Dispatcher, Pool } from 'undici'
 import { networkGuard } from './network-guard.ts'
@@ -70,7 +70,8 @@ export function openHttp(options: HttpOptions = {}): OpenHttp {
   const maxTimeoutMs = options.maxTimeoutMs ?? 60_000
   const connectTimeoutMs = Math.min(options.connectTimeoutMs ?? 5_000, maxTimeoutMs)
   const userAgent = options.userAgent ?? 'Carillon'
-  const tls = options.ca === undefined ? {} : { ca: options.ca }
+  // Node takes `ca` in place of the system's authorities, so they are named as well.
+  const tls = options.ca === undefined ? {} : { ca: [...getCACertificates('default'), options.ca] }
   const onAbort = abortRegistry()
   const closing = new Set<Promise<void>>()
   let closed = false

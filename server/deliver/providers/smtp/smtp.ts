@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { isIP } from 'node:net'
 import { Transform } from 'node:stream'
+import { getCACertificates } from 'node:tls'
 import { callbackify } from 'node:util'
 import { createTransport, type SendMailOptions } from 'nodemailer'
 import { type Static, Type } from 'typebox'
@@ -33,11 +34,22 @@ const settings = Type.Object(
     secure: Type.Optional(
       Type.Boolean({ title: 'TLS from the first byte', description: 'Default: on port 465 only.' }),
     ),
-    tls: Type.Union([Type.Literal('auto'), Type.Literal('required'), Type.Literal('off')], {
-      title: 'STARTTLS',
-      description: 'auto: required, except towards this machine itself.',
-      default: 'auto',
-    }),
+    tls: Type.Union(
+      [Type.Literal('auto'), Type.Literal('required'), Type.Literal('opportunistic'), Type.Literal('off')],
+      {
+        title: 'STARTTLS',
+        description:
+          'auto: required, except towards this machine itself. opportunistic: where it is offered.',
+        default: 'auto',
+      },
+    ),
+    ca: Type.Optional(
+      Type.String({
+        title: 'Certificate authority',
+        description: 'PEM; trusted besides those of the system.',
+        maxLength: 100_000,
+      }),
+    ),
     user: Type.Optional(Type.String({ title: 'User', minLength: 1, maxLength: 320 })),
     password: Type.Optional(secret({ title: 'Password', description: 'Of the SMTP account.' })),
     from: Type.String({
@@ -170,7 +182,10 @@ function openTransport({ http, settings: own }: OpenContext<SmtpSettings>) {
     requireTLS: !secure && (own.tls === 'required' || (own.tls === 'auto' && !here)),
     // A relay on this machine often has a certificate that nobody signed, and nobody listens in between.
     ignoreTLS: own.tls === 'off' || (own.tls === 'auto' && here),
-    tls: { minVersion: 'TLSv1.2' },
+    tls: {
+      minVersion: 'TLSv1.2',
+      ca: own.ca === undefined ? undefined : [...getCACertificates('default'), own.ca],
+    },
     auth: own.user === undefined ? undefined : { user: own.user, pass: own.password?.reveal() ?? '' },
     name: own.clientName,
     maxConnections: own.connections,
