@@ -124,14 +124,20 @@ test('without the embedded database a master key is required, and a guessable on
       /^CARILLON_MASTER_KEY: it is a well-known/,
     )
   }
-  for (const key of ['abc', KEY.slice(4), `${KEY},${KEY}`, ',', 'päss']) {
-    assert.match(problems({ DATABASE_URL, CARILLON_MASTER_KEY: key }).join(), /^CARILLON_MASTER_KEY: it/)
+  for (const key of ['abc', KEY.slice(4), `${KEY},${OTHER_KEY}`, `0:${KEY},1:${KEY}`, ',', 'päss']) {
+    assert.match(
+      problems({ DATABASE_URL, CARILLON_MASTER_KEY: key }).join(),
+      /^CARILLON_MASTER_KEY: (it|Master key)/,
+    )
   }
 })
 
-test('several master keys are a keyring, the first one wraps', () => {
-  const { masterKeys } = loadConfig({ ...SERVER, CARILLON_MASTER_KEY: `${OTHER_KEY}, ${KEY}` }).data
-  assert.deepEqual(masterKeys?.reveal(), [Buffer.from(OTHER_KEY, 'hex'), Buffer.from(KEY, 'base64')])
+test('several master keys are a keyring, each with its id', () => {
+  const { masterKeys } = loadConfig({ ...SERVER, CARILLON_MASTER_KEY: `0:${OTHER_KEY}, 1:${KEY}` }).data
+  assert.deepEqual(masterKeys?.reveal(), [
+    { id: 0, key: Buffer.from(OTHER_KEY, 'hex') },
+    { id: 1, key: Buffer.from(KEY, 'base64') },
+  ])
 })
 
 test('the embedded master key is made once, for its owner only, and never replaced', t => {
@@ -139,7 +145,7 @@ test('the embedded master key is made once, for its owner only, and never replac
   t.after(() => rmSync(dir, { recursive: true }))
   const config = loadConfig({ CARILLON_DATA_DIR: join(dir, 'data') })
   const [first, ...more] = masterKeyring(config).reveal()
-  assert.equal(first?.length, 32)
+  assert.equal(first?.key.length, 32)
   assert.deepEqual(more, [])
   const file = join(dir, 'data', 'master.key')
   assert.equal(statSync(file).mode & 0o777, 0o600)
@@ -157,7 +163,7 @@ test('NAME_FILE takes a secret from a file; both at once is a mistake', t => {
   writeFileSync(file, `${KEY}\n`)
   const { DATABASE_URL } = SERVER
   const config = loadConfig({ DATABASE_URL, CARILLON_MASTER_KEY_FILE: file })
-  assert.deepEqual(config.data.masterKeys?.reveal(), [Buffer.from(KEY, 'base64')])
+  assert.deepEqual(config.data.masterKeys?.reveal(), [{ id: 0, key: Buffer.from(KEY, 'base64') }])
   assert.match(problems({ ...SERVER, CARILLON_MASTER_KEY_FILE: file }).join(), /both set/)
   writeFileSync(file, ' \n')
   assert.match(

@@ -3,6 +3,7 @@ import { existsSync, linkSync, mkdirSync, readFileSync, rmSync, statSync, writeF
 import { dirname, join, resolve } from 'node:path'
 import { inspect, parseArgs } from 'node:util'
 import ipaddr from 'ipaddr.js'
+import { type MasterKey, parseMasterKeys } from './db/seal.ts'
 import { CHANNELS, type Channel } from './types.ts'
 
 /**
@@ -143,7 +144,7 @@ export const SETTINGS = {
     ),
     masterKeys: confidential(
       'CARILLON_MASTER_KEY',
-      '32 bytes in base64 or hex that wrap every data key. Several, comma separated: the first wraps, all unwrap. With the embedded database one is made in the data folder; otherwise it is required.',
+      '32 bytes in hex or base64 that wrap every data key; to rotate, `0:<old>,1:<new>`: the last one wraps, all unwrap. With the embedded database one is made in the data folder; otherwise it is required.',
       readMasterKeys,
     ),
   },
@@ -558,10 +559,10 @@ export function loadConfig(
 }
 
 /**
- * The master keys, the wrapping one first. With the embedded database and none configured: the one in
+ * The master keys, the one that wraps last, for `sealer`. With the embedded database and none configured: the one in
  * `<data folder>/master.key`, made with mode 0600 when absent.
  */
-export function masterKeyring(config: Pick<Config, 'mode' | 'data'>): Secret<readonly Buffer[]> {
+export function masterKeyring(config: Pick<Config, 'mode' | 'data'>): Secret<MasterKey[]> {
   if (config.data.masterKeys !== undefined) return config.data.masterKeys
   if (config.mode !== 'embedded') throw new ConfigError(['CARILLON_MASTER_KEY is required with DATABASE_URL'])
   const file = join(config.data.dir, 'master.key')
@@ -576,7 +577,7 @@ export function masterKeyring(config: Pick<Config, 'mode' | 'data'>): Secret<rea
 function makeKeyFile(file: string): void {
   mkdirSync(dirname(file), { recursive: true })
   const half = `${file}.${process.pid}`
-  writeFileSync(half, `${randomBytes(32).toString('base64')}\n`, { mode: 0o600 })
+  writeFileSync(half, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 })
   try {
     // link(2) fails where the file stands already: of two first starts at once both go on with the winner's.
     linkSync(half, file)
@@ -706,7 +707,7 @@ function contradictions(read: Read, mode: Config['mode'], before: readonly strin
   if (mode === 'external' && data.masterKeys === undefined && !keyReported) {
     found.push(
       'CARILLON_MASTER_KEY is required with DATABASE_URL: content is sealed under it, and every process needs ' +
-        'the same one. Make one with: openssl rand -base64 32',
+        'the same one. Make one with: openssl rand -hex 32',
     )
   }
   if (auth.jwtPublicKey !== undefined && auth.jwksUrl !== undefined) {
@@ -929,26 +930,19 @@ function readHeaders(text: string): Readonly<Record<string, string>> {
 // The one key that every tutorial shows.
 const KNOWN_KEY = '000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f'
 
-function readMasterKeys(text: string): readonly Buffer[] {
-  const keys = items(text).map(item => {
-    const key = /^[0-9a-f]{64}$/i.test(item) ? Buffer.from(item, 'hex') : fromBase64(item)
-    if (key?.length !== 32)
-      throw new Error('it is not 32 bytes in base64 or hex; make one with: openssl rand -base64 32')
+function readMasterKeys(text: string): MasterKey[] {
+  const keys = parseMasterKeys(text)
+  if (keys.length > 10) throw new Error('it holds more than 10 keys')
+  for (const { key } of keys) {
     // 32 random bytes hold about 30 different ones and never fewer than 16; what a person types does.
     if (key.toString('hex') === KNOWN_KEY || new Set(key).size < 16) {
-      throw new Error('it is a well-known or guessable key; make one with: openssl rand -base64 32')
+      throw new Error('it is a well-known or guessable key; make one with: openssl rand -hex 32')
     }
-    return key
-  })
-  if (keys.length === 0) throw new Error('it holds no key')
-  if (keys.length > 10) throw new Error('it holds more than 10 keys')
-  if (new Set(keys.map(key => key.toString('hex'))).size < keys.length)
-    throw new Error('it holds one key twice')
+  }
+  if (new Set(keys.map(({ key }) => key.toString('hex'))).size < keys.length) {
+    throw new Error('it holds one key under two ids')
+  }
   return keys
-}
-
-function fromBase64(text: string): Buffer | undefined {
-  return /^[A-Za-z0-9+/_-]+={0,2}$/.test(text) ? Buffer.from(text, 'base64') : undefined
 }
 
 function readJwtSecret(text: string): string {

@@ -101,7 +101,7 @@ const passing = (traceId: string, spanId: string | undefined, sampled: boolean):
 const QUEUE = 8192
 const BATCH = 512
 const DELAY_MS = 1000
-const EXPORT_MS = 10_000
+const EXPORT_MS = 3000
 const CLOSE_MS = 2000
 
 async function load(options: TraceOptions & { endpoint: string }): Promise<Traces> {
