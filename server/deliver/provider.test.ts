@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { inspect } from 'node:util'
 import fc from 'fast-check'
@@ -137,4 +138,11 @@ test('text is cut between characters as people see them', () => {
       assert.ok(cut === text || (cut.endsWith('…') && text.startsWith(cut.slice(0, -1))))
     }),
   )
+})
+
+test('the page of delivery codes lists the same codes with the same words', () => {
+  const page = readFileSync(new URL('../../docs/reference/delivery-codes.md', import.meta.url), 'utf8')
+  const table = page.slice(page.indexOf('| code | meaning |'))
+  const rows = [...table.matchAll(/^\| `(\w+)` \| (.+) \|$/gm)].map(([, code, meaning]) => [code, meaning])
+  assert.deepEqual(rows, Object.entries(DELIVERY_CODES))
 })
