@@ -182,6 +182,7 @@ create table template_revisions (                    -- immutable
   tenant_id    int not null,
   revision     int not null,
   version      text not null,                        -- shown to people: '1.0.0'
+  locale       text not null default 'en',           -- BCP 47 tag of what channels is written in
   channels     jsonb not null check (jsonb_typeof(channels) = 'object'),
   translations jsonb not null default '{}',
   variables    jsonb not null default '[]',
@@ -487,6 +488,7 @@ create table realtime_tickets (                      -- opens one stream once, f
   tenant_id  int not null,
   hash       bytea not null,                         -- sha256 of the ticket
   user_id    text not null,                          -- whose feed it opens
+  may_mark   boolean not null,                       -- and whether it may say what was seen and read
   expires_at timestamptz not null,
   primary key (tenant_id, hash)
 );
