@@ -66,6 +66,10 @@ export interface Caller {
 }
 
 declare module 'fastify' {
+  interface FastifyInstance {
+    /** Every route added so far, for the tests that walk them (route-rules.ts). */
+    allRoutes: readonly RouteOptions[]
+  }
   interface FastifyContextConfig {
     /** Required on every route: one without it stops the start. */
     access?: Access

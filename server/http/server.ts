@@ -121,6 +121,7 @@ export async function buildServer(options: ServerOptions): Promise<Api> {
   }
 
   const routes: RouteOptions[] = []
+  api.decorate('allRoutes', routes)
   api.addHook('onRoute', route => void routes.push(route))
   api.addHook('onReady', async () => {
     const open = routes.filter(route => route.config?.access === undefined)
