@@ -7,7 +7,7 @@ import { AppError } from '../../../errors.ts'
 import type { JsonObject, Message } from '../../../types.ts'
 import { openHttp } from '../../http.ts'
 import { openProvider, readSettings } from '../../open-provider.ts'
-import { exampleMessage, httpVendor, type Received, testProvider } from '../conformance.ts'
+import { type Behaviour, exampleMessage, httpVendor, type Received, testProvider } from '../conformance.ts'
 import { sign, webhook } from './webhook.ts'
 
 const SECRET = `whsec_${Buffer.from('a key of twenty-four by.').toString('base64')}`
@@ -24,8 +24,14 @@ testProvider(webhook, {
 })
 
 /** Sends to a local endpoint and gives back what arrived. */
-async function deliver(messages: Partial<Message>[], settings: JsonObject = {}, now = new Date()) {
+async function deliver(
+  messages: Partial<Message>[],
+  settings: JsonObject = {},
+  now = new Date(),
+  behaviour: Behaviour = 'accept',
+) {
   const vendor = await httpVendor()
+  vendor.behave(behaviour)
   const http = openHttp({ allowPrivate: ['127.0.0.1/32'] })
   const opened = await openProvider(webhook, settings, { http, now: () => now })
   const { signal } = new AbortController()
@@ -87,6 +93,11 @@ test("an endpoint's own secret wins over the provider's", async () => {
   const { received } = await deliver([{ addressSettings: { secret: NEWER } }], { secret: SECRET })
   new Webhook(NEWER).verify(bodyOf(received), received.headers)
   assert.throws(() => new Webhook(SECRET).verify(bodyOf(received), received.headers))
+})
+
+test('a 2xx is delivered even when its body breaks off', async () => {
+  const { sent } = await deliver([{}], {}, new Date(), 'half')
+  assert.deepEqual(sent, [{ outcome: 'delivered', code: '200', response: 'HTTP 200' }])
 })
 
 test('without a secret nothing is signed', async () => {

@@ -1,4 +1,5 @@
-import { createHash, createHmac } from 'node:crypto'
+import { createHash, createHmac, createSecretKey, type KeyObject } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
 import { type Static, Type } from 'typebox'
 import type { JsonObject, Message } from '../../../types.ts'
 import {
@@ -216,10 +217,21 @@ function verdict(response: HttpResponse, now: Date): Sent {
 
 /** `v1,` and the base64 HMAC-SHA256 of `id.timestamp.body` (Standard Webhooks, "Signature scheme"). */
 export function sign(key: string, id: string, seconds: number, body: string): string {
-  const bytes = Buffer.from(key.startsWith('whsec_') ? key.slice(6) : key, 'base64')
+  return `v1,${createHmac('sha256', keyOf(key)).update(`${id}.${seconds}.${body}`).digest('base64')}`
+}
+
+// With a prepared key an HMAC takes 2.5 µs, with its bytes 12.5: OpenSSL 3 sets the key up anew each time.
+const keys = new LRUCache<string, KeyObject>({ max: 10_000 })
+
+function keyOf(text: string): KeyObject {
+  const known = keys.get(text)
+  if (known !== undefined) return known
+  const bytes = Buffer.from(text.startsWith('whsec_') ? text.slice(6) : text, 'base64')
   // An empty key would sign, and anybody could sign the same.
   if (bytes.length === 0) throw permanent('invalid_settings', 'The signing secret is not base64')
-  return `v1,${createHmac('sha256', bytes).update(`${id}.${seconds}.${body}`).digest('base64')}`
+  const key = createSecretKey(bytes)
+  keys.set(text, key)
+  return key
 }
 
 /** The endpoint's own secrets, or else the provider's. Newest first. */
