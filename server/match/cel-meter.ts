@@ -15,8 +15,8 @@ import { zonedField, ZONED_FIELDS } from './zoned-time.ts'
 
 /**
  * Work one evaluation may do. One tick is about 16 AST nodes inside a loop, 256 characters read or 8 list
- * elements walked, or 64 characters × instructions of a regular expression: 0.5–2 µs. So the worst evaluation
- * takes about 20 ms.
+ * elements walked, or 64 characters × instructions of a regular expression: 0.5–4 µs. So the worst evaluation
+ * takes 10 to 40 ms, and an ordinary one 0.3 µs.
  */
 export const TICKS = 10_000
 /** Longest string an expression may build, in UTF-16 units. Strings of the event itself may be longer. */
@@ -177,8 +177,9 @@ function meterBinary(node: Node): void {
       if (!compares) bounded(a.length + b.length)
       spend((compares ? Math.min(a.length, b.length) : a.length + b.length) >>> 8)
     } else if (compares && isObject(a) && isObject(b)) {
-      spend(Math.min(deepWeight(a), node.op === 'in' ? Infinity : deepWeight(b)))
-      if (node.op === 'in') spend(deepWeight(b))
+      // `in` compares its left side with each element anew.
+      const times = node.op === 'in' && Array.isArray(b) ? b.length : 1
+      spend((1 + deepWeight(a)) * times + deepWeight(b))
     } else {
       spend(weight(a) + weight(b))
     }
@@ -201,9 +202,9 @@ function weight(value: unknown): number {
   return 0
 }
 
-/** Ticks to walk a whole value; stops counting once the budget is passed. */
+/** Ticks to compare a whole value with another, about 0.6 µs a part; stops counting once the budget is passed. */
 function deepWeight(value: object): number {
-  const most = left * 8
+  const most = left * 2
   const open: object[] = [value]
   let count = 0
   for (let next = open.pop(); next !== undefined && count <= most; next = open.pop()) {
@@ -213,7 +214,7 @@ function deepWeight(value: object): number {
       if (isObject(item)) open.push(item)
     }
   }
-  return count >>> 3
+  return count >>> 1
 }
 
 function bounded(length: number): void {
@@ -248,10 +249,13 @@ const CALLS: Record<string, Override | undefined> = {
       ? failed('invalid_duration', 'duration() needs numbers with units, such as 1h30m')
       : undefined,
   // BigInt and Number also read '', '0b1', '0x1'.
-  'int/1': ([text]) =>
-    typeof text === 'string' && !INTEGER.test(text)
-      ? failed('int_conversion_error', 'int() needs a whole number')
-      : undefined,
+  'int/1': ([value]) => {
+    if (typeof value === 'string' && !INTEGER.test(value))
+      failed('int_conversion_error', 'int() needs a whole number')
+    if (typeof value === 'number' && !(Math.abs(value) < 2 ** 63))
+      failed('numeric_overflow', 'the number does not fit an int')
+    return undefined
+  },
   'uint/1': ([text]) =>
     typeof text === 'string' && !INTEGER.test(text)
       ? failed('uint_conversion_error', 'uint() needs a whole number')

@@ -105,6 +105,8 @@ export interface Program<K extends Kind = Kind> {
   evaluate(event: CelEvent, now: Date): Evaluation<Results[K]>
 }
 
+const SYNC = { async: false }
+
 const environment = new Environment({
   enableOptionalTypes: true,
   homogeneousAggregateLiterals: false,
@@ -112,6 +114,25 @@ const environment = new Environment({
 })
   .registerVariable('event', 'dyn')
   .registerVariable('now', 'google.protobuf.Timestamp')
+  // Conversions of the specification that the library leaves out.
+  .registerFunction('int(uint): int', (value: UnsignedInt) => int64(value.value), SYNC)
+  .registerFunction(
+    'int(google.protobuf.Timestamp): int',
+    (time: Date) => BigInt(Math.floor(time.getTime() / 1_000)),
+    SYNC,
+  )
+  .registerFunction('string(google.protobuf.Timestamp): string', timestampText, SYNC)
+  .registerFunction('string(google.protobuf.Duration): string', durationText, SYNC)
+  .registerFunction(
+    'timestamp(google.protobuf.Timestamp): google.protobuf.Timestamp',
+    (time: Date) => time,
+    SYNC,
+  )
+  .registerFunction(
+    'duration(google.protobuf.Duration): google.protobuf.Duration',
+    (time: Duration) => time,
+    SYNC,
+  )
 
 // Many rules share a pattern; 100,000 rules should not hold 100,000 copies of it.
 const cache = <K extends Kind>() => new LRUCache<string, Program<K>>({ max: 10_000 })
@@ -270,7 +291,7 @@ function plain(value: unknown, depth: number): Json | undefined {
   }
   if (value === null) return null
   if (depth > MAX_VALUE_DEPTH) return undefined
-  if (value instanceof Date) return value.toISOString()
+  if (value instanceof Date) return Number.isNaN(value.getTime()) ? undefined : timestampText(value)
   if (value instanceof Duration) return durationText(value)
   if (value instanceof UnsignedInt) return plain(value.valueOf(), depth)
   if (value instanceof Uint8Array) return Buffer.from(value).toString('base64')
@@ -300,6 +321,17 @@ function plain(value: unknown, depth: number): Json | undefined {
     })
   }
   return fields
+}
+
+/** `2026-11-21T10:00:00Z`, with the fraction there is. */
+function timestampText(time: Date): string {
+  return time.toISOString().replace(/\.?0+Z$/, 'Z')
+}
+
+function int64(value: bigint): bigint {
+  if (BigInt.asIntN(64, value) !== value)
+    throw new CelLimit('numeric_overflow', 'the number does not fit an int')
+  return value
 }
 
 /** `90s`, `-1.5s`: the JSON form of google.protobuf.Duration. */
@@ -351,9 +383,10 @@ function position(cause: unknown, source: string): [message: string, start: numb
     const start = Math.min(cause.range?.start ?? 0, source.length)
     return [message, start, Math.min(Math.max(cause.range?.end ?? source.length, start), source.length)]
   }
-  // Nesting that no limit named can still exhaust the stack; anything else is our own mistake.
   if (cause instanceof RangeError) return ['The expression nests too deeply', 0, source.length]
-  throw cause
+  // The checker throws a bare Error where two overloads fit equally well, as in [].all(e, e > 0).
+  const { message } = cause instanceof Error ? cause : new Error('it cannot be checked')
+  return [`The types of the expression are not clear: ${message}`, 0, source.length]
 }
 
 // ------------------------------------------------------------------ why it failed
