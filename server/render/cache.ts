@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import type { Id } from '../types.ts'
+import type { Id, TenantId } from '../types.ts'
 import { type CompiledRevision, type TemplateRevision, compileRevision } from './content.ts'
 
 /**
@@ -7,20 +7,21 @@ import { type CompiledRevision, type TemplateRevision, compileRevision } from '.
  * ten times the memory of their source, so the bound is on source text.
  */
 export interface RevisionCache {
-  get(templateId: Id, revision: number): CompiledRevision | undefined
+  get(tenantId: TenantId, templateId: Id, revision: number): CompiledRevision | undefined
   /** The compiled form of a revision, kept from its first use. */
-  compile(revision: TemplateRevision): CompiledRevision
+  compile(tenantId: TenantId, revision: TemplateRevision): CompiledRevision
 }
 
 const DEFAULT_MAX_CHARS = 4 * 1024 * 1024
 
 export function revisionCache(maxChars = DEFAULT_MAX_CHARS): RevisionCache {
   const compiled = new LRUCache<string, CompiledRevision>({ max: 10_000, maxSize: maxChars })
-  const keyOf = (templateId: Id, revision: number) => `${templateId} ${revision}`
+  const keyOf = (tenantId: TenantId, templateId: Id, revision: number) =>
+    `${tenantId} ${templateId} ${revision}`
   return {
-    get: (templateId, revision) => compiled.get(keyOf(templateId, revision)),
-    compile(revision) {
-      const key = keyOf(revision.templateId, revision.revision)
+    get: (tenantId, templateId, revision) => compiled.get(keyOf(tenantId, templateId, revision)),
+    compile(tenantId, revision) {
+      const key = keyOf(tenantId, revision.templateId, revision.revision)
       let found = compiled.get(key)
       if (!found) {
         found = compileRevision(revision)

@@ -78,6 +78,8 @@ export interface TemplateProblem extends ErrorDetail {
 
 const MAX_LOCALES = 100
 const MAX_VARIABLES = 200
+/** `{{…}}` in all texts of a revision; compiling so many takes about 150 ms. */
+const MAX_TAGS = 20_000
 const MAX_DATA_DEPTH = 16
 const MAX_DATA_TEXTS = 1_000
 /** RFC 5322 §2.1.1 ends a line there; no channel shows more of a title. */
@@ -274,6 +276,9 @@ const CONTENT_FIELDS = ['subject', 'title', 'body', 'html', 'data']
 const isFlat = (contents: ChannelContents | ChannelContent): contents is ChannelContent =>
   Object.keys(contents).some(key => CONTENT_FIELDS.includes(key))
 
+const isMixed = (contents: ChannelContents | ChannelContent): boolean =>
+  isFlat(contents) && Object.keys(contents).some(key => !CONTENT_FIELDS.includes(key))
+
 const byChannel = (contents: ChannelContents | ChannelContent): ChannelContents =>
   isFlat(contents) ? { default: contents } : contents
 
@@ -458,6 +463,8 @@ export function checkRevision(
   const { channels, translations = {}, variables = [] } = revision
   if (Object.keys(channels).length === 0)
     problems.push({ field: '/channels', message: 'no channel has content' })
+  const count = JSON.stringify([channels, translations]).split('{{').length - 1
+  if (count > MAX_TAGS) return [{ field: '', message: `more than ${MAX_TAGS} tags in all texts together` }]
   checkContents(channels, '/channels', problems)
 
   const tags = Object.keys(translations)
@@ -470,7 +477,9 @@ export function checkRevision(
       problems.push({ field: pointer, message: `"${tag}" is not a BCP 47 locale` })
     }
     const contents = translations[tag]!
-    if (isFlat(contents)) checkContent(contents, 'default', pointer, problems)
+    if (isMixed(contents)) {
+      problems.push({ field: pointer, message: 'is either one content or contents by channel, not both' })
+    } else if (isFlat(contents)) checkContent(contents, 'default', pointer, problems)
     else checkContents(contents, pointer, problems)
   }
 

@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache'
 import { type Channel, type Content, type InlineContent, type Json } from '../types.ts'
 import { htmlToText, oneLine } from './content.ts'
 import { escapeSlack, toText } from './escape.ts'
@@ -69,7 +70,7 @@ function fieldsOf(data: Readonly<Record<string, Json>>): { name: string; value: 
     if (fields.length === MAX_FIELDS) break
     if (key === 'subject' || key === 'title' || !isPlain(value)) continue
     const shown = Array.isArray(value) ? value.map(toText).join(', ') : toText(value)
-    if (shown !== '') fields.push({ name: truncate(label(key), MAX_NAME), value: truncate(shown, MAX_VALUE) })
+    if (shown !== '') fields.push({ name: label(key), value: truncate(shown, MAX_VALUE) })
   }
   return fields
 }
@@ -79,14 +80,22 @@ const isPlain = (value: Json): boolean =>
     ? value.length <= MAX_FIELDS && value.every(item => typeof item !== 'object')
     : value !== null && typeof value !== 'object'
 
+const labels = new LRUCache<string, string>({ max: 1_000 })
+
 /** `orderId` and `order_id` read "Order id". */
 function label(key: string): string {
+  let found = labels.get(key)
+  if (found === undefined) labels.set(key, (found = makeLabel(key)))
+  return found
+}
+
+function makeLabel(key: string): string {
   const words = key
     .replaceAll(/([a-z0-9])([A-Z])/g, '$1 $2')
     .replaceAll(/[_\-.\s]+/g, ' ')
     .trim()
   const lower = /[a-z]/.test(words) ? words.replaceAll(/\b[A-Z](?=[a-z])/g, c => c.toLowerCase()) : words
-  return lower.charAt(0).toUpperCase() + lower.slice(1)
+  return truncate(lower.charAt(0).toUpperCase() + lower.slice(1), MAX_NAME)
 }
 
 /** Blank lines separate paragraphs, single ones are kept. */

@@ -61,12 +61,23 @@ export function templateView(input: ViewInput): View {
       user,
       notification,
       tenant,
-      get now() {
-        return now.toISOString()
-      },
+      now: isoOf(now),
     },
     layers: [event.data, vars],
     locale: user.locale ?? 'en',
     timezone: user.timezone ?? 'UTC',
   }
+}
+
+// A batch has one instant for all its readers.
+let lastMs = Number.NaN
+let lastIso = ''
+
+function isoOf(date: Date): string {
+  const ms = date.getTime()
+  if (ms !== lastMs) {
+    lastIso = date.toISOString()
+    lastMs = ms
+  }
+  return lastIso
 }

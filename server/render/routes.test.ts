@@ -1,0 +1,315 @@
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { newId } from '../db/ids.ts'
+import { brokenRouteRules } from '../http/route-rules.ts'
+import { type TestApi, testApi } from '../test/api.ts'
+import { templateRoutes } from './routes.ts'
+
+let t: TestApi
+before(async () => {
+  t = await testApi({ routes: [templateRoutes] })
+})
+after(() => t.close())
+
+let made = 0
+const draft = (more: object = {}) => ({
+  name: `template ${++made}`,
+  channels: { email: { subject: 'Order {{id}}', html: '<p>{{id}}</p>' }, default: { body: 'Order {{id}}' } },
+  ...more,
+})
+
+async function call(method: string, url: string, payload?: object, as = t.tenant.adminKey) {
+  const response = await t.request(method, url, { as, ...(payload && { payload }) })
+  return {
+    status: response.statusCode,
+    headers: response.headers,
+    body: response.body === '' ? undefined : response.json(),
+  }
+}
+
+async function create(more: object = {}): Promise<{ id: string; [field: string]: unknown }> {
+  const { status, body } = await call('POST', '/api/templates', draft(more))
+  assert.equal(status, 201, JSON.stringify(body))
+  return body
+}
+
+test('every route keeps the rules of routes', () => {
+  assert.deepEqual(brokenRouteRules(t.api), [])
+})
+
+// covers: ALP-135, ALP-145, DIC-148
+test('a template is made and read back whole', async () => {
+  const given = draft({
+    description: 'd',
+    category: 'ORDERS',
+    tags: ['a', 'b'],
+    locale: 'EN-us',
+    translations: {
+      de: { body: 'Bestellung {{id}}' },
+      fr_CA: { email: { subject: 'C', htmlBody: '<p>c</p>' } },
+    },
+    variables: [{ name: 'id', type: 'string', required: true }],
+  })
+  const { status, headers, body } = await call('POST', '/api/templates', given)
+  assert.equal(status, 201)
+  assert.equal(headers.location, `/api/templates/${body.id}`)
+  const { id, createdBy, createdAt, updatedAt, ...rest } = body
+  assert.ok(createdBy && createdAt === updatedAt)
+  assert.deepEqual(rest, {
+    ...given,
+    enabled: true,
+    revision: 1,
+    version: '1.0.0',
+    locale: 'en-US',
+    translations: {
+      de: { body: 'Bestellung {{id}}' },
+      'fr-CA': { email: { subject: 'C', html: '<p>c</p>' } },
+    },
+    locales: ['de', 'fr-CA'],
+  })
+  assert.deepEqual((await call('GET', `/api/templates/${id}`)).body, body)
+})
+
+// covers: ALP-136, ALP-137, DIC-018
+test('an update is a new revision; the old ones stay as they were', async () => {
+  const { id, name } = await create({ version: '2.4' })
+  const changed = await call('PUT', `/api/templates/${id}`, {
+    name,
+    channels: { sms: { body: 'two' } },
+    enabled: false,
+  })
+  assert.equal(changed.status, 200)
+  assert.deepEqual([changed.body.revision, changed.body.version, changed.body.enabled], [2, '2.5', false])
+  await call('PUT', `/api/templates/${id}`, {
+    name: `${name} renamed`,
+    version: 'final',
+    channels: { sms: { body: 'three' } },
+  })
+
+  const first = await call('GET', `/api/templates/${id}?revision=1`)
+  assert.equal(first.body.channels.default.body, 'Order {{id}}')
+  assert.equal(first.body.version, '2.4')
+  assert.equal((await call('GET', `/api/templates/${id}`)).body.channels.sms.body, 'three')
+  assert.equal((await call('GET', `/api/templates/${id}?revision=9`)).status, 404)
+
+  const page = await call('GET', `/api/templates/${id}/versions?limit=2`)
+  assert.deepEqual(
+    page.body.items.map((v: { revision: number; version: string }) => [v.revision, v.version]),
+    [
+      [3, 'final'],
+      [2, '2.5'],
+    ],
+  )
+  const rest = await call('GET', `/api/templates/${id}/versions?limit=2&cursor=${page.body.nextCursor}`)
+  assert.deepEqual(
+    rest.body.items.map((v: { revision: number }) => v.revision),
+    [1],
+  )
+  assert.deepEqual(rest.body.items[0].channels.toSorted(), ['default', 'email'])
+  assert.equal(rest.body.nextCursor, null)
+})
+
+test('two people who change the same revision: the second learns of it', async () => {
+  const { id, name } = await create()
+  const change = () =>
+    call('PUT', `/api/templates/${id}`, { name, channels: { sms: { body: 'x' } }, revision: 1 })
+  const results = await Promise.all([change(), change()])
+  assert.deepEqual(
+    results.map(r => r.status).toSorted((a, b) => a - b),
+    [200, 409],
+  )
+  assert.equal(results.find(r => r.status === 409)!.body.code, 'conflict')
+  const blind = { name, channels: { sms: { body: 'x' } } }
+  await Promise.all(Array.from({ length: 4 }, () => call('PUT', `/api/templates/${id}`, blind)))
+  assert.equal((await call('GET', `/api/templates/${id}`)).body.revision, 6, 'no update is lost')
+})
+
+test('a name is used once, and free again after deletion', async () => {
+  const one = await create()
+  const two = await create()
+  const again = await call('POST', '/api/templates', draft({ name: one.name }))
+  assert.deepEqual([again.status, again.body.code], [409, 'already_exists'])
+  const renamed = await call('PUT', `/api/templates/${two.id}`, draft({ name: one.name }))
+  assert.equal(renamed.status, 409)
+  assert.equal((await call('GET', `/api/templates/${two.id}`)).body.revision, 1, 'nothing half done')
+  assert.equal((await call('DELETE', `/api/templates/${one.id}`)).status, 204)
+  await create({ name: one.name })
+  const other = await call('POST', '/api/templates', draft({ name: two.name }), t.other.adminKey)
+  assert.equal(other.status, 201, 'names are per tenant')
+})
+
+// covers: ALP-139, DIC-155
+test('a deleted template is gone from the API and kept in the database', async () => {
+  const { id } = await create()
+  assert.equal((await call('DELETE', `/api/templates/${id}`)).status, 204)
+  for (const [method, path, body] of [
+    ['GET', ''],
+    ['GET', '/versions'],
+    ['DELETE', ''],
+    ['PUT', '', draft()],
+    ['POST', '/validate'],
+  ] as const) {
+    const { status, body: problem } = await call(method, `/api/templates/${id}${path}`, body)
+    assert.deepEqual([status, problem.code], [404, 'not_found'], `${method} ${path}`)
+  }
+  const { rows } = await t.db.pool.query('select enabled, deleted_at from templates where id = $1', [id])
+  assert.equal(rows[0].enabled, false)
+  assert.ok(rows[0].deleted_at)
+})
+
+test('a template that rules use is not deleted', async () => {
+  const { id } = await create()
+  await t.db.pool.query(
+    `insert into rules (id, tenant_id, name, channels, recipient_selector, template_id)
+     values ($1, $2, 'uses it', '{email}', '{}', $3)`,
+    [newId(), t.tenant.id, id],
+  )
+  const { status, body } = await call('DELETE', `/api/templates/${id}`)
+  assert.deepEqual([status, body.code], [409, 'conflict'])
+  assert.match(body.detail, /uses it/)
+})
+
+// covers: ALP-134
+test('the list pages through everything once, and filters', async () => {
+  const tag = `tag-${++made}`
+  const ids: string[] = []
+  for (let i = 0; i < 5; i++) {
+    ids.push((await create({ tags: [tag, `${tag}-${i % 2}`], category: `c${i % 2}`, enabled: i !== 0 })).id)
+  }
+  const seen: string[] = []
+  let cursor: string | null = ''
+  while (cursor !== null) {
+    const { body } = await call('GET', `/api/templates?limit=2&tag=${tag}${cursor && `&cursor=${cursor}`}`)
+    seen.push(...body.items.map((item: { id: string }) => item.id))
+    cursor = body.nextCursor
+  }
+  assert.deepEqual(seen, ids.toReversed())
+  const count = async (query: string) =>
+    (await call('GET', `/api/templates?tag=${tag}&${query}`)).body.items.length
+  assert.equal(await count('enabled=false'), 1)
+  assert.equal(await count('category=c1'), 2)
+  const { body } = await call(
+    'GET',
+    `/api/templates?name=${encodeURIComponent('template that is not there')}`,
+  )
+  assert.deepEqual(body, { items: [], nextCursor: null })
+  const [item] = (await call('GET', `/api/templates?tag=${tag}&limit=1`)).body.items
+  assert.deepEqual(item.channels.toSorted(), ['default', 'email'], 'names of channels, not their texts')
+  assert.equal((await call('GET', '/api/templates?cursor=nonsense')).body.code, 'invalid_cursor')
+})
+
+// covers: ALP-140
+test('validate checks the stored texts or a draft, and saves nothing', async () => {
+  const { id } = await create()
+  assert.deepEqual((await call('POST', `/api/templates/${id}/validate`)).body, {
+    valid: true,
+    errors: [],
+    fields: ['id'],
+  })
+  const { status, body } = await call('POST', `/api/templates/${id}/validate`, {
+    channels: { email: { body: 'a\n{{#if b}}' }, sms: { body: '{{printf .X}}' } },
+    translations: { de: { body: '{{> partial}}' } },
+  })
+  assert.equal(status, 200)
+  assert.equal(body.valid, false)
+  assert.deepEqual(
+    body.errors.map((e: { field: string }) => e.field),
+    ['/channels/sms/body'],
+    'first what cannot be translated',
+  )
+  const next = await call('POST', `/api/templates/${id}/validate`, {
+    channels: { email: { body: 'a\n{{#if b}}' } },
+    translations: { de: { body: '{{> partial}}' } },
+  })
+  assert.deepEqual(
+    next.body.errors.map(({ message: _, ...place }: { message: string }) => place),
+    [
+      { field: '/channels/email/body', line: 2, column: 10 },
+      { field: '/translations/de/body', line: 1, column: 1 },
+    ],
+  )
+  const go = await call('POST', `/api/templates/${id}/validate`, {
+    channels: { sms: { body: '{{.Title}}' } },
+  })
+  assert.deepEqual(go.body, { valid: true, errors: [], fields: ['Title'] })
+  assert.equal((await call('GET', `/api/templates/${id}`)).body.revision, 1)
+})
+
+test('what is wrong is refused by name, and nothing is left behind', async () => {
+  const bad: [object, string, string][] = [
+    [{}, 'invalid_request', '/channels'],
+    [draft({ name: ' ' }), 'invalid_request', '/name'],
+    [draft({ channels: {} }), 'invalid_request', '/channels'],
+    [draft({ channels: { fax: { body: 'x' } } }), 'invalid_request', '/channels/fax'],
+    [draft({ channels: { sms: { body: 5 } } }), 'invalid_request', '/channels/sms/body'],
+    [draft({ channels: { sms: { body: 'x', extra: 1 } } }), 'invalid_request', '/channels/sms/extra'],
+    [
+      draft({ translations: { de: { body: 'x', sms: { body: 'y' } } } }),
+      'invalid_template',
+      '/translations/de',
+    ],
+    [draft({ translations: { 'x!': {} } }), 'invalid_request', '/translations/x!'],
+    [draft({ locale: 'not_a_locale_' }), 'invalid_template', '/locale'],
+    [draft({ channels: { sms: { body: '{{#each}}' } } }), 'invalid_template', '/channels/sms/body'],
+    [draft({ channels: { sms: {} } }), 'invalid_template', '/channels/sms'],
+    [draft({ unknown: 1 }), 'invalid_request', '/unknown'],
+  ]
+  const count = async () => (await t.db.pool.query('select count(*) from template_revisions')).rows[0].count
+  const before = await count()
+  for (const [payload, code, field] of bad) {
+    const { status, body } = await call('POST', '/api/templates', payload)
+    assert.deepEqual([status, body.code], [400, code], JSON.stringify([payload, body]))
+    assert.ok(
+      body.errors.some((e: { field: string }) => e.field === field),
+      JSON.stringify(body),
+    )
+  }
+  assert.equal(await count(), before)
+  assert.equal((await call('GET', '/api/templates/not-an-id')).status, 400)
+})
+
+test('another tenant sees, changes and validates nothing', async () => {
+  const { id } = await create()
+  for (const [method, path, body] of [
+    ['GET', ''],
+    ['GET', '/versions'],
+    ['PUT', '', draft()],
+    ['DELETE', ''],
+    ['POST', '/validate'],
+  ] as const) {
+    const { status } = await call(method, `/api/templates/${id}${path}`, body, t.other.adminKey)
+    assert.equal(status, 404, `${method} ${path}`)
+  }
+  const { body } = await call('GET', '/api/templates?limit=200', undefined, t.other.adminKey)
+  assert.ok(!body.items.some((item: { id: string }) => item.id === id))
+  assert.equal((await call('GET', `/api/templates/${id}`)).body.revision, 1)
+})
+
+test('who may do what', async () => {
+  const { id } = await create()
+  const reader = await t.tenant.scopedKey('service', ['templates:read'])
+  const user = await t.tenant.token('alice')
+  assert.equal((await call('GET', `/api/templates/${id}`, undefined, reader)).status, 200)
+  assert.equal((await call('POST', '/api/templates', draft(), reader)).status, 403)
+  assert.equal((await call('DELETE', `/api/templates/${id}`, undefined, reader)).status, 403)
+  assert.equal((await call('GET', '/api/templates', undefined, user)).status, 403)
+  assert.equal((await t.request('GET', '/api/templates')).statusCode, 401)
+})
+
+test('every change is in the audit trail', async () => {
+  const { id, name } = await create()
+  await call('PUT', `/api/templates/${id}`, draft({ name }))
+  await call('DELETE', `/api/templates/${id}`)
+  const { rows } = await t.db.pool.query(
+    `select action, actor_kind, details from audit where tenant_id = $1 and object_id = $2 order by id`,
+    [t.tenant.id, id],
+  )
+  assert.deepEqual(
+    rows.map(({ action, actor_kind, details }) => [action, actor_kind, details.revision]),
+    [
+      ['template.created', 'key', 1],
+      ['template.updated', 'key', 2],
+      ['template.deleted', 'key', 2],
+    ],
+  )
+})

@@ -1,0 +1,429 @@
+import { type Static, Type } from 'typebox'
+import type { Db } from '../db/pool.ts'
+import { AppError } from '../errors.ts'
+import type { Api } from '../http/api.ts'
+import { decodeCursor, encodeCursor } from '../http/cursor.ts'
+import { pageOf, pageQuery, toPage } from '../http/page.ts'
+import { CHANNELS } from '../types.ts'
+import {
+  type ChannelContent,
+  type TemplateProblem,
+  type TemplateRevision,
+  VARIABLE_TYPES,
+  checkRevision,
+  normalizeRevision,
+  variablesOf,
+} from './content.ts'
+import {
+  type Template,
+  type TemplateDefinition,
+  createTemplate,
+  deleteTemplate,
+  findTemplate,
+  listRevisions,
+  listTemplates,
+  prepareDefinition,
+  updateTemplate,
+} from './templates.ts'
+import { MAX_SOURCE } from './template.ts'
+
+const closed = { additionalProperties: false }
+
+const Id = Type.String({ format: 'uuid' })
+const Time = Type.String({ format: 'date-time' })
+const MaybeText = Type.Union([Type.String(), Type.Null()])
+const Name = Type.String({ minLength: 1, maxLength: 255, pattern: '\\S' })
+const Locale = Type.String({ minLength: 2, maxLength: 35, description: 'BCP 47, such as de or pt-BR.' })
+const Version = Type.String({ minLength: 1, maxLength: 50 })
+const Source = Type.String({
+  maxLength: MAX_SOURCE,
+  description: 'Handlebars, or the notation of Go templates, which is stored as Handlebars.',
+})
+
+const CONTENT = {
+  subject: Type.Optional(Source),
+  title: Type.Optional(
+    Type.String({ maxLength: MAX_SOURCE, description: 'Used where there is no subject.' }),
+  ),
+  body: Type.Optional(
+    Type.String({ maxLength: MAX_SOURCE, description: 'Text; for slack also a Block Kit document in JSON.' }),
+  ),
+  html: Type.Optional(Source),
+  htmlBody: Type.Optional(Type.String({ maxLength: MAX_SOURCE, description: 'Another name of html.' })),
+  data: Type.Optional(
+    Type.Union([Type.Record(Type.String(), Type.Any(), { maxProperties: 1_000 }), Source], {
+      description: 'For the channel: an object whose texts are templates, or a template of a JSON object.',
+    }),
+  ),
+}
+const Content = Type.Object(CONTENT, closed)
+
+const contents = Object.fromEntries(
+  ['default', ...CHANNELS].map(channel => [channel, Type.Optional(Content)]),
+)
+const Channels = Type.Object(contents, {
+  ...closed,
+  minProperties: 1,
+  description: 'What each channel says; `default` is for channels not named.',
+})
+const Translations = Type.Record(
+  Type.String({ pattern: '^[A-Za-z0-9_-]{2,35}$' }),
+  Type.Object({ ...contents, ...CONTENT }, { ...closed, minProperties: 1 }),
+  {
+    ...closed,
+    maxProperties: 100,
+    description: 'By locale: contents by channel, or one content for all channels.',
+  },
+)
+const Variables = Type.Array(
+  Type.Object(
+    {
+      name: Type.String({ minLength: 1, maxLength: 255 }),
+      type: Type.Optional(Type.Enum([...VARIABLE_TYPES])),
+      required: Type.Optional(Type.Boolean()),
+      default: Type.Optional(Type.Any()),
+    },
+    closed,
+  ),
+  { maxItems: 200, description: 'What the texts expect to be given.' },
+)
+
+const Definition = Type.Object(
+  {
+    name: Name,
+    description: Type.Optional(Type.String({ maxLength: 10_000 })),
+    category: Type.Optional(Type.String({ maxLength: 255 })),
+    tags: Type.Optional(
+      Type.Array(Type.String({ minLength: 1, maxLength: 100 }), { maxItems: 50, uniqueItems: true }),
+    ),
+    enabled: Type.Optional(Type.Boolean({ description: 'True unless stated.' })),
+    version: Type.Optional(Version),
+    locale: Type.Optional(Locale),
+    channels: Channels,
+    translations: Type.Optional(Translations),
+    variables: Type.Optional(Variables),
+  },
+  closed,
+)
+const Change = Type.Object(
+  {
+    ...Definition.properties,
+    revision: Type.Optional(
+      Type.Integer({
+        minimum: 1,
+        maximum: 2 ** 31 - 1,
+        description: 'The revision this change was made from: 409 when there is a newer one.',
+      }),
+    ),
+  },
+  closed,
+)
+const Draft = Type.Object(
+  {
+    locale: Type.Optional(Locale),
+    channels: Channels,
+    translations: Type.Optional(Translations),
+    variables: Type.Optional(Variables),
+  },
+  closed,
+)
+
+const SUMMARY = {
+  id: Id,
+  name: Type.String(),
+  description: Type.String(),
+  category: Type.String(),
+  tags: Type.Array(Type.String()),
+  enabled: Type.Boolean(),
+  revision: Type.Integer(),
+  version: Type.String(),
+  locale: Type.String(),
+  locales: Type.Array(Type.String(), { description: 'What it is translated to.' }),
+  createdBy: MaybeText,
+  createdAt: Time,
+  updatedAt: Time,
+}
+const Summary = Type.Object({ ...SUMMARY, channels: Type.Array(Type.String()) })
+const Whole = Type.Object({
+  ...SUMMARY,
+  channels: Type.Record(Type.String(), Type.Any()),
+  translations: Type.Record(Type.String(), Type.Any()),
+  variables: Type.Array(Type.Any()),
+})
+const Revision = Type.Object({
+  revision: Type.Integer(),
+  version: Type.String(),
+  locale: Type.String(),
+  channels: Type.Array(Type.String()),
+  locales: Type.Array(Type.String()),
+  createdBy: MaybeText,
+  createdAt: Time,
+})
+const Verdict = Type.Object({
+  valid: Type.Boolean(),
+  errors: Type.Array(
+    Type.Object({
+      field: Type.String({ description: 'JSON pointer to the text.' }),
+      message: Type.String(),
+      line: Type.Optional(Type.Integer()),
+      column: Type.Optional(Type.Integer()),
+    }),
+  ),
+  fields: Type.Array(Type.String(), { description: 'What the texts read, as paths from the root.' }),
+})
+
+const read = { role: 'service', scope: 'templates:read' } as const
+const write = { role: 'service', scope: 'templates:write' } as const
+const tags = ['Templates']
+const byId = Type.Object({ id: Id }, closed)
+
+/** Templates and their revisions. */
+export function templateRoutes(api: Api, { db }: { db: Db }): void {
+  api.post(
+    '/api/templates',
+    {
+      config: { access: write },
+      schema: {
+        tags,
+        operationId: 'createTemplate',
+        summary: 'Make a template',
+        body: Definition,
+        response: { 201: Whole },
+      },
+    },
+    async (request, reply) => {
+      const { caller, traceId } = request
+      const definition = prepareDefinition(definitionOf(request.body))
+      const template = await db.tx(async tx => {
+        const id = await createTemplate(tx, caller, definition, traceId)
+        return findTemplate(tx, caller.tenantId, id)
+      })
+      reply.code(201).header('location', `/api/templates/${template!.id}`)
+      return show(template!)
+    },
+  )
+
+  api.get(
+    '/api/templates',
+    {
+      config: { access: read },
+      schema: {
+        tags,
+        operationId: 'listTemplates',
+        summary: 'List templates, newest first',
+        querystring: Type.Object(
+          {
+            ...pageQuery,
+            name: Type.Optional(Type.String({ maxLength: 255 })),
+            category: Type.Optional(Type.String({ maxLength: 255 })),
+            tag: Type.Optional(Type.String({ maxLength: 100 })),
+            enabled: Type.Optional(Type.Boolean()),
+          },
+          closed,
+        ),
+        response: { 200: pageOf(Summary) },
+      },
+    },
+    async request => {
+      const { limit, cursor, ...filter } = request.query
+      const [after = null] =
+        cursor === undefined ? [] : (decodeCursor('templates', cursor, ['id']) as string[])
+      const rows = await listTemplates(db, request.caller.tenantId, filter, after, limit + 1)
+      return toPage(rows.map(withTimes), limit, last => encodeCursor('templates', [last.id]))
+    },
+  )
+
+  api.get(
+    '/api/templates/:id',
+    {
+      config: { access: read },
+      schema: {
+        tags,
+        operationId: 'getTemplate',
+        summary: 'One template, at its current or an older revision',
+        params: byId,
+        querystring: Type.Object(
+          { revision: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 })) },
+          closed,
+        ),
+        response: { 200: Whole },
+      },
+    },
+    async request =>
+      show(await existing(db, request.caller.tenantId, request.params.id, request.query.revision)),
+  )
+
+  api.put(
+    '/api/templates/:id',
+    {
+      config: { access: write },
+      schema: {
+        tags,
+        operationId: 'updateTemplate',
+        summary: 'Replace a template: makes a new revision',
+        params: byId,
+        body: Change,
+        response: { 200: Whole },
+      },
+    },
+    async request => {
+      const { caller, traceId, params } = request
+      const { revision, ...body } = request.body
+      const definition = prepareDefinition(definitionOf(body))
+      const template = await db.tx(async tx => {
+        await updateTemplate(tx, caller, params.id, definition, revision, traceId)
+        return findTemplate(tx, caller.tenantId, params.id)
+      })
+      return show(template!)
+    },
+  )
+
+  api.delete(
+    '/api/templates/:id',
+    {
+      config: { access: write },
+      schema: {
+        tags,
+        operationId: 'deleteTemplate',
+        summary: 'Take a template out of use; its revisions stay readable for the past',
+        params: byId,
+        response: { 204: Type.Null() },
+      },
+    },
+    async (request, reply) => {
+      await db.tx(tx => deleteTemplate(tx, request.caller, request.params.id, request.traceId))
+      return reply.code(204).send(null)
+    },
+  )
+
+  api.get(
+    '/api/templates/:id/versions',
+    {
+      config: { access: read },
+      schema: {
+        tags,
+        operationId: 'listTemplateVersions',
+        summary: 'List revisions, latest first',
+        params: byId,
+        querystring: Type.Object(pageQuery, closed),
+        response: { 200: pageOf(Revision) },
+      },
+    },
+    async request => {
+      const { limit, cursor } = request.query
+      const { tenantId } = request.caller
+      const { id } = request.params
+      const [before = null] =
+        cursor === undefined ? [] : (decodeCursor('template_versions', cursor, ['int']) as number[])
+      const rows = await listRevisions(db, tenantId, id, before, limit + 1)
+      // Every template has a first revision, so an empty first page means that there is no template.
+      if (rows.length === 0 && before === null) throw notFound()
+      return toPage(
+        rows.map(row => ({ ...row, createdAt: row.createdAt.toISOString() })),
+        limit,
+        last => encodeCursor('template_versions', [last.revision]),
+      )
+    },
+  )
+
+  api.post(
+    '/api/templates/:id/validate',
+    {
+      config: { access: read },
+      schema: {
+        tags,
+        operationId: 'validateTemplate',
+        summary: 'Check the texts of a template, or of a draft of it, without saving',
+        params: byId,
+        body: Type.Optional(Type.Union([Draft, Type.Null()])),
+        response: { 200: Verdict },
+      },
+    },
+    async request => {
+      const template = await existing(db, request.caller.tenantId, request.params.id)
+      return verdictOn(request.body ? { name: template.name, ...textsOf(request.body) } : template)
+    },
+  )
+}
+
+const notFound = () => new AppError('not_found', 'There is no template with this id.')
+
+async function existing(db: Db, tenantId: number, id: string, revision?: number): Promise<Template> {
+  const template = await findTemplate(db, tenantId, id, revision)
+  if (!template) throw notFound()
+  return template
+}
+
+// ------------------------------------------------------------------------------------------------- shapes
+
+type Texts = Pick<TemplateDefinition, 'locale' | 'channels' | 'translations' | 'variables'>
+
+const definitionOf = (body: Static<typeof Definition>): TemplateDefinition => ({
+  name: body.name.trim(),
+  description: body.description ?? '',
+  category: body.category ?? '',
+  tags: body.tags ?? [],
+  enabled: body.enabled ?? true,
+  ...(body.version !== undefined && { version: body.version }),
+  ...textsOf(body),
+})
+
+/** The schema has checked the shape; what remains is the second name of html. */
+function textsOf(body: Static<typeof Draft>): Texts {
+  const translations: Texts['translations'] = {}
+  for (const [tag, given] of Object.entries(body.translations ?? {})) {
+    translations[tag] = { ...byName(given), ...contentOf(given) }
+  }
+  return {
+    locale: body.locale ?? 'en',
+    channels: byName(body.channels),
+    translations,
+    variables: body.variables ?? [],
+  }
+}
+
+type WrittenContent = ChannelContent & { htmlBody?: string }
+
+const CHANNEL_NAMES: readonly string[] = ['default', ...CHANNELS]
+
+const byName = (given: object): TemplateRevision['channels'] =>
+  Object.fromEntries(
+    Object.entries(given)
+      .filter(([name]) => CHANNEL_NAMES.includes(name))
+      .map(([name, content]) => [name, contentOf(content as WrittenContent)]),
+  )
+
+function contentOf({ subject, title, body, html, htmlBody, data }: WrittenContent): ChannelContent {
+  return {
+    ...(subject !== undefined && { subject }),
+    ...(title !== undefined && { title }),
+    ...(body !== undefined && { body }),
+    ...((html ?? htmlBody) !== undefined && { html: html ?? htmlBody }),
+    ...(data !== undefined && { data }),
+  }
+}
+
+const withTimes = <T extends { createdAt: Date; updatedAt: Date }>(item: T) => ({
+  ...item,
+  createdAt: item.createdAt.toISOString(),
+  updatedAt: item.updatedAt.toISOString(),
+})
+
+const show = (template: Template) => ({
+  ...withTimes(template),
+  locales: Object.keys(template.translations),
+})
+
+function verdictOn(texts: Texts & { name: string }): Static<typeof Verdict> {
+  let errors: TemplateProblem[]
+  let prepared: Texts = texts
+  try {
+    prepared = normalizeRevision(texts)
+    errors = checkRevision(prepared)
+  } catch (error) {
+    if (!(error instanceof AppError) || error.code !== 'invalid_template') throw error
+    errors = error.errors ?? []
+  }
+  const valid = errors.length === 0
+  return { valid, errors: errors.slice(0, 100), fields: valid ? variablesOf(prepared) : [] }
+}

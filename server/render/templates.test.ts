@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { changeWatch } from '../db/changes.ts'
+import { newId } from '../db/ids.ts'
+import type { Queryable } from '../db/pool.ts'
+import { type TestDatabase, testDatabase } from '../test/database.ts'
+import {
+  type TemplateDefinition,
+  createTemplate,
+  deleteTemplate,
+  nextVersion,
+  prepareDefinition,
+  resolveTemplates,
+  templates,
+  updateTemplate,
+} from './templates.ts'
+
+let database: TestDatabase
+const actor = { tenantId: 1, kind: 'system' } as const
+const stranger = { tenantId: 2, kind: 'system' } as const
+
+before(async () => {
+  database = await testDatabase()
+  await database.db.pool.query(
+    `insert into tenants (id, name, data_key) overriding system value values (1, 'one', ''), (2, 'two', '')`,
+  )
+})
+after(() => database.drop())
+
+let made = 0
+const definition = (more: Partial<TemplateDefinition> = {}): TemplateDefinition =>
+  prepareDefinition({
+    name: `t${++made}`,
+    description: '',
+    category: '',
+    tags: [],
+    enabled: true,
+    locale: 'en',
+    channels: { default: { body: 'one' } },
+    translations: {},
+    variables: [],
+    ...more,
+  })
+
+const create = (more?: Partial<TemplateDefinition>, by: typeof actor | typeof stranger = actor) =>
+  database.db.tx(tx => createTemplate(tx, by, definition(more)))
+
+/** Counts statements, and can hold them up until told. */
+function counting(q: Queryable, hold?: Promise<void>) {
+  const counted = {
+    count: 0,
+    q: {
+      ...q,
+      async rows<R>(...args: Parameters<Queryable['rows']>) {
+        counted.count++
+        const rows = await q.rows<R>(...args)
+        await hold
+        return rows
+      },
+    },
+  }
+  return counted
+}
+
+test('many revisions come in one statement, and then in none', async () => {
+  const [a, b] = [await create(), await create({ enabled: false })]
+  const foreign = await create({}, stranger)
+  const wanted = [
+    { tenantId: 1, templateId: a },
+    { tenantId: 1, templateId: b },
+    { tenantId: 1, templateId: foreign },
+    { tenantId: 2, templateId: foreign },
+    { tenantId: 1, templateId: newId() },
+    { tenantId: 1, templateId: a },
+    { tenantId: 1, templateId: b, revision: 1 },
+    { tenantId: 1, templateId: a, revision: 7 },
+  ]
+  const store = templates()
+  const counted = counting(database.db)
+  const ids = async () => (await store.load(counted.q, wanted)).map(c => c?.revision.templateId)
+  const expected = [a, undefined, undefined, foreign, undefined, a, b, undefined]
+  assert.deepEqual(await ids(), expected)
+  assert.equal(counted.count, 1)
+  await store.load(counted.q, wanted.slice(0, 7))
+  assert.equal(counted.count, 1, 'what there is not is remembered as well')
+})
+
+test('a change that was heard of is seen by the next load; pinned revisions stay', async () => {
+  const id = await create()
+  const store = templates()
+  const watch = changeWatch()
+  watch.on('template', store.forget)
+  watch.onReset(store.reset)
+  const body = async (revision?: number) => {
+    await watch.look(database.db)
+    const [compiled] = await store.load(database.db, [{ tenantId: 1, templateId: id, revision }])
+    return compiled?.revision.channels.default?.body
+  }
+  assert.equal(await body(), 'one')
+  await database.db.tx(tx =>
+    updateTemplate(tx, actor, id, definition({ channels: { default: { body: 'two' } } })),
+  )
+  assert.equal(await body(), 'two')
+  assert.equal(await body(1), 'one')
+  await database.db.tx(tx => deleteTemplate(tx, actor, id))
+  assert.equal(await body(), undefined)
+  assert.equal(await body(1), 'one', 'a notification of the past still finds its own')
+})
+
+test('a load that was overtaken by a change keeps nothing', async () => {
+  const id = await create()
+  const store = templates()
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const slow = counting(database.db, promise)
+  const loading = store.load(slow.q, [{ tenantId: 1, templateId: id }])
+  await database.db.tx(tx =>
+    updateTemplate(tx, actor, id, definition({ channels: { default: { body: 'two' } } })),
+  )
+  store.forget(1, id)
+  resolve()
+  await loading
+  const [compiled] = await store.load(database.db, [{ tenantId: 1, templateId: id }])
+  assert.equal(compiled?.revision.revision, 2)
+})
+
+// covers: DIC-062
+test('templates are found by id or by name, within their tenant', async () => {
+  const id = await create({ name: 'order-shipped' })
+  await create({ name: 'order-shipped' }, stranger)
+  const found = await resolveTemplates(database.db, 1, ['order-shipped', id.toUpperCase(), 'nope', newId()])
+  assert.deepEqual(
+    found,
+    new Map([
+      ['order-shipped', id],
+      [id.toUpperCase(), id],
+    ]),
+  )
+  assert.equal((await resolveTemplates(database.db, 1, [])).size, 0)
+})
+
+test('versions count up at their end', () => {
+  assert.equal(nextVersion('1.0.0', 2), '1.0.1')
+  assert.equal(nextVersion('1.9', 2), '1.10')
+  assert.equal(nextVersion('v7', 2), 'v8')
+  assert.equal(nextVersion('final', 5), '5')
+})

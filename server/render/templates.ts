@@ -1,0 +1,487 @@
+import { type Actor, audit } from '../admin/audit.ts'
+import { isId, newId } from '../db/ids.ts'
+import { type Queryable, type Tx, sql } from '../db/pool.ts'
+import { AppError } from '../errors.ts'
+import type { Id, TenantId } from '../types.ts'
+import { type RevisionCache, revisionCache } from './cache.ts'
+import {
+  type CompiledRevision,
+  type TemplateRevision,
+  type TemplateVariable,
+  normalizeRevision,
+  validateRevision,
+} from './content.ts'
+
+/** What a person can say about a template; the rest is ours. */
+export interface TemplateDefinition {
+  name: string
+  description: string
+  category: string
+  tags: string[]
+  enabled: boolean
+  /** Shown to people. Without one the last part of the previous version counts up. */
+  version?: string
+  locale: string
+  channels: TemplateRevision['channels']
+  translations: NonNullable<TemplateRevision['translations']>
+  variables: TemplateVariable[]
+}
+
+/** A template at one of its revisions. */
+export interface Template extends TemplateDefinition {
+  id: Id
+  version: string
+  revision: number
+  createdBy: string | null
+  createdAt: Date
+  updatedAt: Date
+}
+
+/** In lists: without its texts. */
+export interface TemplateSummary extends Omit<Template, 'channels' | 'translations' | 'variables'> {
+  channels: string[]
+  locales: string[]
+}
+
+export interface RevisionSummary {
+  revision: number
+  version: string
+  locale: string
+  channels: string[]
+  locales: string[]
+  createdBy: string | null
+  createdAt: Date
+}
+
+interface Row {
+  id: string
+  name: string
+  description: string
+  category: string
+  tags: string[]
+  enabled: boolean
+  revision: number
+  version: string
+  locale: string
+  channels: Template['channels']
+  translations: Template['translations']
+  variables: Template['variables']
+  created_by: string | null
+  created_at: Date
+  updated_at: Date
+}
+
+const templateOf = ({ created_by, created_at, updated_at, ...row }: Row): Template => ({
+  ...row,
+  createdBy: created_by,
+  createdAt: created_at,
+  updatedAt: updated_at,
+})
+
+const COLUMNS = `t.id, t.name, t.description, t.category, t.tags, t.enabled, r.revision, r.version, r.locale,
+         t.created_by, t.created_at, t.updated_at`
+
+const TEXTS = 'r.channels, r.translations, r.variables'
+const NAMES = `array(select jsonb_object_keys(r.channels)) as channels,
+         array(select jsonb_object_keys(r.translations)) as locales`
+
+// ------------------------------------------------------------------------------------------------ reading
+
+const findById = sql(
+  'find_template',
+  `select ${COLUMNS}, ${TEXTS}
+   from templates t
+   join template_revisions r on (r.tenant_id, r.template_id) = (t.tenant_id, t.id)
+    and r.revision = coalesce($3::int, t.revision)
+   where t.tenant_id = $1 and t.id = $2 and t.deleted_at is null`,
+)
+
+/** The current state, or an older one: then name and so on are today's, the texts those of the revision. */
+export async function findTemplate(
+  q: Queryable,
+  tenantId: TenantId,
+  id: Id,
+  revision?: number,
+): Promise<Template | undefined> {
+  const row = await q.one<Row>(findById, [tenantId, id, revision ?? null])
+  return row && templateOf(row)
+}
+
+const resolve = sql(
+  'resolve_templates',
+  `select id, name from templates
+   where tenant_id = $1 and (id = any ($2::uuid[]) or name = any ($3)) and deleted_at is null`,
+)
+
+/** Ids by whatever they were asked for: an id or a name, an id first. What there is not is not in the map. */
+export async function resolveTemplates(
+  q: Queryable,
+  tenantId: TenantId,
+  idsOrNames: readonly string[],
+): Promise<Map<string, Id>> {
+  const found = new Map<string, Id>()
+  if (idsOrNames.length === 0) return found
+  const rows = await q.rows<{ id: string; name: string }>(resolve, [
+    tenantId,
+    idsOrNames.filter(isId),
+    idsOrNames,
+  ])
+  const byName = new Map(rows.map(({ id, name }) => [name, id]))
+  const ids = new Set(rows.map(({ id }) => id))
+  for (const asked of idsOrNames) {
+    const id = ids.has(asked.toLowerCase()) ? asked.toLowerCase() : byName.get(asked)
+    if (id !== undefined) found.set(asked, id)
+  }
+  return found
+}
+
+export interface TemplateFilter {
+  name?: string
+  category?: string
+  tag?: string
+  enabled?: boolean
+}
+
+const list = sql(
+  'list_templates',
+  `select ${COLUMNS}, ${NAMES}
+   from templates t
+   join template_revisions r on (r.tenant_id, r.template_id, r.revision) = (t.tenant_id, t.id, t.revision)
+   where t.tenant_id = $1 and t.deleted_at is null
+     and ($2::uuid is null or t.id < $2)
+     and ($3::text is null or t.name = $3)
+     and ($4::text is null or t.category = $4)
+     and ($5::text is null or t.tags @> array[$5])
+     and ($6::boolean is null or t.enabled = $6)
+   order by t.id desc limit $7`,
+)
+
+/** Newest first, after the template `after`. */
+export async function listTemplates(
+  q: Queryable,
+  tenantId: TenantId,
+  filter: TemplateFilter,
+  after: Id | null,
+  limit: number,
+): Promise<TemplateSummary[]> {
+  const { name = null, category = null, tag = null, enabled = null } = filter
+  const rows = await q.rows<
+    Omit<Row, 'channels' | 'translations' | 'variables'> & { channels: string[]; locales: string[] }
+  >(list, [tenantId, after, name, category, tag, enabled, limit])
+  return rows.map(({ created_by, created_at, updated_at, ...row }) => ({
+    ...row,
+    createdBy: created_by,
+    createdAt: created_at,
+    updatedAt: updated_at,
+  }))
+}
+
+const listOfRevisions = sql(
+  'list_template_revisions',
+  `select r.revision, r.version, r.locale, ${NAMES}, r.created_by as "createdBy", r.created_at as "createdAt"
+   from template_revisions r
+   join templates t on (t.tenant_id, t.id) = (r.tenant_id, r.template_id)
+   where r.tenant_id = $1 and r.template_id = $2 and t.deleted_at is null
+     and ($3::int is null or r.revision < $3)
+   order by r.revision desc limit $4`,
+)
+
+/** Latest first, before the revision `before`. */
+export const listRevisions = (
+  q: Queryable,
+  tenantId: TenantId,
+  id: Id,
+  before: number | null,
+  limit: number,
+): Promise<RevisionSummary[]> => q.rows<RevisionSummary>(listOfRevisions, [tenantId, id, before, limit])
+
+// ------------------------------------------------------------------------------------------------ writing
+
+const insertTemplate = sql(
+  'insert_template',
+  `insert into templates (tenant_id, id, name, description, category, tags, enabled, created_by)
+   values ($1, $2, $3, $4, $5, $6, $7, $8)`,
+)
+const insertRevision = sql(
+  'insert_template_revision',
+  `insert into template_revisions
+     (tenant_id, template_id, revision, version, locale, channels, translations, variables, created_by)
+   values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+)
+// The row alone: a join would be rechecked after waiting for another update, against the revision of before.
+const lockTemplate = sql(
+  'lock_template',
+  `select name, revision from templates where tenant_id = $1 and id = $2 and deleted_at is null for update`,
+)
+const versionOf = sql(
+  'template_version',
+  `select version from template_revisions where tenant_id = $1 and template_id = $2 and revision = $3`,
+)
+const updateRow = sql(
+  'update_template',
+  `update templates set name = $3, description = $4, category = $5, tags = $6, enabled = $7, revision = $8,
+          updated_at = now()
+   where tenant_id = $1 and id = $2`,
+)
+const rulesUsing = sql(
+  'rules_using_template',
+  `select name from rules where tenant_id = $1 and template_id = $2 and deleted_at is null order by name limit 5`,
+)
+const deleteRow = sql(
+  'delete_template',
+  `update templates set enabled = false, deleted_at = now(), updated_at = now() where tenant_id = $1 and id = $2`,
+)
+
+interface Locked {
+  name: string
+  revision: number
+}
+
+async function lock(tx: Tx, tenantId: TenantId, id: Id): Promise<Locked> {
+  const locked = await tx.one<Locked>(lockTemplate, [tenantId, id])
+  if (!locked) throw new AppError('not_found', 'There is no template with this id.')
+  return locked
+}
+
+/**
+ * The definition as it is stored, checked: Go-style texts are in Handlebars afterwards.
+ *
+ * Takes up to some 100 ms for the largest definitions, so it is called before the transaction.
+ *
+ * @throws AppError invalid_template with every problem found
+ */
+export function prepareDefinition(definition: TemplateDefinition): TemplateDefinition {
+  const prepared = normalizeRevision(definition)
+  validateRevision(prepared)
+  return prepared
+}
+
+/** @throws AppError already_exists for a name in use */
+export async function createTemplate(
+  tx: Tx,
+  actor: Actor,
+  prepared: TemplateDefinition,
+  traceId?: string,
+): Promise<Id> {
+  const id = newId()
+  const { tenantId } = actor
+  const { name, description, category, tags, enabled } = prepared
+  await named(name, () =>
+    tx.run(insertTemplate, [tenantId, id, name, description, category, tags, enabled, actor.id ?? null]),
+  )
+  await addRevision(tx, actor, id, 1, prepared.version ?? '1.0.0', prepared)
+  await audit(tx, actor, {
+    action: 'template.created',
+    objectKind: 'template',
+    objectId: id,
+    details: { name, revision: 1, enabled },
+    traceId,
+  })
+  return id
+}
+
+/**
+ * A new revision; the ones before stay as they are, since notifications name them.
+ *
+ * @param expected the revision the change was made from: AppError conflict when it is no longer the current one
+ * @throws AppError not_found; already_exists for a name in use
+ */
+export async function updateTemplate(
+  tx: Tx,
+  actor: Actor,
+  id: Id,
+  prepared: TemplateDefinition,
+  expected?: number,
+  traceId?: string,
+): Promise<void> {
+  const { tenantId } = actor
+  const before = await lock(tx, tenantId, id)
+  if (expected !== undefined && expected !== before.revision) {
+    throw new AppError('conflict', `The template is at revision ${before.revision} by now.`, {
+      field: '/revision',
+    })
+  }
+  const revision = before.revision + 1
+  const { name, description, category, tags, enabled } = prepared
+  let { version } = prepared
+  if (version === undefined) {
+    const current = await tx.one<{ version: string }>(versionOf, [tenantId, id, before.revision])
+    version = nextVersion(current!.version, revision)
+  }
+  await addRevision(tx, actor, id, revision, version, prepared)
+  await named(name, () =>
+    tx.run(updateRow, [tenantId, id, name, description, category, tags, enabled, revision]),
+  )
+  await audit(tx, actor, {
+    action: 'template.updated',
+    objectKind: 'template',
+    objectId: id,
+    details: { name, revision, enabled, ...(name !== before.name && { nameBefore: before.name }) },
+    traceId,
+  })
+}
+
+/**
+ * Takes it out of use and frees its name. The rows stay: notifications of the past refer to them.
+ *
+ * @throws AppError not_found; conflict while rules use it
+ */
+export async function deleteTemplate(tx: Tx, actor: Actor, id: Id, traceId?: string): Promise<void> {
+  const { tenantId } = actor
+  const { name, revision } = await lock(tx, tenantId, id)
+  const rules = await tx.rows<{ name: string }>(rulesUsing, [tenantId, id])
+  if (rules.length > 0) {
+    throw new AppError('conflict', `Rules use this template: ${rules.map(rule => rule.name).join(', ')}.`)
+  }
+  await tx.run(deleteRow, [tenantId, id])
+  await audit(tx, actor, {
+    action: 'template.deleted',
+    objectKind: 'template',
+    objectId: id,
+    details: { name, revision },
+    traceId,
+  })
+}
+
+const addRevision = (
+  tx: Tx,
+  actor: Actor,
+  id: Id,
+  revision: number,
+  version: string,
+  { locale, channels, translations, variables }: TemplateDefinition,
+): Promise<number> =>
+  tx.run(insertRevision, [
+    actor.tenantId,
+    id,
+    revision,
+    version,
+    locale,
+    JSON.stringify(channels),
+    JSON.stringify(translations),
+    JSON.stringify(variables),
+    actor.id ?? null,
+  ])
+
+async function named(name: string, write: () => Promise<unknown>): Promise<void> {
+  try {
+    await write()
+  } catch (error) {
+    if ((error as { code?: string; constraint?: string }).constraint !== 'templates_name') throw error
+    throw new AppError('already_exists', `There is a template called "${name}" already.`, { field: '/name' })
+  }
+}
+
+/** `1.0.0` → `1.0.1`; a version that does not end in a number gives way to the revision's number. */
+export function nextVersion(version: string, revision: number): string {
+  const [, head, last] = /^(.*?)(\d{1,9})$/.exec(version) ?? []
+  return last === undefined ? String(revision) : `${head}${Number(last) + 1}`
+}
+
+// -------------------------------------------------------------------------------------------- for planning
+
+export interface WantedTemplate {
+  tenantId: TenantId
+  templateId: Id
+  /** A pinned one; without it the current one, if the template is enabled. */
+  revision?: number
+}
+
+/** Compiled templates for the pipeline, kept as long as they are current. */
+export interface Templates {
+  /**
+   * Compiled revisions in the order asked for; undefined for what does not exist, is deleted or, where no revision
+   * is pinned, disabled. At most one statement, and none when all are at hand.
+   */
+  load(q: Queryable, wanted: readonly WantedTemplate[]): Promise<(CompiledRevision | undefined)[]>
+  /** To be called for changes of kind `template`. */
+  forget(tenantId: TenantId, templateId: Id): void
+  /** Forgets which revisions are current; compiled ones stay, they never change. */
+  reset(): void
+}
+
+const loadWanted = sql(
+  'load_template_revisions',
+  `select w.nr, t.tenant_id, t.id, t.name, r.revision, r.locale, ${TEXTS}
+   from unnest($1::int[], $2::uuid[], $3::int[]) with ordinality as w (tenant_id, template_id, revision, nr)
+   join templates t on (t.tenant_id, t.id) = (w.tenant_id, w.template_id)
+    and (w.revision is not null or (t.enabled and t.deleted_at is null))
+   join template_revisions r on (r.tenant_id, r.template_id) = (t.tenant_id, t.id)
+    and r.revision = coalesce(w.revision, t.revision)`,
+)
+
+interface LoadedRow
+  extends Pick<Row, 'id' | 'name' | 'revision' | 'locale' | 'channels' | 'translations' | 'variables'> {
+  nr: number
+  tenant_id: number
+}
+
+const MAX_CURRENT = 50_000
+
+export function templates(cache: RevisionCache = revisionCache()): Templates {
+  /** The current revision of each, or null for what cannot be used. */
+  const current = new Map<string, CompiledRevision | null>()
+  // A load that began before a change was heard of may bring what was current before it.
+  let changes = 0
+  const keyOf = (tenantId: TenantId, templateId: Id) => `${tenantId} ${templateId}`
+
+  const atHand = ({
+    tenantId,
+    templateId,
+    revision,
+  }: WantedTemplate): CompiledRevision | null | undefined => {
+    if (revision === undefined) return current.get(keyOf(tenantId, templateId))
+    return cache.get(tenantId, templateId, revision)
+  }
+
+  return {
+    async load(q, wanted) {
+      const found = wanted.map(atHand)
+      const missing = new Map<string, { want: WantedTemplate; places: number[] }>()
+      for (const [i, want] of wanted.entries()) {
+        if (found[i] !== undefined) continue
+        const key = `${keyOf(want.tenantId, want.templateId)} ${want.revision ?? ''}`
+        const same = missing.get(key)
+        if (same) same.places.push(i)
+        else missing.set(key, { want, places: [i] })
+      }
+      if (missing.size > 0) {
+        const heard = changes
+        const asked = [...missing.values()]
+        const rows = await q.rows<LoadedRow>(loadWanted, [
+          asked.map(({ want }) => want.tenantId),
+          asked.map(({ want }) => want.templateId),
+          asked.map(({ want }) => want.revision ?? null),
+        ])
+        const compiled = new Map(rows.map(row => [row.nr, cache.compile(row.tenant_id, revisionOf(row))]))
+        for (const [nr, { want, places }] of asked.entries()) {
+          const result = compiled.get(nr + 1)
+          for (const i of places) found[i] = result
+          if (want.revision === undefined && heard === changes) {
+            if (current.size >= MAX_CURRENT) current.clear()
+            current.set(keyOf(want.tenantId, want.templateId), result ?? null)
+          }
+        }
+      }
+      return found.map(compiled => compiled ?? undefined)
+    },
+    forget(tenantId, templateId) {
+      changes++
+      current.delete(keyOf(tenantId, templateId))
+    },
+    reset() {
+      changes++
+      current.clear()
+    },
+  }
+}
+
+const revisionOf = (row: LoadedRow): TemplateRevision => ({
+  templateId: row.id,
+  name: row.name,
+  revision: row.revision,
+  locale: row.locale,
+  channels: row.channels,
+  translations: row.translations,
+  variables: row.variables,
+})
