@@ -112,8 +112,9 @@ export const partitionName = (table: string, month: number): string =>
   `${table}_y${String(Math.floor(month / 12)).padStart(4, '0')}m${String((month % 12) + 1).padStart(2, '0')}`
 
 /**
- * Made apart and then attached: ATTACH lets others go on reading and writing the table, CREATE … PARTITION OF does
- * not. The default partition is locked, so that no row of the month can come to it after they were moved.
+ * Made apart and then attached, because readers of the table may go on meanwhile; CREATE … PARTITION OF would stop
+ * them. Writers wait: a row on its way to the default partition while its month appears would be refused, as it
+ * belongs there no more.
  */
 async function addMonth(
   tx: Tx,
@@ -123,7 +124,7 @@ async function addMonth(
   const [from, to] = [idFloor(monthStart(month)), idFloor(monthStart(month + 1))]
   await tx.client.query(`create table ${name} (like ${table} including all)`)
   if (fallback !== null) {
-    await tx.client.query(`lock table ${fallback} in access exclusive mode`)
+    await tx.client.query(`lock table ${table} in share row exclusive mode`)
     await tx.client.query(
       `with moved as (delete from ${fallback} where ${key} >= '${from}' and ${key} < '${to}' returning *)
        insert into ${name} select * from moved`,
