@@ -78,8 +78,8 @@ export interface TemplateProblem extends ErrorDetail {
 
 const MAX_LOCALES = 100
 const MAX_VARIABLES = 200
-/** `{{…}}` in all texts of a revision; compiling so many takes about 150 ms. */
-const MAX_TAGS = 20_000
+/** `{{…}}` in all texts of a revision; compiling so many takes about 300 ms. */
+const MAX_TAGS = 10_000
 const MAX_DATA_DEPTH = 16
 const MAX_DATA_TEXTS = 1_000
 /** RFC 5322 §2.1.1 ends a line there; no channel shows more of a title. */

@@ -1,5 +1,4 @@
-import { AppError } from '../errors.ts'
-import { MAX_SOURCE, positionAt } from './template.ts'
+import { MAX_SOURCE, failAt, positionAt } from './template.ts'
 
 /**
  * Templates in the notation of Go's text/template (https://pkg.go.dev/text/template), translated into Handlebars
@@ -80,9 +79,7 @@ interface Action {
 
 function fail(source: string, offset: number, message: string): never {
   const { line, column } = positionAt(source, offset)
-  throw new AppError('invalid_template', `line ${line}, column ${column}: ${message}`, {
-    extra: { line, column },
-  })
+  return failAt(line, column, message)
 }
 
 // A backslash before {{ means "not a tag" in Handlebars and nothing in Go.

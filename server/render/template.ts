@@ -1,7 +1,7 @@
 import Handlebars from 'handlebars'
 import { AppError } from '../errors.ts'
 import { type Escape, escapeHtml, escapeJson, escapeSlack, toText } from './escape.ts'
-import { HELPERS, type Helper, type Reader, truthy } from './helpers.ts'
+import { HELPERS, type Helper, type Reader, truncate, truthy } from './helpers.ts'
 import {
   type JsonPosition,
   advanceJson,
@@ -57,6 +57,8 @@ const MAX_EACH = 2
 const MAX_NESTING = 32
 /** `{{…}}` in one source. Parsing 5,000 takes about 40 ms. */
 const MAX_TAGS = 5_000
+/** Characters of one `{{…}}`; the parser takes 1 s for a path of 100,000 names. Comments may be longer. */
+const MAX_TAG = 4_000
 /** Values put out in one render, a helper counting several: about 50 ms of work. */
 const MAX_STEPS = 200_000
 
@@ -179,7 +181,9 @@ function fail(node: Pick<Node, 'loc'> | undefined, message: string): never {
   return failAt(start.line, start.column + 1, message)
 }
 
-function failAt(line: number, column: number, message: string): never {
+/** Refuses a text for what is at a place, both counted from 1; long quotations are cut. */
+export function failAt(line: number, column: number, what: string): never {
+  const message = truncate(what, 300)
   throw new AppError('invalid_template', `line ${line}, column ${column}: ${message}`, {
     extra: { line, column },
   })
@@ -668,6 +672,7 @@ function checkNesting(source: string): void {
   let tags = 0
   let parentheses = 0
   let inTag = false
+  let tagStart = 0
   // Blocks that are open, each with its `else if`s, which nest as well.
   const open: number[] = []
   let depth = 0
@@ -678,9 +683,11 @@ function checkNesting(source: string): void {
     } else if (token === ')') {
       parentheses--
     } else if (token === '}}') {
+      if (inTag) checkLength(source, tagStart, match.index)
       inTag = false
     } else {
       inTag = true
+      tagStart = match.index
       parentheses = 0
       if (++tags > MAX_TAGS) refuse(source, match.index, `more than ${MAX_TAGS} tags`)
       if (token.startsWith('{{{{')) refuse(source, match.index, 'raw blocks are not available')
@@ -695,6 +702,13 @@ function checkNesting(source: string): void {
       }
       if (depth > MAX_NESTING) refuse(source, match.index)
     }
+  }
+  if (inTag) checkLength(source, tagStart, source.length)
+}
+
+function checkLength(source: string, from: number, to: number): void {
+  if (to - from > MAX_TAG && !/^\{\{~?!/.test(source.slice(from, from + 4))) {
+    refuse(source, from, `a tag is longer than ${MAX_TAG} characters`)
   }
 }
 
