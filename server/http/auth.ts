@@ -64,28 +64,54 @@ const touchKeys = sql(
    where k.tenant_id = u.tenant_id and k.id = u.id`,
 )
 
-const NOBODY = Symbol('nobody')
+interface TenantRow {
+  id: TenantId
+  enabled: boolean
+}
+
+/** Rows by name for a second, their absence too; callers who want the same row at the same time share a query. */
+function briefCache<V extends object>(
+  clock: { now(): number },
+  load: (name: string) => Promise<V | undefined>,
+) {
+  const found = new LRUCache<string, { row: V | undefined }>({
+    max: CACHED,
+    ttl: CACHE_MS,
+    ttlResolution: 0,
+    perf: clock,
+  })
+  let loading = new Map<string, Promise<V | undefined>>()
+  return {
+    get(name: string): V | undefined | Promise<V | undefined> {
+      const hit = found.get(name)
+      if (hit !== undefined) return hit.row
+      const running = loading.get(name)
+      if (running !== undefined) return running
+      const mine = loading
+      const loaded = load(name)
+        .then(row => {
+          // Forgotten meanwhile: what was read may be older than the change, so it serves those who asked before.
+          if (mine === loading) found.set(name, { row })
+          return row
+        })
+        .finally(() => mine.delete(name))
+      mine.set(name, loaded)
+      return loaded
+    },
+    forget(): void {
+      found.clear()
+      loading = new Map()
+    },
+  }
+}
 
 export function auth(options: AuthOptions): Auth {
   const { db, tokens } = options
   const now = options.now ?? (() => new Date())
   const clock = { now: () => now().getTime() }
   // Looked up by the hash of the credentials: how long a lookup takes tells nothing about any valid key.
-  const keys = new LRUCache<string, KeyRow | typeof NOBODY>({
-    max: CACHED,
-    ttl: CACHE_MS,
-    ttlResolution: 0,
-    perf: clock,
-    fetchMethod: async digest => (await db.one<KeyRow>(findKey, [Buffer.from(digest, 'base64')])) ?? NOBODY,
-  })
-  const tenants = new LRUCache<string, { id: TenantId; enabled: boolean } | typeof NOBODY>({
-    max: CACHED,
-    ttl: CACHE_MS,
-    ttlResolution: 0,
-    perf: clock,
-    fetchMethod: async name =>
-      (await db.one<{ id: TenantId; enabled: boolean }>(findTenant, [name])) ?? NOBODY,
-  })
+  const keys = briefCache(clock, digest => db.one<KeyRow>(findKey, [Buffer.from(digest, 'base64')]))
+  const tenants = briefCache(clock, name => db.one<TenantRow>(findTenant, [name]))
   const verified = new LRUCache<string, VerifiedToken>({
     max: CACHED,
     ttl: TOKEN_CACHE_MS,
@@ -97,9 +123,9 @@ export function auth(options: AuthOptions): Auth {
 
   async function byKey(text: string): Promise<Caller> {
     const digest = hashApiKey(text).toString('base64')
-    const key = keys.get(digest) ?? (await keys.fetch(digest)) ?? NOBODY
+    const key = await keys.get(digest)
     const at = now()
-    if (key === NOBODY || (key.expires_at !== null && key.expires_at <= at)) throw refused()
+    if (key === undefined || (key.expires_at !== null && key.expires_at <= at)) throw refused()
     if (!key.tenant_enabled) throw disabled()
     used.set(key.id, { tenantId: key.tenant_id, at })
     return {
@@ -122,8 +148,8 @@ export function auth(options: AuthOptions): Auth {
       verified.set(digest, token)
     }
     if (token.validUntil <= at.getTime()) throw refused()
-    const tenant = tenants.get(token.tenant) ?? (await tenants.fetch(token.tenant)) ?? NOBODY
-    if (tenant === NOBODY) throw refused()
+    const tenant = await tenants.get(token.tenant)
+    if (tenant === undefined) throw refused()
     if (!tenant.enabled) throw disabled()
     return {
       tenantId: tenant.id,
@@ -139,8 +165,8 @@ export function auth(options: AuthOptions): Auth {
   const self: Auth = {
     authenticate: credentials => (isApiKey(credentials) ? byKey(credentials) : byToken(credentials)),
     forget() {
-      keys.clear()
-      tenants.clear()
+      keys.forget()
+      tenants.forget()
     },
     async flushUsage() {
       if (used.size === 0) return

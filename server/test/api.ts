@@ -7,7 +7,7 @@ import type { Db } from '../db/pool.ts'
 import { type Sealer, sealer as openSealer } from '../db/seal.ts'
 import type { Api, Role, Scope } from '../http/api.ts'
 import { type Auth, auth as openAuth } from '../http/auth.ts'
-import type { RequestLimits } from '../http/limits.ts'
+import { limiter, type RequestLimits } from '../http/limits.ts'
 import { buildServer } from '../http/server.ts'
 import { tokenVerifier } from '../http/tokens.ts'
 import type { TenantId, UserId } from '../types.ts'
@@ -56,14 +56,22 @@ const SECRET = randomBytes(32)
 export async function testApi(options: {
   routes: ((api: Api, deps: RouteDeps) => void)[]
   limits?: Partial<RequestLimits>
+  /** The clock of credentials. */
   now?: () => Date
+  /** The clock of limits, in milliseconds since 1970. */
+  limitsNow?: () => number
 }): Promise<TestApi> {
   const database = await testDatabase()
   try {
     const { db } = database
     const sealer = openSealer(randomBytes(32).toString('hex'))
     const auth = openAuth({ db, tokens: tokenVerifier({ secret: SECRET }), now: options.now })
-    const api = await buildServer({ auth, version: '0.0.0-test', limits: options.limits ?? false })
+    const api = await buildServer({
+      auth,
+      version: '0.0.0-test',
+      limits: options.limits ?? false,
+      limiter: limiter({ now: options.limitsNow }),
+    })
     for (const add of options.routes) add(api, { db, sealer, auth })
     await api.ready()
 
