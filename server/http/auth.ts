@@ -234,8 +234,8 @@ export function challenge(request: FastifyRequest, error: AppError): string | un
     return authorization === undefined && key === undefined ? realm : `${realm}, error="invalid_token"`
   }
   const scope = request.routeOptions.config.access?.scope
-  const caller: Caller | undefined = request.caller
-  if (error.code !== 'forbidden' || scope === undefined || caller === undefined || holds(caller, scope)) {
+  const caller: Caller | null = request.caller // null where the door refused before it knew
+  if (error.code !== 'forbidden' || scope === undefined || caller === null || holds(caller, scope)) {
     return undefined
   }
   return `${realm}, error="insufficient_scope", scope="${scope}"`

@@ -20,7 +20,7 @@ interface Document {
 const METHODS = new Set(['get', 'put', 'post', 'delete', 'patch', 'head', 'options'])
 
 /** What any operation may answer, by status; the codes behind each are those of the table of errors. */
-const ALWAYS = [400, 404, 405, 429, 500, 503]
+const ALWAYS = [400, 404, 429, 500, 503]
 const WITH_BODY = [413, 415]
 const WITH_CREDENTIALS = [401, 403]
 /** What depends on the thing itself: only operations that change something. */

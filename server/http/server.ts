@@ -136,9 +136,8 @@ export async function buildServer(options: ServerOptions): Promise<Api> {
   api.setNotFoundHandler(request => {
     const allowed = methods(pathOf(request))
     if (allowed.length === 0) throw new AppError('not_found', 'Nothing is at this path.')
-    throw new AppError('method_not_allowed', `This path offers ${allowed.join(', ')}.`, {
-      extra: { allow: allowed },
-    })
+    const allow = allowed.join(', ')
+    throw new AppError('method_not_allowed', `This path offers ${allow}.`, { extra: { allow } })
   })
 
   await collectDocs(api, options.version)
@@ -250,7 +249,7 @@ function answer(thrown: unknown, request: FastifyRequest, reply: FastifyReply): 
   if (error.retryAfterSeconds !== undefined) reply.header('retry-after', Math.ceil(error.retryAfterSeconds))
   const ask = challenge(request, error)
   if (ask !== undefined) reply.header('www-authenticate', ask)
-  if (Array.isArray(error.extra?.allow)) reply.header('allow', error.extra.allow.join(', '))
+  if (typeof error.extra?.allow === 'string') reply.header('allow', error.extra.allow)
   // A body that was not read to its end would be taken for the next request.
   if (status === 413) reply.header('connection', 'close')
 

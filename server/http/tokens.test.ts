@@ -147,7 +147,7 @@ test('unsafe settings stop the start', async () => {
     { publicKey: pem, jwksUrl: 'https://id.example.org/keys' },
     { secret: SECRET, algorithms: ['RS256'] },
   ] satisfies TokenSettings[]) {
-    assert.throws(() => tokenVerifier(settings as TokenSettings), Error)
+    assert.throws(() => tokenVerifier(settings), Error)
   }
 })
 
