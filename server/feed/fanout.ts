@@ -32,6 +32,8 @@ const CHANNEL = 'carillon_feed'
 const MAX_PAYLOAD_BYTES = 7_900
 /** Beyond this many people waiting to be told, everybody is told to look instead. */
 const MAX_PENDING = 10_000
+/** How long the start waits for Redis. */
+const PATIENCE_MS = 2_000
 const RECONNECT_FIRST_MS = 50
 const RECONNECT_MOST_MS = 5_000
 
@@ -163,6 +165,14 @@ export async function redisFanout(
       })
       .catch(onError),
   ]
+
+  // Usually it is there, and then nothing is lost from the first moment on; else it joins later.
+  let timer: NodeJS.Timeout | undefined
+  const patience = new Promise(resolve => {
+    timer = setTimeout(resolve, PATIENCE_MS)
+  })
+  await Promise.race([Promise.all(opening), patience])
+  clearTimeout(timer)
 
   const outbox = coalesce(origin, options.othersAlive, async (payloads, hints) => {
     try {
