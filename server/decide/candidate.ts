@@ -1,6 +1,5 @@
 import type { Channel, Event, Priority, Recipient } from '../types.ts'
-import type { AddressFact, UserFacts } from '../people/facts.ts'
-import type { PreferenceRow } from '../people/preferences.ts'
+import type { AddressFact, PreferenceRow, UserFacts } from '../people/facts.ts'
 import type { Decision } from '../reasons.ts'
 import type { Schedule } from './schedule.ts'
 

@@ -1,0 +1,50 @@
+import type { AddressedContent } from '../ledger/plan.ts'
+import type { Channel, Id, Message, Priority, Recipient, TenantId } from '../types.ts'
+
+/** One notification on one channel, in memory, on its way to a provider. */
+export interface Delivery {
+  tenantId: TenantId
+  notificationId: Id
+  channel: Channel
+  recipient: Recipient
+  priority: Priority
+  eventId: Id
+  eventType: string
+  createdAtMs: number
+  expiresAtMs: number | null
+  traceId?: string
+  body: AddressedContent
+  /** Tries already recorded. */
+  tries: number
+  /** Has the notification fallback channels? */
+  hasFallback: boolean
+  /** The provider to begin with; null: the first of the channel. */
+  provider: string | null
+  /** Where its lease is: the batch it came in, or a job row of its own (null). */
+  batch: LiveBatch | null
+}
+
+/** A batch of ours in memory: when `left` reaches 0, its row goes in the same transaction. */
+export interface LiveBatch {
+  id: number
+  owner: number
+  left: number
+}
+
+export const toMessage = (delivery: Delivery, unsubscribeUrl?: string): Message => ({
+  tenantId: delivery.tenantId,
+  notificationId: delivery.notificationId,
+  channel: delivery.channel,
+  idempotencyKey: `${delivery.notificationId}.${delivery.channel}`,
+  to: delivery.body.to,
+  recipient: delivery.recipient,
+  content: delivery.body,
+  priority: delivery.priority,
+  attempt: delivery.tries + 1,
+  eventId: delivery.eventId,
+  eventType: delivery.eventType,
+  createdAt: delivery.createdAtMs,
+  traceId: delivery.traceId,
+  unsubscribeUrl,
+  addressSettings: delivery.body.settings,
+})
