@@ -1,0 +1,183 @@
+import type pg from 'pg'
+import { idTime, newId } from '../db/ids.ts'
+import type { Channel, Outcome, Priority, TenantId } from '../types.ts'
+import { copyRows, runScript } from './copy.ts'
+import type { CopyRows } from './copy.ts'
+import { counterDelta } from './counters.ts'
+import { CHANNEL_CODE, COPY_ATTEMPTS, PRIORITY_CODE, attemptRow } from './rows.ts'
+import type { AttemptRow, JobRow } from './rows.ts'
+
+/**
+ * What became of one delivery for now. Exactly one of: an attempt that is final, a next time (`again`), or both a
+ * non-final attempt and a next time. Several attempts when providers took over from each other.
+ */
+export interface Settlement {
+  tenantId: TenantId
+  notificationId: string
+  channel: Channel
+  priority: Priority
+  eventType: string
+  eventId: string
+  attempts: AttemptRow[]
+  again: Pick<JobRow, 'kind' | 'runAtMs' | 'reason' | 'provider' | 'attempt'> | null
+  /** Its lease: a batch, or its own job row. */
+  batch: { id: number; owner: number; left: number } | null
+  hasFallback: boolean
+}
+
+export interface Settler {
+  /** Writes all of them in one transaction. */
+  write(client: pg.ClientBase, settlements: readonly Settlement[], owner: number, now: Date): Promise<void>
+}
+
+const ENDED_BADLY = new Set<Outcome>(['failed', 'bounced', 'rejected', 'unknown'])
+
+const COPY_DEAD_LETTERS =
+  'copy dead_letters (tenant_id, id, at, kind, event_id, notification_id, channel, event_type, code, error) ' +
+  'from stdin (format binary)'
+
+export function settler(shard: number): Settler {
+  let attempts = copyRows()
+  let deadLetters = copyRows(4096)
+  const delta = counterDelta()
+
+  return {
+    async write(client, settlements, owner, now) {
+      attempts.clear()
+      deadLetters.clear()
+      const toJob: string[] = []
+      const moveJob: string[] = []
+      const endJob: string[] = []
+      const seekFallback: string[] = []
+      const leaving = new Map<Settlement['batch'] & object, number>()
+
+      for (const settlement of settlements) {
+        const { tenantId, notificationId, channel, again, batch } = settlement
+        for (const attempt of settlement.attempts) attemptRow(attempts, attempt, owner)
+        const key = `${tenantId}, '${notificationId}'::uuid, ${CHANNEL_CODE[channel]}`
+        if (again) {
+          const time = `to_timestamp(${again.runAtMs / 1000})`
+          const provider = again.provider ? `'${again.provider.replaceAll("'", "''")}'` : 'null::text'
+          if (batch) {
+            toJob.push(
+              `(${key}, '${again.kind}', ${time}, ${PRIORITY_CODE[settlement.priority]}, ${again.attempt}, '${again.reason}', ${provider})`,
+            )
+          } else moveJob.push(`(${key}, '${again.kind}', ${time}, ${again.attempt}, '${again.reason}', ${provider})`)
+        } else {
+          const last = settlement.attempts.at(-1)!
+          delta.settled(tenantId, idTime(notificationId), channel, last.outcome)
+          if (!batch) endJob.push(`(${key})`)
+          if (ENDED_BADLY.has(last.outcome)) {
+            deadLetterRow(deadLetters, settlement, last, now)
+            if (settlement.hasFallback) seekFallback.push(`(${tenantId}, '${notificationId}'::uuid)`)
+          }
+        }
+        if (batch) leaving.set(batch, (leaving.get(batch) ?? 0) + 1)
+      }
+      const done = [...leaving].filter(([batch, left]) => batch.left <= left)
+
+      const script: string[] = []
+      const data: Buffer[] = []
+      const copy = (statement: string, rows: CopyRows) => {
+        if (rows.rows === 0) return
+        script.push(statement)
+        data.push(rows.finish())
+      }
+      copy(COPY_ATTEMPTS, attempts)
+      copy(COPY_DEAD_LETTERS, deadLetters)
+      if (toJob.length > 0) script.push(insertJobs(toJob))
+      if (moveJob.length > 0) script.push(updateJobs(moveJob, owner))
+      if (endJob.length > 0) script.push(deleteJobs(endJob, owner))
+      for (const batchOwner of new Set(done.map(([batch]) => batch.owner))) {
+        const ids = done.filter(([batch]) => batch.owner === batchOwner).map(([batch]) => batch.id)
+        // Fenced: a batch that somebody took over is theirs to end.
+        script.push(`delete from batches where id in (${ids}) and owner = ${batchOwner}`)
+      }
+      if (seekFallback.length > 0) script.push(startFallbacks([...new Set(seekFallback)], shard))
+      const counters = delta.take(shard)
+      if (counters) script.push(counters.trimEnd().replace(/;$/, ''))
+
+      try {
+        if (script.length > 0) await runScript(client, script.join(';\n'), data)
+      } catch (error) {
+        attempts = copyRows()
+        deadLetters = copyRows(4096)
+        throw error
+      }
+      for (const [batch, left] of leaving) batch.left -= left
+    },
+  }
+}
+
+function deadLetterRow(rows: CopyRows, settlement: Settlement, last: AttemptRow, now: Date): void {
+  rows.row(10)
+  rows.int4(settlement.tenantId)
+  rows.uuid(newId(now.getTime()))
+  rows.timestamp(now.getTime())
+  rows.text('delivery')
+  rows.uuid(settlement.eventId)
+  rows.uuid(settlement.notificationId)
+  rows.int2(CHANNEL_CODE[settlement.channel])
+  rows.text(settlement.eventType)
+  rows.text(last.code ?? last.outcome)
+  rows.text((last.error ?? last.outcome).slice(0, 2000))
+}
+
+// A batch whose lease was lost may be on its way in two processes: both may want the job, one gets it.
+const insertJobs = (values: readonly string[]) =>
+  `insert into jobs (tenant_id, notification_id, channel, kind, run_at, priority, attempt, reason, provider)
+values ${values.join()} on conflict do nothing`
+
+const updateJobs = (values: readonly string[], owner: number) =>
+  `update jobs j set kind = v.kind, run_at = v.run_at, attempt = v.attempt, reason = v.reason, provider = v.provider,
+  owner = 0, lease_until = null
+from (values ${values.join()}) as v (tenant_id, notification_id, channel, kind, run_at, attempt, reason, provider)
+where j.tenant_id = v.tenant_id and j.notification_id = v.notification_id and j.channel = v.channel and j.owner = ${owner}`
+
+const deleteJobs = (values: readonly string[], owner: number) =>
+  `delete from jobs where (tenant_id, notification_id, channel) in (${values.join()}) and owner = ${owner}`
+
+/**
+ * Begins the next fallback channel of each notification none of whose deliveries arrived. The row lock makes two
+ * channels that fail at the same moment, in two processes, ask one after the other: the later one sees both.
+ */
+const startFallbacks = (values: readonly string[], shard: number) => `with failed as materialized (
+  select n.tenant_id, n.id, n.priority, n.channels, n.fallback
+  from notifications n
+  where (n.tenant_id, n.id) in (${values.join()}) and n.fallback is not null
+  for update of n
+), begun as (
+  select f.tenant_id, f.id, get_byte(f.channels, i) as channel, true as planned
+  from failed f, generate_series(0, length(f.channels) - 1) i
+  union all
+  select f.tenant_id, f.id, get_byte(f.fallback, i), false
+  from failed f, generate_series(0, length(f.fallback) - 1) i
+), judged as (
+  select b.*,
+    exists (select from jobs j where j.tenant_id = b.tenant_id and j.notification_id = b.id and j.channel = b.channel) as waits,
+    (select a.outcome from attempts a
+     where a.tenant_id = b.tenant_id and a.notification_id = b.id and a.channel = b.channel and a.final
+     order by a.attempt desc limit 1) as outcome
+  from begun b
+), ready as (
+  select tenant_id, id from judged
+  group by 1, 2
+  having bool_and(
+    case when planned then not waits and outcome is not null and outcome not in (0, 1)
+    else not waits and (outcome is null or outcome not in (0, 1)) end)
+), started as (
+  insert into jobs (tenant_id, notification_id, channel, kind, run_at, priority, attempt, reason)
+  select f.tenant_id, f.id, next.channel, 'fallback', now(), f.priority, 0, 'fallback'
+  from ready join failed f using (tenant_id, id)
+  cross join lateral (
+    select get_byte(f.fallback, i) as channel from generate_series(0, length(f.fallback) - 1) i
+    where not exists (select from attempts a where a.tenant_id = f.tenant_id and a.notification_id = f.id and a.channel = get_byte(f.fallback, i))
+    order by i limit 1
+  ) next
+  on conflict do nothing
+  returning tenant_id, notification_id, channel
+)
+insert into ledger_counters as c (tenant_id, day, channel, shard, planned)
+select tenant_id, (uuid_extract_timestamp(notification_id) at time zone 'UTC')::date, channel, ${shard}, count(*)
+from started group by 1, 2, 3 order by 1, 2, 3
+on conflict (tenant_id, day, channel, shard) do update set planned = c.planned + excluded.planned`
