@@ -1,0 +1,151 @@
+import { isId } from '../server/db/ids.ts'
+import { REASONS } from '../server/reasons.ts'
+import { createClient } from './client.ts'
+import { type Command, REMOTE, UsageError } from './command.ts'
+import { plain, print, printJson, style, table, time } from './print.ts'
+
+/** The answer of /api/explain and its sisters. */
+interface Explanation {
+  event: { id: string; type: string; source?: string; time?: string; receivedAt?: string; status?: string }
+  rules: {
+    id: string | null
+    name?: string | null
+    matched: boolean
+    why?: string
+    detail?: string
+    recipients?: {
+      type: string
+      id: string
+      notificationId?: string
+      why?: string
+      decisions?: Decided[]
+      deliveries?: { channel: string; status: string; attempts?: Attempt[] }[]
+    }[]
+  }[]
+}
+
+interface Decided {
+  channel: string
+  decision: 'send' | 'hold' | 'digest' | 'skip'
+  reason?: string
+  detail?: string
+  until?: string
+}
+
+interface Attempt {
+  attempt: number
+  at?: string
+  outcome: string
+  provider?: string | null
+  code?: string | null
+  durationMs?: number | null
+  error?: string | null
+}
+
+export const command: Command = {
+  name: 'why',
+  summary: 'Explain what became of an event or a notification, and why',
+  args: '<event id>',
+  arity: { min: 0, max: 1 },
+  options: {
+    user: { value: 'ID', about: 'Only what concerns this user, also when they got nothing', short: 'u' },
+    notification: { value: 'ID', about: 'Explain a notification instead of an event', short: 'n' },
+    ...REMOTE,
+  },
+  examples: [
+    'carillon why 0198c5f2-…',
+    'carillon why 0198c5f2-… --user alice',
+    'carillon why --notification 0198c5f3-…',
+  ],
+  async run(input) {
+    const [event] = input.args
+    const notification = input.text('notification')
+    const user = input.text('user')
+    if ((event === undefined) === (notification === undefined)) {
+      throw new UsageError('Name either an event or, with --notification, a notification')
+    }
+    for (const id of [event, notification]) {
+      if (id !== undefined && !isId(id)) throw new UsageError(`"${id}" is not an id`)
+    }
+    if (notification !== undefined && user !== undefined) throw new UsageError('--user goes with an event')
+    const client = createClient(input)
+    const explanation =
+      notification !== undefined
+        ? await client.get<Explanation>(`/api/notifications/${notification}/explain`)
+        : user !== undefined
+          ? await client.get<Explanation>('/api/explain', { user, event })
+          : await client.get<Explanation>(`/api/events/${event}/explain`)
+    if (input.json) return printJson(explanation)
+    print(explain(explanation))
+  },
+}
+
+export function explain({ event, rules }: Explanation): string {
+  const about = [event.source && `from ${event.source}`, time(event.time), event.status]
+    .filter(Boolean)
+    .join(', ')
+  const lines = [`${style('bold', plain(event.type))}  ${event.id}`, plain(`  ${about}`)]
+  // What matched is what the reader came for.
+  const ordered = [...rules.filter(rule => rule.matched), ...rules.filter(rule => !rule.matched)]
+  if (ordered.length === 0) lines.push('', `  ${style('yellow', '–')} ${reasonText('no_rule_matched')}`)
+  for (const rule of ordered) {
+    lines.push('', `  ${rule.matched ? style('green', '✓') : style('dim', '–')} ${ruleName(rule)}`)
+    if (rule.why !== undefined) lines.push(`      ${reasonText(rule.why, rule.detail)}`)
+    for (const recipient of rule.recipients ?? []) {
+      lines.push(
+        `      ${plain(`${recipient.type} ${recipient.id}`)}${recipient.notificationId ? style('dim', `  ${recipient.notificationId}`) : ''}`,
+      )
+      if (recipient.why !== undefined) lines.push(`        ${reasonText(recipient.why)}`)
+      const rows = (recipient.decisions ?? []).map(decided => [
+        decided.channel,
+        WORDS[decided.decision] ?? decided.decision,
+        outcomeOf(decided, recipient.deliveries?.find(one => one.channel === decided.channel)?.status),
+      ])
+      // A fallback channel has a delivery and no decision of its own.
+      for (const { channel, status } of recipient.deliveries ?? []) {
+        if (!rows.some(row => row[0] === channel)) rows.push([channel, '', status])
+      }
+      if (rows.length > 0) lines.push(table(rows, '        '))
+      for (const { channel, attempts = [] } of recipient.deliveries ?? []) {
+        if (attempts.length > 0)
+          lines.push(
+            table(
+              attempts.map(one => attemptRow(channel, one)),
+              '          ',
+            ),
+          )
+      }
+    }
+  }
+  return lines.join('\n')
+}
+
+const WORDS: Record<string, string> = { send: 'send', hold: 'hold', digest: 'digest', skip: 'skip' }
+
+const ruleName = (rule: { id: string | null; name?: string | null }): string =>
+  rule.id === null ? 'direct request' : `rule ${style('bold', plain(rule.name ?? rule.id))}`
+
+function outcomeOf(decided: Decided, status: string | undefined): string {
+  const parts = []
+  if (decided.until !== undefined) parts.push(`until ${time(decided.until)}`)
+  if (decided.reason !== undefined) parts.push(reasonText(decided.reason, decided.detail))
+  if (status !== undefined) parts.push(`→ ${status}`)
+  return parts.join('  ')
+}
+
+/** The sentence of the closed list, and the values that led to it. */
+function reasonText(reason: string, detail?: string): string {
+  const known: Record<string, { text: string }> = REASONS
+  const text = Object.hasOwn(known, reason) ? `${known[reason]!.text} (${reason})` : reason
+  return plain(detail === undefined ? text : `${text}: ${detail}`)
+}
+
+const attemptRow = (channel: string, one: Attempt): string[] =>
+  [
+    `${channel} #${one.attempt}`,
+    time(one.at),
+    one.outcome,
+    one.provider ?? '',
+    one.durationMs == null ? '' : `${one.durationMs} ms`,
+    [one.code, one.error].filter(Boolean).join(': '),
+  ].map(cell => plain(cell))
