@@ -1,0 +1,166 @@
+import assert from 'node:assert/strict'
+import { globSync, readFileSync } from 'node:fs'
+import { dirname, join, matchesGlob, normalize } from 'node:path'
+import { test } from 'node:test'
+
+/**
+ * Who may import whom. The first row whose pattern fits a file is the row of that file; besides what stands in the
+ * row it may import its own folder. A target that ends with `/` is the whole folder. Everything points downwards:
+ * no two rows reach each other.
+ */
+const WORDS = ['server/types.ts', 'server/errors.ts', 'server/reasons.ts']
+const BASE = ['server/db/', ...WORDS]
+const EVERYTHING = ['server/']
+
+const TABLE: [files: string, mayImport: string[]][] = [
+  // Outside the server.
+  ['solutions/**', ['server/solution.ts']],
+  ['cli/**', ['server/main.ts', 'server/app.ts', 'server/config.ts', 'server/observe/ready.ts', ...BASE]],
+  ['bench/**', EVERYTHING],
+  ['scripts/**', EVERYTHING],
+
+  // The whole is put together at the top.
+  ['server/main.ts', ['server/app.ts', 'server/config.ts', 'server/observe/', ...BASE]],
+  ['server/app.ts', EVERYTHING],
+  [
+    'server/pipeline.ts',
+    [
+      'server/match/',
+      'server/decide/',
+      'server/render/',
+      'server/ledger/',
+      'server/deliver/',
+      'server/people/',
+      ...BASE,
+    ],
+  ],
+
+  // A provider can be written knowing one file.
+  ['server/deliver/providers/index.ts', ['server/deliver/provider.ts', 'server/deliver/providers/']],
+  ['server/deliver/providers/**', ['server/deliver/provider.ts', 'server/types.ts']],
+
+  // A module's routes: the module at the door. They see its own folder and the door.
+  [
+    'server/*/{routes,*-routes}.ts',
+    ['server/http/', 'server/admin/', 'server/people/', 'server/ledger/', 'server/config.ts', ...BASE],
+  ],
+
+  // The stages, in the order of an event's way. None knows another; all but the pure ones know the ledger.
+  ['server/ingest/**', ['server/ledger/', 'server/people/', 'server/admin/audit.ts', ...BASE]],
+  ['server/match/**', ['server/people/', 'server/admin/audit.ts', ...BASE]],
+  ['server/decide/**', ['server/people/', ...BASE]],
+  ['server/render/**', ['server/people/', 'server/admin/audit.ts', ...BASE]],
+  ['server/deliver/**', ['server/ledger/', 'server/people/', 'server/admin/audit.ts', ...BASE]],
+  // The live stream is a door of its own, so it knows callers.
+  ['server/feed/**', ['server/ledger/', 'server/people/', 'server/http/', ...BASE]],
+  ['server/ledger/**', ['server/people/', ...BASE]],
+
+  // What the stages and the doors stand on.
+  ['server/people/**', ['server/admin/audit.ts', ...BASE]],
+  ['server/admin/**', ['server/http/', ...BASE]],
+  ['server/http/**', ['server/config.ts', ...BASE]],
+  ['server/observe/**', ['server/config.ts', ...BASE]],
+  ['server/solution.ts', BASE],
+  ['server/config.ts', ['server/config-values.ts', 'server/db/seal.ts', ...WORDS]],
+  ['server/config-values.ts', ['server/db/seal.ts', ...WORDS]],
+  ['server/db/**', WORDS],
+  ['server/reasons.ts', ['server/types.ts']],
+  ['server/errors.ts', ['server/types.ts']],
+  ['server/types.ts', []],
+]
+
+/** Tests may reach for anything. What is not a test may not reach for them. */
+const TESTS = [
+  '**/*.test.ts',
+  'server/test/**',
+  'server/feed/test-inbox.ts',
+  'server/deliver/providers/conformance.ts',
+]
+
+const ROOT = join(import.meta.dirname, '..', '..')
+const isTest = (file: string) => TESTS.some(pattern => matchesGlob(file, pattern))
+const rowOf = (file: string) => TABLE.find(([pattern]) => matchesGlob(file, pattern))
+const within = (target: string, allowed: string) =>
+  allowed.endsWith('/') ? target.startsWith(allowed) : target === allowed
+
+const files = globSync('{server,cli,bench,scripts,solutions}/**/*.ts', {
+  cwd: ROOT,
+  exclude: ['**/node_modules'],
+}).sort()
+
+/** The files of this repository that a file names in its import and export lines, types included. */
+function importsOf(file: string): string[] {
+  const text = readFileSync(join(ROOT, file), 'utf8')
+  return [
+    ...text.matchAll(
+      /^(?:import|export|\}).*?from '(\.[^']+)'|^import '(\.[^']+)'|\bimport\('(\.[^']+)'\)/gm,
+    ),
+  ]
+    .map(([, from, bare, dynamic]) => from ?? bare ?? dynamic!)
+    .map(path => normalize(join(dirname(file), path)))
+}
+
+/** Undefined when `file` may import `target`, else the reason why not. */
+function refused(file: string, target: string): string | undefined {
+  if (isTest(file)) return undefined
+  if (isTest(target)) return 'code may not import tests'
+  const row = rowOf(file)
+  if (row === undefined) return 'no row of the table fits the file'
+  if (`${dirname(target)}/`.startsWith(`${dirname(file)}/`) && dirname(file) !== 'server') return undefined
+  return row[1].some(allowed => within(target, allowed)) ? undefined : `the row ${row[0]} does not allow it`
+}
+
+test('imports point one way', () => {
+  const wrong = files.flatMap(file =>
+    importsOf(file).flatMap(target => {
+      const reason = refused(file, target)
+      return reason === undefined ? [] : `${file} imports ${target}: ${reason}`
+    }),
+  )
+  assert.deepEqual(wrong, [])
+})
+
+test('every file has a row, and import lines are really found', () => {
+  assert.deepEqual(
+    files.filter(file => !isTest(file) && rowOf(file) === undefined),
+    [],
+  )
+  assert.ok(importsOf('server/db/migrate.ts').includes('server/db/pool.ts'))
+  // A multi-line import, whose path stands on the line of the closing brace.
+  assert.ok(importsOf('server/test/imports.test.ts').length === 0)
+  assert.ok(importsOf('server/db/embedded.ts').includes('server/db/file-lock.ts'))
+})
+
+test('the table refuses what it should', () => {
+  assert.match(refused('server/match/rules.ts', 'server/render/view.ts')!, /does not allow/)
+  assert.match(refused('server/decide/decide.ts', 'server/ledger/rows.ts')!, /does not allow/)
+  assert.match(refused('server/deliver/providers/smtp/smtp.ts', 'server/db/pool.ts')!, /does not allow/)
+  assert.match(
+    refused('server/deliver/providers/smtp/smtp.ts', 'server/deliver/providers/webhook/webhook.ts')!,
+    /./,
+  )
+  assert.match(refused('server/people/facts.ts', 'server/http/api.ts')!, /does not allow/)
+  assert.match(refused('server/http/server.ts', 'server/feed/feed.ts')!, /does not allow/)
+  assert.match(refused('server/db/pool.ts', 'server/test/database.ts')!, /may not import tests/)
+  assert.equal(refused('server/people/routes.ts', 'server/http/api.ts'), undefined)
+  assert.equal(refused('server/deliver/providers/smtp/smtp.ts', 'server/deliver/provider.ts'), undefined)
+})
+
+test('the table has no circle', () => {
+  // Routes stand above all modules although they lie in their folders; what may see everything is above as well.
+  const rows = TABLE.filter(([pattern, may]) => !pattern.includes('routes') && may !== EVERYTHING)
+  const below = (pattern: string) => {
+    const may = rows.find(row => row[0] === pattern)![1]
+    return rows
+      .map(row => row[0])
+      .filter(other => other !== pattern && may.some(allowed => folderOf(other) === folderOf(allowed)))
+  }
+  const visit = (pattern: string, path: string[]): void => {
+    assert.ok(!path.includes(pattern), `circle: ${[...path, pattern].join(' -> ')}`)
+    for (const next of below(pattern)) visit(next, [...path, pattern])
+  }
+  for (const [pattern] of rows) visit(pattern, [])
+})
+
+/** `server/match/**` and `server/match/rules.ts` → `server/match`; files of server/ itself stay files. */
+const folderOf = (pattern: string) => (/^server\/[^/]+\.ts$/.test(pattern) ? pattern : dirname(pattern))
