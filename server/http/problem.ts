@@ -45,6 +45,10 @@ export function toProblem(
   }
 }
 
+/** Whether the caller's mistake got as far as the database: true, but a schema should have caught it. */
+export const slippedThrough = (error: AppError): boolean =>
+  error.status < 500 && error.cause instanceof Error && 'severity' in error.cause
+
 /**
  * Any thrown thing as an error of the table. What nobody expected becomes `internal` with a fixed sentence, so
  * that nothing leaks; the original stays as its cause, for the log.
@@ -77,12 +81,14 @@ function fromFastify(error: unknown): AppError | undefined {
   const row = code === undefined ? undefined : FASTIFY_CODES[code]
   if (row !== undefined) return new AppError(row[0], row[1], { cause: error })
   // A request that broke off while its body was read, and the like: not our fault, and nobody reads the answer.
-  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
+  const ofRequest = code?.startsWith('FST_') === true || code === 'ECONNRESET'
+  if (ofRequest && statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
     return new AppError('invalid_request', 'The request cannot be processed.', { cause: error })
   }
   return undefined
 }
 
+// ENOENT is a Unix socket that is not there; the same code of any other call, such as open, is not meant.
 const UNREACHABLE = new Set([
   'ECONNREFUSED',
   'ECONNRESET',
@@ -92,6 +98,7 @@ const UNREACHABLE = new Set([
   'ENOENT',
   'EAI_AGAIN',
 ])
+const NETWORK_CALLS = new Set(['connect', 'getaddrinfo', 'read', 'write'])
 const LOST =
   /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error|Cannot use a pool after calling end/
 
@@ -126,7 +133,7 @@ function fromDatabase(error: unknown): AppError | undefined {
       retryAfterSeconds: row[0] === 'database_error' ? 1 : undefined,
     })
   }
-  const lost = LOST.test(error.message) || (syscall !== undefined && UNREACHABLE.has(code ?? ''))
+  const lost = LOST.test(error.message) || (NETWORK_CALLS.has(syscall ?? '') && UNREACHABLE.has(code ?? ''))
   // Both addresses of one name refused: an AggregateError that bears the code alone.
   const refused = error instanceof AggregateError && UNREACHABLE.has(code ?? '')
   return lost || refused ? unreachable(error) : undefined

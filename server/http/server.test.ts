@@ -414,9 +414,11 @@ test('requests are limited by person, by address and by key, each told when to c
   }
 })
 
-test('bytes that are no HTTP are answered and the connection closed', async () => {
+test('slow requests end, and bytes that are no HTTP are answered and the connection closed', async () => {
   const api = await buildServer({ auth: openAuth({ db: t.db }), version: '0' })
   await api.listen({ port: 0, host: '127.0.0.1' })
+  const { keepAliveTimeout, requestTimeout, headersTimeout } = api.server
+  assert.deepEqual([headersTimeout, requestTimeout, keepAliveTimeout], [15_000, 30_000, 72_000])
   const { port } = api.server.address() as AddressInfo
   for (const [bytes, status] of [
     ['HELLO\r\n\r\n', '400 Bad Request'],

@@ -22,7 +22,7 @@ import {
 } from './limits.ts'
 import { collectDocs, serveDocs } from './openapi.ts'
 import { allowedMethods } from './allowed-methods.ts'
-import { PROBLEM_TYPE, toAppError, toProblem } from './problem.ts'
+import { PROBLEM_TYPE, slippedThrough, toAppError, toProblem } from './problem.ts'
 import { parseTraceParent } from './trace-context.ts'
 import { validatorCompiler } from './validator.ts'
 
@@ -248,9 +248,14 @@ function addParsers(api: Api): void {
 function answer(thrown: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const error = toAppError(thrown)
   const { status } = ERRORS[error.code]
-  if (status >= 500) request.log.error({ err: thrown, requestId: request.id }, 'request failed')
-  else if (error.cause !== undefined)
-    request.log.warn({ err: error.cause, requestId: request.id }, 'request refused')
+  const about = {
+    err: thrown,
+    requestId: request.id,
+    method: request.method,
+    route: request.routeOptions.url,
+  }
+  if (status >= 500) request.log.error(about, 'request failed')
+  else if (slippedThrough(error)) request.log.warn(about, 'request refused by the database')
 
   if (error.retryAfterSeconds !== undefined) reply.header('retry-after', Math.ceil(error.retryAfterSeconds))
   const ask = challenge(request, error)
