@@ -104,7 +104,7 @@ export const SETTINGS = {
     metricsPublic: toggle(
       'CARILLON_METRICS_PUBLIC',
       false,
-      'Serve /metrics to everybody. Otherwise: to this machine and to operator keys.',
+      'Serve /metrics to everybody. Otherwise it is open only where HOST is this machine alone, and else needs an operator key.',
     ),
     drainMs: integer(
       'CARILLON_DRAIN_MS',

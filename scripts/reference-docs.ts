@@ -1,0 +1,159 @@
+/**
+ * The reference pages that come from tables in the code: `node scripts/reference-docs.ts` writes them, and a test
+ * compares what stands in docs/reference/ with what these functions return.
+ */
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { listSettings } from '../server/config.ts'
+import { ERRORS } from '../server/errors.ts'
+import { METRICS } from '../server/observe/metrics.ts'
+import { REASONS } from '../server/reasons.ts'
+
+export const REFERENCE = join(import.meta.dirname, '..', 'docs', 'reference')
+
+/** Each page by its file name. */
+export const pages: Record<string, () => string> = {
+  'configuration.md': configurationPage,
+  'errors.md': errorsPage,
+  'metrics.md': metricsPage,
+  'reasons.md': reasonsPage,
+}
+
+const madeFrom = (file: string) => `<!-- Made from ${file} by scripts/reference-docs.ts. Change it there. -->`
+
+const GROUPS: Record<string, string> = {
+  http: 'The HTTP server',
+  limits: 'Request limits',
+  database: 'The database',
+  data: 'Data folder and keys',
+  redis: 'Redis',
+  auth: 'Tokens',
+  outbound: 'Calls to the outside',
+  smtp: 'E-mail',
+  mailbox: 'The local mailbox',
+  process: 'What a process does',
+  ingest: 'Accepting events',
+  deliver: 'Delivering',
+  realtime: 'Realtime',
+  retention: 'How long things are kept',
+  observe: 'Logs and traces',
+}
+
+function configurationPage(): string {
+  const settings = listSettings()
+  const sections = Object.entries(GROUPS).flatMap(([group, title]) => [
+    '',
+    `## ${title}`,
+    '',
+    '| Variable | Default | Meaning |',
+    '|---|---|---|',
+    ...settings
+      .filter(one => one.group === group)
+      .map(one => {
+        const names = [`\`${one.name}\``]
+        if (one.file) names.push(`\`${one.name}_FILE\``)
+        if (one.flag !== undefined) names.push(`\`--${one.flag}\``)
+        return row(names.join(' '), one.shown === 'none' ? '' : one.shown, one.about)
+      }),
+  ])
+  return page(
+    'server/config.ts',
+    'Configuration',
+    'Carillon is configured by environment variables; a few have a flag of `carillon start`, which wins. An empty ' +
+      'variable counts as absent. Secrets can also be read from the file that `NAME_FILE` names; setting both is ' +
+      'refused. Everything wrong is reported at once, and a `CARILLON_…` variable that nothing reads is pointed out ' +
+      'at the start. `carillon doctor` checks the rest: whether what is configured answers.',
+    ...sections,
+    '',
+    '## The command line',
+    '',
+    '| Variable | Default | Meaning |',
+    '|---|---|---|',
+    row('`CARILLON_URL`', 'http://127.0.0.1:4400', 'The server that commands talk to.'),
+    row(
+      '`CARILLON_KEY` `CARILLON_KEY_FILE`',
+      'admin.key of the data folder',
+      'Their API key. The one of the data folder goes to servers on this machine only.',
+    ),
+    row('`CARILLON_NODE`', '', 'A Node 24 to hand over to, where the one `npm ci` installs is missing.'),
+  )
+}
+
+function errorsPage(): string {
+  const rows = (
+    Object.entries(ERRORS) as [string, { status: number; title: string; numeric?: number }][]
+  ).map(([code, { status, title, numeric }]) =>
+    row(
+      `<a id="${code}"></a>\`${code}\``,
+      String(status),
+      numeric === undefined ? '' : String(numeric),
+      title,
+    ),
+  )
+  return page(
+    'server/errors.ts',
+    'Errors',
+    'A request that fails answers with `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail`, ' +
+      '`instance`, `code`, `requestId`, and `errors` where it is about fields, each with a JSON pointer or the name of ' +
+      'a parameter. `code` is stable: rely on it, not on the texts. `number` is the documented number that some codes ' +
+      'also have. 429 and 503 say in `Retry-After` when to try again.',
+    '',
+    '| Code | Status | Number | Title |',
+    '|---|---|---|---|',
+    ...rows,
+  )
+}
+
+function metricsPage(): string {
+  const rows = (
+    Object.entries(METRICS) as [
+      string,
+      { kind: string; labels: readonly string[]; help: string; buckets?: readonly number[] },
+    ][]
+  ).map(([name, { kind, labels, help, buckets }]) =>
+    row(
+      `\`${name}\``,
+      kind,
+      labels.map(label => `\`${label}\``).join(' '),
+      buckets === undefined ? help : `${help}. Buckets: ${buckets.join(', ')}`,
+    ),
+  )
+  return page(
+    'server/observe/metrics.ts',
+    'Metrics',
+    '`GET /metrics` serves them in the Prometheus text format, together with the usual `process_…` and `nodejs_…` ones ' +
+      '(memory, CPU, event loop lag, garbage collection). It is open on a server that listens on this machine alone, or ' +
+      'with `CARILLON_METRICS_PUBLIC`; elsewhere Prometheus sends an admin key of the first tenant as bearer token. ' +
+      '`system` is `core`, or the solution whose traffic it is. Every process counts for itself: sum over processes, ' +
+      'except `queue_size`, `queue_depth` and `planning_queue_size`, which each of them reads from the database: take ' +
+      'the maximum.',
+    '',
+    '| Name | Kind | Labels | Meaning |',
+    '|---|---|---|---|',
+    ...rows,
+  )
+}
+
+function reasonsPage(): string {
+  const rows = Object.entries(REASONS).map(([reason, { text }]) => row(`\`${reason}\``, text))
+  return page(
+    'server/reasons.ts',
+    'Reasons',
+    'Why a delivery was not sent at once, or an event came to nothing. The list is closed: decisions, jobs, attempts, ' +
+      'metrics, `carillon why` and the console all use these words.',
+    '',
+    '| Reason | Meaning |',
+    '|---|---|',
+    ...rows,
+  )
+}
+
+const page = (file: string, title: string, intro: string, ...lines: string[]): string =>
+  [`# ${title}`, '', madeFrom(file), '', intro, ...lines, ''].join('\n')
+
+const row = (...cells: string[]): string =>
+  `| ${cells.map(cell => cell.replaceAll('|', '\\|')).join(' | ')} |`
+
+if (import.meta.main) {
+  for (const [name, make] of Object.entries(pages)) writeFileSync(join(REFERENCE, name), make())
+}
