@@ -17,7 +17,11 @@ export const ERRORS = {
   invalid_cloudevent: { status: 400, title: 'The event does not follow CloudEvents 1.0' },
   invalid_rule: { status: 400, numeric: 4001, title: 'The rule is not valid' },
   invalid_sensor_data: { status: 400, numeric: 4002, title: 'The sensor data is not valid' },
-  missing_preferences: { status: 400, numeric: 4003, title: 'The channel needs data that the user never gave' },
+  missing_preferences: {
+    status: 400,
+    numeric: 4003,
+    title: 'The channel needs data that the user never gave',
+  },
   unauthenticated: { status: 401, title: 'No valid credentials were given' },
   forbidden: { status: 403, title: 'The credentials do not allow this' },
   tier_limit_exceeded: { status: 403, numeric: 4031, title: "The user's plan does not allow more" },
@@ -36,7 +40,11 @@ export const ERRORS = {
   rate_limited: { status: 429, title: 'Too many requests' },
   internal: { status: 500, title: 'Something went wrong on our side' },
   delivery_failed: { status: 500, numeric: 5001, title: 'The delivery failed' },
-  channel_unavailable: { status: 500, numeric: 5002, title: 'The channel is switched off or has no provider' },
+  channel_unavailable: {
+    status: 500,
+    numeric: 5002,
+    title: 'The channel is switched off or has no provider',
+  },
   external_service_error: { status: 500, numeric: 5003, title: 'The provider answered with an error' },
   worker_overloaded: { status: 503, numeric: 5031, title: 'The workers are overloaded' },
   queue_full: { status: 503, numeric: 5032, title: 'The queue is full' },
@@ -73,7 +81,8 @@ export class AppError extends Error {
     super(detail, more.cause === undefined ? undefined : { cause: more.cause })
     this.name = 'AppError'
     this.code = code
-    this.errors = more.errors ?? (more.field === undefined ? undefined : [{ field: more.field, message: detail }])
+    this.errors =
+      more.errors ?? (more.field === undefined ? undefined : [{ field: more.field, message: detail }])
     this.retryAfterSeconds = more.retryAfterSeconds
     this.extra = more.extra
   }

@@ -37,10 +37,8 @@ export interface Db extends Queryable {
 // int8 and numeric counts of ours stay far below 2^53; as numbers they are JSON numbers at every surface.
 const types = {
   getTypeParser: (oid: number, format?: 'text' | 'binary') =>
-    oid === pg.types.builtins.INT8 && format !== 'binary'
-      ? Number
-      : pg.types.getTypeParser(oid, format as 'text'),
-} as unknown as pg.CustomTypesConfig
+    oid === pg.types.builtins.INT8 && format !== 'binary' ? Number : pg.types.getTypeParser(oid, format),
+}
 
 export function openDb(url: string, options: { max?: number; applicationName?: string } = {}): Db {
   const settings = { connectionString: url, types, application_name: options.applicationName ?? 'carillon' }
