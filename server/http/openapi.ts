@@ -161,8 +161,11 @@ export async function serveDocs(api: Api): Promise<void> {
     })
     await scope.register(swaggerUi, {
       routePrefix: '/docs',
-      uiConfig: { url: '/docs/openapi.json', deepLinking: true, docExpansion: 'none' },
-      theme: { title: 'Carillon API' },
+      uiConfig: { deepLinking: true, docExpansion: 'list', persistAuthorization: false },
+      theme: {
+        title: 'Carillon API',
+        css: [{ filename: 'carillon.css', content: '.swagger-ui .topbar { display: none }' }],
+      },
       transformSpecification: document => completeDocument(document as unknown as Document),
       staticCSP: {
         'default-src': ["'none'"],
