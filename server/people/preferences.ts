@@ -1,5 +1,12 @@
-import type { Channel } from '../types.ts'
-import type { PreferenceRow } from './facts.ts'
+import { type Queryable, sql } from '../db/pool.ts'
+import { AppError } from '../errors.ts'
+import { CHANNELS, type Channel, type TenantId, type UserId } from '../types.ts'
+import { type AddressSealer, byPosition, preferAddress } from './addresses.ts'
+import { makeAudiences, subscribe } from './audiences.ts'
+import type { PreferenceRow, TopicLevel, Verification } from './facts.ts'
+import { getUser, lockUser, patchUser } from './users.ts'
+
+// ---------------------------------------------------------------- deciding
 
 /** Which layer of preferences had the last word; it goes into the decision trace. */
 export type PreferenceLayer = 'user:global' | 'user:channel' | 'tenant:global' | 'tenant:channel' | 'built_in'
@@ -10,17 +17,16 @@ export interface EffectivePreference {
 }
 
 /**
- * Whether this person is to be told anything on this channel. The first of these with an opinion decides:
+ * Whether this person is to be told anything on this channel. The first of these that applies decides:
  *
- * 1. the person switched everything off                           user:global
- * 2. what the person says about the channel                       user:channel
- * 3. the tenant's default is everything off, and the person did
- *    not switch everything on                                     tenant:global
- * 4. the tenant's default for the channel                         tenant:channel
- * 5. every channel is on                                          built_in
+ * 1. the person switched everything off                                  user:global
+ * 2. the tenant's default is everything off, and the person says nothing  tenant:global
+ * 3. what the person says about the channel                              user:channel
+ * 4. the tenant's default for the channel                                tenant:channel
+ * 5. every channel is on                                                 built_in
  *
- * So a layer's global "off" outweighs its own channels, and whatever a person says outweighs the tenant.
- * `scopes` are the others this notification falls under ('category:x', 'topic:x', 'rule:<id>'); none has
+ * So "everything off" outweighs every channel, and what a person says outweighs what the tenant says of the same
+ * thing. `scopes` are the others this notification falls under ('category:x', 'topic:x', 'rule:<id>'); none has
  * preferences of its own yet.
  */
 export function effectivePreference(
@@ -30,10 +36,10 @@ export function effectivePreference(
 ): EffectivePreference {
   const own = opinion(userRows, null)
   if (own === false) return { enabled: false, layer: 'user:global' }
-  const ownChannel = opinion(userRows, channel)
-  if (ownChannel !== null) return { enabled: ownChannel, layer: 'user:channel' }
   if (own === null && opinion(tenantDefaultRows, null) === false)
     return { enabled: false, layer: 'tenant:global' }
+  const ownChannel = opinion(userRows, channel)
+  if (ownChannel !== null) return { enabled: ownChannel, layer: 'user:channel' }
   const tenantChannel = opinion(tenantDefaultRows, channel)
   if (tenantChannel !== null) return { enabled: tenantChannel, layer: 'tenant:channel' }
   return BUILT_IN
@@ -46,3 +52,222 @@ function opinion(rows: readonly PreferenceRow[], channel: Channel | null): boole
   for (const row of rows) if (row.scope === '' && row.channel === channel) return row.enabled
   return null
 }
+
+// ---------------------------------------------------------------- the documented view
+
+/** The channels by the names they have in preferences, in camel case: `inApp`, `webPush`. */
+export const PREFERENCE_CHANNELS: ReadonlyMap<string, Channel> = new Map(
+  CHANNELS.map(channel => [channel.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase()), channel]),
+)
+
+/** The topics that have fields of their own; every other topic is a custom one. */
+export const NAMED_TOPICS = [
+  'trading',
+  'community',
+  'marketplace',
+  'system',
+  'educational',
+  'social',
+] as const
+type NamedTopic = (typeof NAMED_TOPICS)[number]
+const isNamed = (name: string): name is NamedTopic => (NAMED_TOPICS as readonly string[]).includes(name)
+
+export interface ChannelPreference {
+  /** The channel's own switch; `globalEnabled` may still be off. */
+  enabled: boolean
+  /** The first address by position. Until it is verified, the next verified one is used. */
+  address?: string
+  verificationStatus?: Uppercase<Verification>
+}
+
+export interface PreferencesView {
+  userId: UserId
+  globalEnabled: boolean
+  channels: Record<string, ChannelPreference>
+  /** Only topics the person has subscribed to, or refused. */
+  topics: Partial<Record<NamedTopic, TopicLevel>> & { customTopics: Record<string, TopicLevel> }
+  language: string
+  timezone: string
+  lastUpdated: Date
+}
+
+/** What is left out stays as it is; null is "no opinion", which lets the tenant's default decide again. */
+export interface PreferencesInput {
+  globalEnabled?: boolean | null
+  channels?: Record<string, { enabled?: boolean | null; address?: string }>
+  /** null ends a subscription. */
+  topics?: Partial<Record<NamedTopic, TopicLevel | null>> & {
+    customTopics?: Record<string, TopicLevel | null>
+  }
+  language?: string
+  timezone?: string
+}
+
+export interface DefaultsView {
+  /** null: no opinion. */
+  globalEnabled: boolean | null
+  channels: Record<string, { enabled: boolean | null }>
+  lastUpdated: Date | null
+}
+
+export type DefaultsInput = Pick<PreferencesInput, 'globalEnabled'> & {
+  channels?: Record<string, { enabled?: boolean | null }>
+}
+
+interface StoredRow {
+  user_id: UserId
+  channel: number
+  enabled: boolean | null
+  updated_at: Date
+}
+
+/** In place of a user id: the tenant's defaults. */
+const TENANT = ''
+const ALL_CHANNELS = -1
+
+// One person's switches and the tenant's.
+const findGlobal = sql(
+  'find_global_preferences',
+  `select user_id, channel, enabled, updated_at from preferences
+   where tenant_id = $1 and user_id in ($2, '') and scope = ''`,
+)
+const putGlobal = sql(
+  'put_global_preferences',
+  `insert into preferences (tenant_id, user_id, scope, channel, enabled)
+   select $1, $2, '', i.channel, i.enabled from unnest($3::int2[], $4::boolean[]) as i (channel, enabled)
+   order by i.channel
+   on conflict (tenant_id, user_id, scope, channel) do update set enabled = excluded.enabled, updated_at = now()`,
+)
+// Even where no switch changed, something did: the row bears the time.
+const touch = sql(
+  'touch_preferences',
+  `insert into preferences (tenant_id, user_id, scope, channel) values ($1, $2, '', -1)
+   on conflict (tenant_id, user_id, scope, channel) do update set updated_at = now()`,
+)
+
+/** @throws AppError not_found */
+export async function getPreferences(
+  q: Queryable,
+  tenantId: TenantId,
+  userId: UserId,
+): Promise<PreferencesView> {
+  const user = await getUser(q, tenantId, userId)
+  const stored = await q.rows<StoredRow>(findGlobal, [tenantId, userId])
+  const opinionOf = (who: UserId, channel: number) =>
+    stored.find(row => row.user_id === who && row.channel === channel)?.enabled ?? null
+  const switchOf = (channel: number) => opinionOf(userId, channel) ?? opinionOf(TENANT, channel) ?? true
+  const addresses = user.addresses.toSorted(byPosition)
+
+  const channels: Record<string, ChannelPreference> = {}
+  for (const [name, channel] of PREFERENCE_CHANNELS) {
+    const first = addresses.find(address => address.channel === channel)
+    const enabled = switchOf(CHANNELS.indexOf(channel))
+    channels[name] =
+      first === undefined
+        ? { enabled }
+        : {
+            enabled,
+            address: first.address,
+            verificationStatus: first.verification.toUpperCase() as Uppercase<Verification>,
+          }
+  }
+  const topics: PreferencesView['topics'] = { customTopics: {} }
+  for (const { name, level } of user.topics) {
+    if (isNamed(name)) topics[name] = level
+    else topics.customTopics[name] = level
+  }
+  const own = stored.filter(row => row.user_id === userId)
+  return {
+    userId,
+    globalEnabled: switchOf(ALL_CHANNELS),
+    channels,
+    topics,
+    language: user.locale,
+    timezone: user.timezone,
+    lastUpdated: latest([user.updatedAt, ...own.map(row => row.updated_at)]),
+  }
+}
+
+const latest = (times: Date[]): Date => new Date(Math.max(...times.map(time => time.getTime())))
+
+/**
+ * Writes what `getPreferences` shows.
+ *
+ * @throws AppError not_found, for the user or a custom topic; gone; invalid_request; invalid_address
+ */
+export async function putPreferences(
+  tx: Queryable,
+  seal: AddressSealer,
+  userId: UserId,
+  input: PreferencesInput,
+): Promise<void> {
+  const { tenantId } = seal
+  await lockUser(tx, tenantId, userId)
+  if (input.language !== undefined || input.timezone !== undefined) {
+    await patchUser(tx, tenantId, userId, { locale: input.language, timezone: input.timezone })
+  }
+  await putSwitches(tx, tenantId, userId, input)
+  for (const [name, { address }] of Object.entries(input.channels ?? {})) {
+    if (address !== undefined) {
+      await preferAddress(tx, seal, userId, channelOf(name), address, `/channels/${name}/address`)
+    }
+  }
+  if (input.topics !== undefined) {
+    const { customTopics = {}, ...named } = input.topics
+    const levels = new Map<string, TopicLevel | null>(Object.entries(customTopics))
+    // They are documented, so they exist as soon as somebody asks for them.
+    await makeAudiences(
+      tx,
+      tenantId,
+      Object.keys(named).map(name => ({ kind: 'topic' as const, name })),
+    )
+    for (const [name, level] of Object.entries(named)) if (level !== undefined) levels.set(name, level)
+    await subscribe(tx, tenantId, userId, levels)
+  }
+  await tx.run(touch, [tenantId, userId])
+}
+
+async function putSwitches(
+  tx: Queryable,
+  tenantId: TenantId,
+  userId: UserId,
+  { globalEnabled, channels = {} }: DefaultsInput,
+): Promise<void> {
+  const switches: [channel: number, enabled: boolean | null][] = []
+  if (globalEnabled !== undefined) switches.push([ALL_CHANNELS, globalEnabled])
+  for (const [name, { enabled }] of Object.entries(channels)) {
+    if (enabled !== undefined) switches.push([CHANNELS.indexOf(channelOf(name)), enabled])
+  }
+  if (switches.length === 0) return
+  await tx.run(putGlobal, [
+    tenantId,
+    userId,
+    switches.map(([channel]) => channel),
+    switches.map(([, enabled]) => enabled),
+  ])
+}
+
+function channelOf(name: string): Channel {
+  const channel = PREFERENCE_CHANNELS.get(name)
+  if (channel !== undefined) return channel
+  throw new AppError('invalid_request', `There is no channel "${name.slice(0, 40)}".`, { field: `/channels` })
+}
+
+export async function getDefaults(q: Queryable, tenantId: TenantId): Promise<DefaultsView> {
+  const stored = await q.rows<StoredRow>(findGlobal, [tenantId, TENANT])
+  const enabled = (channel: number) => stored.find(row => row.channel === channel)?.enabled ?? null
+  return {
+    globalEnabled: enabled(ALL_CHANNELS),
+    channels: Object.fromEntries(
+      [...PREFERENCE_CHANNELS].map(([name, channel]) => [
+        name,
+        { enabled: enabled(CHANNELS.indexOf(channel)) },
+      ]),
+    ),
+    lastUpdated: stored.length === 0 ? null : latest(stored.map(row => row.updated_at)),
+  }
+}
+
+/** What everybody of the tenant has who says nothing else. */
+export const putDefaults = (tx: Queryable, tenantId: TenantId, input: DefaultsInput): Promise<void> =>
+  putSwitches(tx, tenantId, TENANT, input)
