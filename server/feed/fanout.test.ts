@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 import { type TestContext, after, before, test } from 'node:test'
 import fc from 'fast-check'
 import { createClient } from 'redis'
+import { commandPath, need } from '../../scripts/needs.ts'
 import { type TestDatabase, testDatabase } from '../test/database.ts'
 import { type Fanout, type WakeHint, notifyFanout, pack, redisFanout } from './fanout.ts'
 
@@ -125,10 +126,8 @@ test('a listener whose connection is killed comes back and tells everybody to lo
   }
 })
 
-const hasRedis = spawnSync('redis-server', ['--version']).status === 0
-
 test('Redis carries the hints; without it they go by NOTIFY, and back again', {
-  skip: !hasRedis && 'no redis-server here',
+  skip: need('redis-server'),
 }, async t => {
   const port = await freePort()
   let server = await startRedis(t, port)
@@ -174,7 +173,7 @@ async function open(t: TestContext, opening: Promise<Fanout>): Promise<Fanout> {
 
 async function startRedis(t: TestContext, port: number): Promise<ChildProcess> {
   const server = spawn(
-    'redis-server',
+    commandPath('redis-server')!,
     ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'],
     {
       stdio: 'ignore',

@@ -141,6 +141,8 @@ interface Stream {
   /** The database was read up to the head once: nothing older is missing. */
   settled: boolean
   pausedAt: number | null
+  /** How many reads had begun when it came. One under way says nothing about it: its snapshot may be older. */
+  joined: number
   openedAt: number
   closed: boolean
   counts: string
@@ -216,25 +218,29 @@ export function createHub(options: HubOptions): Hub {
       }
       return { tenantId, userId, after }
     })
-    stats.reads++
+    const number = ++stats.reads
     const limit = Math.max(1, Math.min(READ_ROWS, Math.floor(READ_TOTAL / batch.length)))
     const answers = await options.catchUp(asked, limit)
-    for (const [at, channel] of batch.entries()) bring(channel, asked[at]!.after, answers[at]!)
+    for (const [at, channel] of batch.entries()) bring(channel, number, asked[at]!.after, answers[at]!)
   }
 
   /** Gives every stream of one person what it lacks of one answer. */
-  function bring(channel: Channel, after: number | null, answer: CaughtUp): void {
+  function bring(channel: Channel, read: number, after: number | null, answer: CaughtUp): void {
     const texts = new Map<number, [Envelope, string]>()
     let again = false
     for (const stream of channel.streams) {
       if (stream.pausedAt !== null) continue
+      if (stream.joined >= read) {
+        again = true
+        continue
+      }
       if (stream.seq === null) {
         stream.seq = answer.head
         stream.settled = true
         tellCounts(stream, answer)
         continue
       }
-      // A stream that came while this was being read may stand before it.
+      // A stream that drained while this was being read may stand before it.
       if (after === null || stream.seq < after) {
         again = true
         continue
@@ -409,6 +415,7 @@ export function createHub(options: HubOptions): Hub {
         seq: after,
         settled: false,
         pausedAt: null,
+        joined: stats.reads,
         openedAt: now().getTime(),
         closed: false,
         counts: '',

@@ -139,17 +139,23 @@ export function realtimeRoutes(api: Api, deps: RealtimeDeps): void {
     onGone: (done: () => void) => void,
   ): Promise<{ envelopes: Envelope[]; after: number }> {
     const envelopes: Envelope[] = []
+    let counts: Envelope | undefined
     let bytes = 0
     return new Promise(resolve => {
       const finish = () => {
         clearTimeout(timer)
         subscription.unsubscribe()
-        resolve({ envelopes, after: subscription.seq ?? after ?? 0 })
+        resolve({
+          envelopes: [...envelopes, ...(counts ? [counts] : [])],
+          after: subscription.seq ?? after ?? 0,
+        })
       }
       const sink: Sink = {
         send(envelope, json) {
           if (envelope.type === 'ping') return
-          envelopes.push(envelope)
+          // Of the badge only the last word counts.
+          if (envelope.type === 'counts') counts = envelope
+          else envelopes.push(envelope)
           bytes += json.length
           // The rest of the page comes in the same turn. Counts alone are no news, except as the first answer.
           if (envelope.type !== 'counts' || after === null) queueMicrotask(finish)
