@@ -10,7 +10,7 @@ import { getUser, listUsers, type UserInput, upsertUsers } from './users.ts'
 const sealer = openSealer(randomBytes(32).toString('hex'))
 let database: TestDatabase
 before(async () => {
-  database = await testDatabase({ max: 8 })
+  database = await testDatabase({ max: 10 })
   await database.db.run(
     sql('test_tenant', `insert into tenants (id, name, data_key) values (1, 'one', $1)`),
     [sealer.newDataKey()],
@@ -78,29 +78,60 @@ test('whatever was there: what an item names is so afterwards, what it leaves ou
   )
 })
 
-test('imports of the same people at the same time wait for each other and all succeed', async () => {
-  const ids = Array.from({ length: 60 }, (_, i) => `same-${i}`)
-  const rounds = Array.from({ length: 12 }, (_, round) =>
-    ids
-      .map((userId, i) => ({ userId, at: (i * 7 + round * 13) % 60 }))
-      .sort((a, b) => a.at - b.at)
-      .slice(0, 40)
+/** Imports of the same people, each in an order of its own. */
+const rounds = (prefix: string) =>
+  Array.from({ length: 7 }, (_, round) =>
+    Array.from({ length: 60 }, (_, i) => ({ userId: `${prefix}-${i}`, at: (i * 7 + round * 13) % 60 }))
+      .sort((a, b) => (round % 2 === 0 ? a.at - b.at : b.at - a.at))
       .map(({ userId }) => ({
         userId,
-        attributes: { round },
-        groups: [`g${round % 3}`, 'all'],
+        groups: [`${prefix}-${round}`, prefix],
         addresses: [{ channel: 'email' as const, address: `${userId}@example.org`, verified: true }],
       })),
   )
-  const results = await Promise.all(rounds.map(upsert))
-  const outcomes = results.flat()
-  assert.ok(outcomes.every(result => result.status !== 'failed'))
+
+/** Runs all imports while the row of one user in their midst is held, and lets go when all wait for it. */
+async function collide(held: string, prefix: string) {
+  const holder = await database.db.pool.connect()
+  try {
+    await holder.query('begin')
+    await holder.query(held)
+    const imports = rounds(prefix)
+    const running = Promise.allSettled(imports.map(upsert))
+    const deadline = Date.now() + 20_000
+    for (;;) {
+      const { rows } = await database.db.pool.query(
+        `select count(*) as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+      )
+      if (Number(rows[0].n) === imports.length) break
+      assert.ok(Date.now() < deadline, `only ${rows[0].n} imports wait`)
+    }
+    await holder.query('rollback')
+    return await running
+  } finally {
+    holder.release()
+  }
+}
+
+test('imports of the same new people at the same time wait for each other and all succeed', async () => {
+  // The user is not there afterwards: the one who holds it rolls back.
+  const settled = await collide(`insert into users (tenant_id, user_id) values (1, 'new-30')`, 'new')
+  const outcomes = settled.flatMap(each => {
+    if (each.status === 'rejected') throw each.reason
+    return each.value
+  })
   const created = outcomes.filter(result => result.status === 'created').map(result => result.userId)
   assert.deepEqual(
     created.toSorted(),
-    [...new Set(outcomes.map(result => result.userId))].toSorted(),
+    [...new Set(outcomes.map(r => r.userId))].toSorted(),
     'each created once',
   )
-  const user = await getUser(database.db, 1, created[0]!)
+})
+
+test('imports of the same known people at the same time wait for each other and all succeed', async () => {
+  await upsert(Array.from({ length: 60 }, (_, i) => ({ userId: `known-${i}` })))
+  const settled = await collide(`select from users where user_id = 'known-30' for update`, 'known')
+  for (const each of settled) if (each.status === 'rejected') throw each.reason
+  const user = await getUser(database.db, 1, 'known-30')
   assert.deepEqual([user.addresses.length, user.groups.length], [1, 2])
 })
