@@ -139,7 +139,6 @@ test('people of several tenants come together and stay apart', async () => {
   assert.equal(batch.get(2, 'bob'), undefined, 'not asked for')
 })
 
-// covers: DIC-080
 test('an unknown user is a fact too, until created; a disabled one is known; an erased one has no key', async () => {
   const facts = peopleFacts({ sealer })
   const watch = changeWatch()

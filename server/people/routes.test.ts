@@ -4,6 +4,7 @@ import { sql } from '../db/pool.ts'
 import { brokenRouteRules } from '../http/route-rules.ts'
 import { type TestApi, type TestTenant, testApi } from '../test/api.ts'
 import { openAddressSettings } from './addresses.ts'
+import { removeDeadDevices } from './devices.ts'
 import { peopleRoutes } from './routes.ts'
 
 let t: TestApi
@@ -464,6 +465,15 @@ test('a user has many devices; one that somebody else registers moves to them; t
   assert.ok(devices.every((d: { kind: string }) => d.kind === 'apns'))
   await call('DELETE', `/api/users/phone-b/devices/${devices[0].id}`, undefined, { status: 204 })
   await call('DELETE', `/api/users/phone-b/devices/${devices[0].id}`, undefined, { status: 404 })
+
+  const dead = [
+    { kind: 'apns' as const, token: 'apns-7' },
+    { kind: 'apns' as const, token: 'apns-8' },
+    { kind: 'fcm' as const, token: 'apns-9' },
+  ]
+  assert.equal(await removeDeadDevices(t.db, t.other.id, dead), 0, "another tenant's stay")
+  assert.equal(await removeDeadDevices(t.db, t.tenant.id, dead), 2)
+  assert.equal((await list('phone-b')).length, 47)
   await call('GET', '/api/users/nobody/devices', undefined, { status: 404 })
 
   for (const bad of [
@@ -550,7 +560,7 @@ test('a person subscribes to a topic, at a level, and refuses it', async () => {
   assert.deepEqual(await topics(), [])
 })
 
-// covers: DIC-079, ALP-036, ALP-037, ALP-038, ALP-113, ALP-114
+// covers: ALP-113, ALP-114
 test('preferences are read with the defaults filled in, and changed in part', async () => {
   await call('PUT', '/api/users/picky', {
     locale: 'de',
@@ -629,6 +639,28 @@ test('preferences are read with the defaults filled in, and changed in part', as
     { as, status: 404 },
   )
   await call('GET', '/api/preferences/nobody', undefined, { status: 404 })
+})
+
+// covers: ALP-038
+test('each documented topic, and any other by its name, takes ALL, IMPORTANT and NONE', async () => {
+  await call('PUT', '/api/users/topical', {})
+  await call('POST', '/api/topics', { name: 'knitting' })
+  const named = ['trading', 'community', 'marketplace', 'system', 'educational', 'social']
+  for (const level of ['ALL', 'IMPORTANT', 'NONE']) {
+    const topics = {
+      ...Object.fromEntries(named.map(name => [name, level])),
+      customTopics: { knitting: level },
+    }
+    assert.deepEqual(
+      (await call('PUT', '/api/preferences/topical', { topics }, { status: 200 })).body.topics,
+      topics,
+    )
+    assert.deepEqual((await call('GET', '/api/preferences/topical')).body.topics, topics)
+  }
+  const ended = { ...Object.fromEntries(named.map(name => [name, null])), customTopics: { knitting: null } }
+  const { body } = await call('PUT', '/api/preferences/topical', { topics: ended }, { status: 200 })
+  assert.deepEqual(body.topics, { customTopics: {} })
+  await call('PUT', '/api/preferences/topical', { topics: { trading: 'SOME' } }, { status: 400 })
 })
 
 test("the tenant's defaults hold where a person says nothing", async () => {
