@@ -230,11 +230,15 @@ export function realtimeRoutes(api: Api, deps: RealtimeDeps): void {
         raw.on('close', () => stream.destroy())
         // The client learns at once that it is connected, and waits a second before it connects again.
         stream.write('retry: 1000\n: connected\n\n')
-        return reply
-          .header('content-type', 'text/event-stream; charset=utf-8')
-          .header('cache-control', 'no-store')
-          .header('x-accel-buffering', 'no')
-          .send(stream)
+        return (
+          reply
+            .header('content-type', 'text/event-stream; charset=utf-8')
+            // Kept alive, it would be idle after its end, and hold up a process that stops for the idle timeout.
+            .header('connection', 'close')
+            .header('cache-control', 'no-store')
+            .header('x-accel-buffering', 'no')
+            .send(stream)
+        )
       },
       wsHandler: (socket, request) => {
         serve(socket, readers.get(request)!, request.query.after ?? null)
