@@ -28,6 +28,7 @@ export const REASONS = {
   user_erased: { text: "The user's data was erased" },
   preference_global_off: { text: 'The user switched all notifications off' },
   preference_channel_off: { text: 'The user, or the tenant default, switched this channel off' },
+  topic_important_only: { text: 'The user wants only important messages of this topic' },
   missing_address: { text: 'The user has no address for this channel' },
   unverified_address: { text: "The user's address for this channel is not verified" },
   suppressed_address: { text: 'The address is on the suppression list' },

@@ -18,6 +18,8 @@ export interface Candidate {
   tenantDefaults: readonly PreferenceRow[]
   /** Preference scopes this notification falls under, besides the global one: 'category:x', 'rule:<id>' … */
   scopes: readonly string[]
+  /** What brought this person in: a topic subscription may want important messages only. */
+  level: 'ALL' | 'IMPORTANT'
   /** The rule's own times of sending. */
   schedule: Schedule | null
   /** The rule already told this recipient about this event, in an earlier, interrupted planning. */

@@ -8,6 +8,7 @@ import { expiry } from './expiry.ts'
 import { knownUser } from './known-user.ts'
 import { preference } from './preference.ts'
 import { schedule, scheduledAt } from './schedule.ts'
+import { topicLevel } from './topic-level.ts'
 
 /**
  * Every question that is asked about a delivery, in order. The first skip ends it; of several holds the latest
@@ -20,6 +21,7 @@ export const CHECKS: readonly Check[] = [
   expiry,
   knownUser,
   preference,
+  topicLevel,
   channelOpen,
   address,
   scheduledAt,

@@ -8,7 +8,7 @@ export const preference: Check = ({ user, tenantDefaults, channel, scopes }) => 
   if (enabled) return null
   return {
     kind: 'skip',
-    reason: layer === 'user:global' ? 'preference_global_off' : 'preference_channel_off',
+    reason: layer.endsWith(':global') ? 'preference_global_off' : 'preference_channel_off',
     detail: layer,
   }
 }

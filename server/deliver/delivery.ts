@@ -1,3 +1,6 @@
+import { idTime } from '../db/ids.ts'
+import { sendsNow } from '../ledger/commit.ts'
+import type { Batch } from '../ledger/commit.ts'
 import type { AddressedContent } from '../ledger/plan.ts'
 import type { Channel, Id, Message, Priority, Recipient, TenantId } from '../types.ts'
 
@@ -48,3 +51,27 @@ export const toMessage = (delivery: Delivery, unsubscribeUrl?: string): Message 
   unsubscribeUrl,
   addressSettings: delivery.body.settings,
 })
+
+/** What a committed batch sends now, ready for the loop; its notifications are still in memory. */
+export function deliveriesOf(batch: Batch, owner: number): Delivery[] {
+  const live: LiveBatch = { id: batch.id, owner, left: batch.sends }
+  return batch.notifications.flatMap(notification =>
+    sendsNow(notification).map(channel => ({
+      tenantId: notification.tenantId,
+      notificationId: notification.id,
+      channel,
+      recipient: { type: notification.recipientType, id: notification.recipientId },
+      priority: notification.priority,
+      eventId: notification.event.id,
+      eventType: notification.event.type,
+      createdAtMs: idTime(notification.id),
+      expiresAtMs: notification.expiresAt?.getTime() ?? null,
+      traceId: notification.event.traceId,
+      body: notification.bodies[channel]!,
+      tries: 0,
+      hasFallback: notification.fallback.length > 0,
+      provider: null,
+      batch: live,
+    })),
+  )
+}

@@ -230,7 +230,7 @@ const IN_APP = `position('\\x${CHANNEL_CODE.in_app.toString(16).padStart(2, '0')
  * Gives every in-app notification of these ranges its place in its reader's feed. It reads back the rows that the
  * same script has just copied, which is cheaper than sending their ids and readers a second time.
  *
- * The heads are locked in the order of (tenant, user), so that writers cannot deadlock, and until the commit, so
+ * The heads are locked in the order of (tenant, bytes of the user id), as in server/feed/append.ts, so that writers cannot deadlock, and until the commit, so
  * that the order of a person's sequence numbers is the order of commits: a stream resumed by number has no gap.
  */
 function feedScript(groups: readonly string[], anyHeld: boolean): string {
@@ -246,7 +246,8 @@ function feedScript(groups: readonly string[], anyHeld: boolean): string {
   }
 ), heads as (
   insert into feed_heads as h (tenant_id, user_id, seq, unseen, unread)
-  select tenant_id, recipient_id, count(*), count(*), count(*) from items group by 1, 2 order by 1, 2
+  select tenant_id, recipient_id, count(*), count(*), count(*) from items
+  group by 1, 2 order by tenant_id, recipient_id collate "C"
   on conflict (tenant_id, user_id) do update
     set seq = h.seq + excluded.seq, unseen = h.unseen + excluded.unseen, unread = h.unread + excluded.unread
   returning tenant_id, user_id, seq

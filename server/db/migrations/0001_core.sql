@@ -635,7 +635,6 @@ begin
       ('templates', 'note_change', '''template'', ''id'''),
       ('event_types', 'note_change', '''event_type'', ''type'''),
       ('audiences', 'note_change', '''audience'', ''name'''),
-      ('memberships', 'note_user_change', ''),
       ('api_keys', 'note_change', '''api_key'', ''id''')
     ) as v (tab, fn, args)
   loop

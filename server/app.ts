@@ -1,0 +1,473 @@
+import { readFileSync } from 'node:fs'
+import { createClient } from 'redis'
+import { housekeeping } from './admin/housekeeping.ts'
+import { adminRoutes } from './admin/routes.ts'
+import { tenantBook } from './admin/tenant-book.ts'
+import type { Config } from './config.ts'
+import { masterKeyring } from './config.ts'
+import { changeWatch } from './db/changes.ts'
+import { openDb } from './db/pool.ts'
+import { sealer as openSealer } from './db/seal.ts'
+import { backlog as openBacklog } from './deliver/backlog.ts'
+import { breakerBoard } from './deliver/breaker-board.ts'
+import { deliveriesOf } from './deliver/delivery.ts'
+import { deliveryLoop } from './deliver/loop.ts'
+import { mailboxRoutes } from './deliver/mailbox-routes.ts'
+import { outcomes as openOutcomes } from './deliver/outcomes.ts'
+import { openProviders } from './deliver/set-up.ts'
+import type { ProviderSetting } from './deliver/set-up.ts'
+import { notifyFanout, redisFanout } from './feed/fanout.ts'
+import { feedStore } from './feed/feed.ts'
+import { createHub } from './feed/hub.ts'
+import { feedKeeper } from './feed/keeper.ts'
+import { realtimeRoutes } from './feed/realtime.ts'
+import { feedRoutes } from './feed/routes.ts'
+import type { Api } from './http/api.ts'
+import { auth as openAuth } from './http/auth.ts'
+import { limiter as openLimiter } from './http/limits.ts'
+import { buildServer } from './http/server.ts'
+import { tokenVerifier } from './http/tokens.ts'
+import { acceptor as openAcceptor } from './ingest/accept.ts'
+import { dryRunner } from './dry-run.ts'
+import { eventTypeBook } from './ingest/event-types.ts'
+import { eventTypeRoutes } from './ingest/event-types-routes.ts'
+import { planner as openPlanner } from './ingest/planner.ts'
+import { ingestRoutes } from './ingest/routes.ts'
+import { LEASE_SECONDS, claimOwner } from './ledger/owner.ts'
+import type { Owner } from './ledger/owner.ts'
+import { ruleBook } from './match/rule-book.ts'
+import { rulesRoutes } from './match/routes.ts'
+import type { Logger } from './observe/log.ts'
+import { createMetrics } from './observe/metrics.ts'
+import { readiness, standardChecks } from './observe/ready.ts'
+import { metricsArePublic, observeRoutes } from './observe/routes.ts'
+import { eventSpanId, openTraces, planSpanId } from './observe/traces.ts'
+import { peopleFacts } from './people/facts.ts'
+import { peopleRoutes } from './people/routes.ts'
+import { pipeline as openPipeline } from './pipeline.ts'
+import { templates as openTemplates } from './render/templates.ts'
+import { templateRoutes } from './render/routes.ts'
+import { CHANNELS } from './types.ts'
+import type { TenantId } from './types.ts'
+
+export const VERSION: string = (
+  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+).version
+
+export interface App {
+  /** Base URL it answers at; absent without the role `api`. */
+  url: string | undefined
+  api: Api
+  /** Of the local mailbox, where mail stays on this machine. */
+  mailboxPort: number | undefined
+  stop(): Promise<void>
+}
+
+export interface AppOptions {
+  config: Config
+  databaseUrl: string
+  log: Logger
+  now?: () => Date
+  random?: () => number
+  /** Besides those that the configuration names: for tests and benches. */
+  providers?: readonly ProviderSetting[]
+}
+
+/**
+ * Everything wired, in one straight line, in the order in which an event meets it. Long on purpose: this is the
+ * one place where the whole shows.
+ */
+export async function startApp({ config, databaseUrl, log, ...options }: AppOptions): Promise<App> {
+  const now = options.now ?? (() => new Date())
+  const random = options.random ?? Math.random
+  const { roles } = config.process
+  const onError = (where: string) => (error: unknown) => log.error({ err: error, where }, 'failed')
+
+  // ---- what everything stands on
+  const db = openDb(databaseUrl, { max: config.database.poolSize })
+  const sealer = openSealer(masterKeyring(config).reveal())
+  const metrics = createMetrics()
+  metrics.onCollect(() => metrics.pool(db.pool))
+  const traces = await openTraces({
+    endpoint: config.observe.otlpEndpoint,
+    headers: config.observe.otlpHeaders?.reveal(),
+    serviceName: config.observe.serviceName,
+    serviceVersion: VERSION,
+    sampleRatio: config.observe.sampleRatio,
+    onDropped: n => metrics.tracesDropped(n),
+  })
+  const redis = config.redis.url ? createClient({ url: config.redis.url.reveal(), disableOfflineQueue: true }) : undefined
+  redis?.on('error', onError('redis'))
+  void redis?.connect().catch(onError('redis'))
+
+  let owner: Owner = await claimOwner(db, { roles: roles.names, version: VERSION })
+  /** Between losing the control connection and drawing a new number nothing is leased to us. */
+  let owned = true
+  const keeper = housekeeping({ db, now, retention: config.retention, onError: onError('housekeeping') })
+  if (roles.schedule) await keeper.runOnce()
+
+  // ---- realtime
+  const feed = feedStore(db, sealer)
+  const fanout = config.redis.url
+    ? await redisFanout(db, config.redis.url.reveal(), { othersAlive: () => owner.othersAlive(), onError: onError('fanout') })
+    : await notifyFanout(db, { othersAlive: () => owner.othersAlive(), onError: onError('fanout') })
+  const hub = createHub({
+    catchUp: feed.catchUp,
+    heads: feed.heads,
+    fanout,
+    now,
+    onError: onError('realtime'),
+    perUser: config.realtime.connectionsPerUser,
+    total: config.realtime.connections,
+    heartbeatMs: config.realtime.heartbeatSeconds * 1000,
+    slowBytes: config.realtime.bufferBytes,
+  })
+  const inboxKeeper = feedKeeper({
+    db,
+    hub,
+    now,
+    retentionDays: config.retention.feedDays,
+    maxUnread: config.retention.feedItems,
+    onError: onError('feed'),
+  })
+  const onFed = (people: { tenantId: TenantId; userId: string }[]) => {
+    if (people.length === 0) return
+    hub.wake(people.map(person => ({ ...person, seq: 0 })))
+    inboxKeeper.grew(people)
+  }
+
+  // ---- delivery
+  const outside = await openProviders({ config, now, more: options.providers ?? [] })
+  const watch = changeWatch()
+  const tenants = tenantBook(watch, sealer)
+  const people = peopleFacts({ sealer })
+  const tenantKey = (tenantId: TenantId) => tenants.get(tenantId)?.dataKey
+  const outcomes = openOutcomes({
+    db,
+    owner: () => owner.number,
+    now,
+    flushMs: config.deliver.flushMs,
+    flushItems: config.deliver.flushItems,
+    onError: onError('settle'),
+    onSettled(settlements, seconds) {
+      metrics.commit('settle', settlements.length, seconds)
+      let soonest = Number.POSITIVE_INFINITY
+      for (const { again } of settlements) if (again && again.runAtMs < soonest) soonest = again.runAtMs
+      if (soonest < Number.POSITIVE_INFINITY) backlog.expect(soonest)
+      // A failure may have begun a fallback, which is due at once.
+      else if (settlements.some(one => one.hasFallback)) backlog.expect(now().getTime())
+    },
+  })
+  const board = breakerBoard({
+    db,
+    now,
+    publish: event =>
+      acceptor.accept({
+        tenantId: event.tenantId,
+        events: [event],
+        answer: () => ({ status: 202, body: null }),
+      }),
+    onError: onError('breaker'),
+  })
+  const loop = deliveryLoop({
+    providers: outside.providers,
+    settle: outcomes.add,
+    now,
+    random,
+    inFlight: config.deliver.inFlight,
+    perChannel: config.deliver.inFlightPerChannel,
+    onError: onError('deliver'),
+    unsubscribeUrl: outside.unsubscribeUrl(sealer),
+    onBreaker(change, lane, channel) {
+      log.warn({ lane, channel, change }, 'circuit breaker')
+      metrics.breaker(lane, change === 'opened' ? 'open' : 'closed')
+      board.changed(change, lane, channel)
+    },
+    observe: {
+      attempt(delivery, attempt) {
+        metrics.sent(delivery.channel)
+        metrics.attemptTook(delivery.channel, attempt.provider ?? '', (attempt.durationMs ?? 0) / 1000)
+        if (attempt.code && attempt.outcome !== 'sent' && attempt.outcome !== 'delivered') {
+          metrics.providerError(attempt.provider ?? '', attempt.code.split(' ')[0]!)
+        }
+        if (delivery.traceId) {
+          traces
+            .startSpan('deliver', {
+              traceId: delivery.traceId,
+              parentSpanId: planSpanId(delivery.eventId),
+              attributes: {
+                'carillon.channel': delivery.channel,
+                'carillon.provider': attempt.provider ?? '',
+                'carillon.outcome': attempt.outcome,
+                'carillon.attempt': attempt.attempt,
+              },
+              startedAt: new Date(attempt.atMs),
+            })
+            .end()
+        }
+      },
+      settled(settlement, delivery) {
+        if (settlement.again) metrics.retried(delivery.channel)
+        else {
+          metrics.delivered(delivery.channel, settlement.attempts.at(-1)!.outcome)
+          metrics.deliveryTook(delivery.channel, Math.max(0, now().getTime() - delivery.createdAtMs) / 1000)
+        }
+      },
+    },
+  })
+  const backlog = openBacklog({
+    db,
+    loop,
+    sealer,
+    tenantKey,
+    people,
+    look: async q => {
+      await watch.look(q)
+      await tenants.refresh(q)
+    },
+    settle: outcomes.add,
+    owner: () => owner.number,
+    now,
+    channels: roles.deliver.filter(channel => channel !== 'in_app'),
+    claimJobs: config.deliver.claimJobs,
+    claimBatches: config.deliver.claimBatches,
+    sweepMs: config.deliver.sweepMs,
+    onFed,
+    onError: onError('backlog'),
+  })
+
+  // ---- the way in
+  const rules = ruleBook(watch)
+  const eventTypes = eventTypeBook(watch)
+  const templates = openTemplates()
+  const pipeline = openPipeline({
+    watch,
+    tenants,
+    rules,
+    eventTypes,
+    people,
+    templates,
+    sealer,
+    channelOpen: channel => channel === 'in_app' || outside.configured.has(channel),
+    observe: {
+      matched(seconds, events, matched) {
+        metrics.ruleEvaluation(seconds / Math.max(1, events), events)
+        if (matched > 0) metrics.rulesTriggered(matched)
+      },
+      rendered: metrics.rendering,
+      skipped: (reason, n) => metrics.suppressed(reason, n),
+    },
+  })
+  const ledger = () => ({
+    owner: owner.number,
+    nextBatchId: () => owner.nextBatchId(),
+    leaseSeconds: LEASE_SECONDS,
+    roomFor: (tenantId: TenantId, n: number) => owned && roles.deliver.length > 0 && loop.roomFor(tenantId, n),
+  })
+  const mine = new Set(roles.deliver)
+  const handOver: Parameters<typeof openAcceptor>[0]['handOver'] = ({ batches, fed, toPlan }) => {
+    onFed(fed)
+    let spilled = false
+    for (const batch of batches) {
+      if (batch.spilled) {
+        spilled = true
+        continue
+      }
+      const deliveries = deliveriesOf(batch, owner.number)
+      for (const channel of CHANNELS) {
+        const n = deliveries.reduce((sum, delivery) => sum + (delivery.channel === channel ? 1 : 0), 0)
+        if (n > 0) metrics.queued(channel, batch.priority, n)
+      }
+      loop.push(deliveries.filter(delivery => mine.has(delivery.channel)))
+      // A channel that other processes deliver: it waits for them in the database.
+      for (const delivery of deliveries) {
+        if (mine.has(delivery.channel)) continue
+        outcomes.add({
+          ...delivery,
+          attempts: [],
+          again: { kind: 'held', runAtMs: now().getTime(), reason: 'spilled', provider: null, attempt: 0 },
+        })
+      }
+    }
+    if (spilled) backlog.expect(now().getTime())
+    if (toPlan > 0 && roles.plan) planner.expect()
+  }
+  const acceptor = openAcceptor({
+    db,
+    pipeline,
+    eventTypes,
+    sealAnswer: (tenantId, text) => sealer.seal(tenantKey(tenantId)!, text),
+    openAnswer: (tenantId, sealed) => sealer.open(tenantKey(tenantId)!, sealed).toString('utf8'),
+    ledger,
+    handOver,
+    now,
+    lanes: config.ingest.lanes,
+    batchSize: config.ingest.batchSize,
+    maxWaiting: config.ingest.maxWaiting,
+    lingerMs: config.ingest.lingerMs,
+    eventKeysDays: config.retention.eventKeysDays,
+    idempotencySeconds: config.retention.idempotencySeconds,
+    onError: onError('accept'),
+    observe: {
+      accepted(events, duplicates, seconds) {
+        metrics.received(events)
+        if (duplicates > 0) metrics.duplicate(duplicates)
+        metrics.planned('completed', events - duplicates)
+        metrics.planningTook(seconds, events)
+        metrics.commit('accept', events, seconds)
+      },
+      traced(event, startedMs, plannedMs) {
+        const attributes = { 'carillon.event.type': event.type, 'carillon.event.id': event.id }
+        const { traceId } = event
+        const at = new Date(startedMs)
+        const root = traces.startSpan('event', { traceId: traceId!, spanId: eventSpanId(event.id), attributes, startedAt: at })
+        traces
+          .startSpan('plan', { traceId: traceId!, parentSpanId: eventSpanId(event.id), spanId: planSpanId(event.id), startedAt: new Date(plannedMs) })
+          .end()
+        root.end()
+      },
+    },
+  })
+  const planner = openPlanner({
+    db,
+    pipeline,
+    async unseal(tenantId, sealedFor, sealed) {
+      if (sealedFor === null) {
+        await watch.look(db)
+        await tenants.refresh(db)
+        return sealer.open(tenantKey(tenantId)!, sealed)
+      }
+      const facts = await people.load(db, [{ tenantId, userIds: [sealedFor] }])
+      const key = facts.get(tenantId, sealedFor)?.dataKey
+      return key && sealer.open(key, sealed)
+    },
+    ledger,
+    handOver,
+    now,
+    chunkSize: config.ingest.inlineRecipients,
+    pollMs: 1000,
+    onError: onError('plan'),
+  })
+
+  // ---- the doors
+  const credentials = openAuth({
+    db,
+    now,
+    tokens:
+      config.auth.jwtSecret || config.auth.jwksUrl || config.auth.jwtPublicKey
+        ? tokenVerifier({
+            secret: config.auth.jwtSecret?.reveal(),
+            publicKey: config.auth.jwtPublicKey,
+            jwksUrl: config.auth.jwksUrl,
+            issuer: config.auth.issuer,
+            audience: config.auth.audience,
+            tenantClaim: config.auth.tenantClaim,
+            defaultTenant: config.auth.defaultTenant,
+            clockToleranceSeconds: config.auth.clockToleranceSeconds,
+          })
+        : undefined,
+  })
+  watch.on('api_key', credentials.forget)
+  watch.on('tenant', credentials.forget)
+  watch.onReset(credentials.forget)
+  const limits = openLimiter({ redis: redis as never })
+  let draining = false
+  const api = await buildServer({
+    auth: credentials,
+    version: VERSION,
+    logger: log as never,
+    bodyLimitBytes: config.http.bodyLimitBytes,
+    trustProxy: config.http.trustedProxies.length > 0 ? [...config.http.trustedProxies] : undefined,
+    corsOrigins: [...config.http.corsOrigins],
+    limits: {
+      perUser: config.limits.perUser,
+      perIp: config.limits.perIp,
+      perKey: config.limits.perKey,
+      failuresPerIp: config.limits.failuresPerIp,
+    },
+    limiter: limits,
+    hsts: config.http.publicUrl.startsWith('https:'),
+  })
+  observeRoutes(api, {
+    metrics,
+    ready: readiness(standardChecks({ db, now, draining: () => draining })),
+    version: VERSION,
+    metricsPublic: metricsArePublic(config.http),
+  })
+  registerRoutes(api)
+
+  function registerRoutes(api: Api): void {
+    adminRoutes(api, { db, sealer, auth: credentials })
+    peopleRoutes(api, { db, sealer })
+    rulesRoutes(api, { db, dryRun: dryRunner({ db, pipeline }) })
+    eventTypeRoutes(api, { db })
+    templateRoutes(api, { db })
+    ingestRoutes(api, { db, acceptor, now })
+    feedRoutes(api, { feed, hub, now })
+    realtimeRoutes(api, { db, auth: credentials, feed, hub, now, onError: onError('realtime') })
+    if (outside.mailbox) mailboxRoutes(api, { mailbox: outside.mailbox })
+  }
+
+  // ---- running
+  const renewal = setInterval(() => void owner.renew().catch(onError('lease')), 10_000)
+  const draw = () => {
+    owner.onLost(() => {
+      owned = false
+      loop.clear()
+      void redraw()
+    })
+  }
+  async function redraw(): Promise<void> {
+    while (!draining) {
+      try {
+        owner = await claimOwner(db, { roles: roles.names, version: VERSION })
+        owned = true
+        draw()
+        backlog.expect(now().getTime())
+        return
+      } catch (error) {
+        onError('owner')(error)
+        await new Promise(resolve => setTimeout(resolve, 500))
+      }
+    }
+  }
+  draw()
+
+  credentials.start()
+  limits.start()
+  hub.start()
+  if (roles.schedule) {
+    keeper.start()
+    inboxKeeper.start()
+  }
+  if (roles.deliver.length > 0) backlog.start()
+  if (roles.plan) planner.start()
+  metrics.onCollect(() => metrics.queueDepth(Object.fromEntries(CHANNELS.map(channel => [channel, loop.waiting(channel) + loop.inFlight(channel)]))))
+
+  let url: string | undefined
+  if (roles.api) url = await api.listen({ port: config.http.port, host: config.http.host })
+
+  let stopping: Promise<void> | undefined
+  const stop = async () => {
+    draining = true
+    // First no new work, then what runs, then what it has to write, then what it stands on.
+    const closing = api.close()
+    const hurry = setTimeout(() => api.server.closeAllConnections(), 1000)
+    await acceptor.close()
+    await Promise.all([planner.stop(), backlog.stop()])
+    await loop.drain(config.http.drainMs)
+    await outcomes.close()
+    await closing
+    clearTimeout(hurry)
+    clearInterval(renewal)
+    hub.close()
+    await Promise.all([inboxKeeper.close(), keeper.stop(), credentials.close(), limits.close()])
+    await fanout.close()
+    await outside.close()
+    await owner.close()
+    if (redis?.isOpen) redis.destroy()
+    await traces.close()
+    await db.close()
+  }
+  return { url, api, mailboxPort: outside.mailbox?.port, stop: () => (stopping ??= stop()) }
+}

@@ -1,0 +1,268 @@
+import type { Db, Queryable } from '../db/pool.ts'
+import type { Sealer } from '../db/seal.ts'
+import { appendFeed } from '../feed/append.ts'
+import { claimDueJobs, claimSpilled, nextJobAt, sweepDeadOwners } from '../ledger/claim.ts'
+import type { StoredDelivery } from '../ledger/claim.ts'
+import { SHARDS } from '../ledger/counters.ts'
+import type { AddressedContent } from '../ledger/plan.ts'
+import { settler } from '../ledger/settle.ts'
+import type { Settlement } from '../ledger/settle.ts'
+import type { PeopleFacts } from '../people/facts.ts'
+import type { Channel, TenantId } from '../types.ts'
+import type { Delivery, LiveBatch } from './delivery.ts'
+import type { DeliveryLoop } from './loop.ts'
+
+/**
+ * Brings back into memory what waits in the database: due jobs (retries, held and scheduled sends, fallbacks) and
+ * spilled batches, each tenant in turn; and what dead processes held.
+ */
+export interface Backlog {
+  /** Claims as much as there is room for; true when there may be more at once. */
+  runOnce(): Promise<boolean>
+  /** Gives back the leases of dead processes. */
+  sweep(): Promise<number>
+  /** Something was put into the database that is due at this time. */
+  expect(atMs: number): void
+  start(): void
+  stop(): Promise<void>
+}
+
+export interface BacklogParts {
+  db: Db
+  loop: DeliveryLoop
+  sealer: Sealer
+  tenantKey(tenantId: TenantId): Buffer | undefined
+  people: PeopleFacts
+  /** Makes the facts current (server/db/changes.ts). */
+  look(q: Queryable): Promise<void>
+  settle(settlement: Settlement): void
+  owner(): number
+  now(): Date
+  /** Channels this process delivers. */
+  channels: readonly Channel[]
+  claimJobs: number
+  claimBatches: number
+  sweepMs: number
+  onFed(people: { tenantId: TenantId; userId: string }[]): void
+  onError(error: unknown): void
+}
+
+export function backlog(parts: BacklogParts): Backlog {
+  const { db, loop } = parts
+  const outside = new Set(parts.channels)
+  const ledger = settler((parts.owner() * 16 + 14) % SHARDS)
+  let timer: NodeJS.Timeout | undefined
+  let timerAt = Number.POSITIVE_INFINITY
+  let busy: Promise<void> | undefined
+  let stopped = true
+  let sweptAtMs = 0
+
+  async function runOnce(): Promise<boolean> {
+    const owner = parts.owner()
+    let more = false
+    if (loop.room > 0) {
+      const most = Math.min(parts.claimJobs, loop.room)
+      // In-app is nobody's special channel: whoever delivers anything releases it.
+      const channels: Channel[] = [...outside, 'in_app']
+      const jobs = await claimDueJobs(db, { owner, now: parts.now(), perTenant: Math.ceil(most / 4), most, channels })
+      if (jobs.length > 0) {
+        more = true
+        await releaseInApp(jobs.filter(job => job.channel === 'in_app'))
+        await open(
+          jobs.filter(job => job.channel !== 'in_app'),
+          () => null,
+        )
+      }
+    }
+    if (loop.room > parts.claimBatches * 500) {
+      const batches = await claimSpilled(db, { owner, now: parts.now(), perTenant: 1, most: parts.claimBatches })
+      if (batches.length > 0) {
+        more = true
+        const live = new Map<StoredDelivery, LiveBatch>()
+        for (const { id, deliveries } of batches) {
+          const batch = { id, owner, left: deliveries.length }
+          for (const delivery of deliveries) live.set(delivery, batch)
+        }
+        await open([...live.keys()], delivery => live.get(delivery)!)
+      }
+    }
+    return more
+  }
+
+  async function open(stored: StoredDelivery[], batchOf: (delivery: StoredDelivery) => LiveBatch | null): Promise<void> {
+    if (stored.length === 0) return
+    const keys = await keysOf(stored)
+    const ready: Delivery[] = []
+    for (const delivery of stored) {
+      const batch = batchOf(delivery)
+      const key = keys(delivery)
+      if (!key) {
+        parts.settle(unreadable(delivery, batch, parts.now()))
+        continue
+      }
+      if (!outside.has(delivery.channel)) {
+        parts.settle(passOn(delivery, batch, parts.now()))
+        continue
+      }
+      const bodies = JSON.parse(parts.sealer.open(key, delivery.sealed).toString('utf8')) as Record<
+        Channel,
+        AddressedContent
+      >
+      ready.push({ ...delivery, body: bodies[delivery.channel], batch })
+    }
+    loop.push(ready)
+  }
+
+  /** The keys that open these contents; undefined for a person who was erased meanwhile. */
+  async function keysOf(stored: StoredDelivery[]): Promise<(delivery: StoredDelivery) => Buffer | undefined> {
+    const wanted = new Map<TenantId, Set<string>>()
+    for (const { tenantId, recipient } of stored) {
+      if (recipient.type !== 'user') continue
+      let users = wanted.get(tenantId)
+      if (!users) wanted.set(tenantId, (users = new Set()))
+      users.add(recipient.id)
+    }
+    await parts.look(db)
+    const facts = await parts.people.load(
+      db,
+      [...wanted].map(([tenantId, userIds]) => ({ tenantId, userIds })),
+    )
+    return ({ tenantId, recipient }) =>
+      recipient.type === 'user' ? facts.get(tenantId, recipient.id)?.dataKey : parts.tenantKey(tenantId)
+  }
+
+  /** A held in-app message: the commit that puts it into the feed is its delivery. */
+  async function releaseInApp(jobs: StoredDelivery[]): Promise<void> {
+    if (jobs.length === 0) return
+    const now = parts.now()
+    const due = jobs.filter(job => job.expiresAtMs === null || job.expiresAtMs > now.getTime())
+    await db.tx(async tx => {
+      await ledger.write(
+        tx.client,
+        jobs.map(job => ended(job, null, due.includes(job) ? 'delivered' : 'expired', null, now)),
+        parts.owner(),
+        now,
+      )
+      if (due.length > 0) {
+        await appendFeed(
+          tx,
+          due.map(job => ({
+            tenantId: job.tenantId,
+            userId: job.recipient.id,
+            notificationId: job.notificationId,
+            createdAt: now,
+            expiresAt: job.expiresAtMs === null ? null : new Date(job.expiresAtMs),
+          })),
+        )
+      }
+    })
+    if (due.length > 0) parts.onFed(due.map(job => ({ tenantId: job.tenantId, userId: job.recipient.id })))
+  }
+
+  async function sweep(): Promise<number> {
+    return sweepDeadOwners(db, parts.owner())
+  }
+
+  function arm(atMs: number): void {
+    if (stopped || busy || atMs >= timerAt) return
+    clearTimeout(timer)
+    timerAt = atMs
+    timer = setTimeout(tick, Math.min(parts.sweepMs, Math.max(0, atMs - parts.now().getTime())))
+  }
+
+  function tick(): void {
+    timerAt = Number.POSITIVE_INFINITY
+    if (busy || stopped) return
+    busy = turn().finally(() => {
+      busy = undefined
+    })
+    void busy.then(next => next)
+  }
+
+  async function turn(): Promise<void> {
+    let wait = parts.sweepMs
+    try {
+      const nowMs = parts.now().getTime()
+      if (nowMs - sweptAtMs >= parts.sweepMs) {
+        sweptAtMs = nowMs
+        await sweep()
+      }
+      if (await runOnce()) wait = loop.room > 0 ? 0 : 20
+      else {
+        const next = await nextJobAt(db)
+        if (next) wait = Math.min(wait, Math.max(5, next.getTime() - parts.now().getTime()))
+      }
+    } catch (error) {
+      parts.onError(error)
+    }
+    const atMs = parts.now().getTime() + wait
+    setImmediate(() => arm(atMs))
+  }
+
+  return {
+    runOnce,
+    sweep,
+    expect: atMs => arm(atMs),
+    start() {
+      stopped = false
+      arm(parts.now().getTime())
+    },
+    async stop() {
+      stopped = true
+      clearTimeout(timer)
+      await busy
+    },
+  }
+}
+
+const base = (delivery: StoredDelivery, batch: LiveBatch | null): Omit<Settlement, 'attempts' | 'again'> => ({
+  tenantId: delivery.tenantId,
+  notificationId: delivery.notificationId,
+  channel: delivery.channel,
+  priority: delivery.priority,
+  eventType: delivery.eventType,
+  eventId: delivery.eventId,
+  batch,
+  hasFallback: delivery.hasFallback,
+})
+
+function ended(
+  delivery: StoredDelivery,
+  batch: LiveBatch | null,
+  outcome: 'delivered' | 'expired' | 'cancelled',
+  code: string | null,
+  now: Date,
+): Settlement {
+  return {
+    ...base(delivery, batch),
+    attempts: [
+      {
+        tenantId: delivery.tenantId,
+        notificationId: delivery.notificationId,
+        channel: delivery.channel,
+        attempt: delivery.tries + 1,
+        outcome,
+        final: true,
+        atMs: now.getTime(),
+        durationMs: null,
+        provider: null,
+        messageId: null,
+        code,
+        error: null,
+        cost: null,
+      },
+    ],
+    again: null,
+  }
+}
+
+/** Its reader was erased: there is nothing left to say, and nobody to say it to. */
+const unreadable = (delivery: StoredDelivery, batch: LiveBatch | null, now: Date): Settlement =>
+  ended(delivery, batch, 'cancelled', 'user_erased', now)
+
+/** For a channel that other processes deliver. */
+const passOn = (delivery: StoredDelivery, batch: LiveBatch | null, now: Date): Settlement => ({
+  ...base(delivery, batch),
+  attempts: [],
+  again: { kind: 'held', runAtMs: now.getTime(), reason: 'spilled', provider: null, attempt: delivery.tries },
+})

@@ -1,0 +1,104 @@
+import { breaker } from './breaker.ts'
+import type { Breaker, BreakerPolicy } from './breaker.ts'
+import type { OpenedProvider } from './open-provider.ts'
+import { pace } from './rate.ts'
+import type { Pace } from './rate.ts'
+import type { Channel, Message } from '../types.ts'
+
+/** The providers of this process, by channel in the order in which they are tried. */
+export type Providers = ReadonlyMap<Channel, readonly OpenedProvider[]>
+
+/** What fails and is paced together: a provider, or one endpoint behind it. */
+export interface Lane {
+  name: string
+  breaker: Breaker
+  pace: Pace | null
+  active: number
+  usedAtMs: number
+}
+
+export type Choice =
+  | { kind: 'send'; provider: OpenedProvider; lane: Lane; waitMs: number }
+  | { kind: 'wait'; until: Date; reason: 'breaker_open' | 'provider_rate' }
+  | { kind: 'none' }
+
+/** A place in a provider's pace that is so near is waited for in memory. */
+const PATIENCE_MS = 1000
+/** Endpoints come and go; those unused for longest are forgotten first. */
+const MAX_LANES = 10_000
+
+export interface Lanes {
+  /** The first provider that would take the message now, those in `tried` left out. */
+  choose(message: Message, startWith: string | null, tried: ReadonlySet<string>, now: Date): Choice
+  /** Is there another provider that would probably take it now? Takes no place and no probe. */
+  another(message: Message, tried: ReadonlySet<string>, now: Date): boolean
+  all(): Iterable<Lane>
+}
+
+export function lanes(providers: Providers, policy?: BreakerPolicy): Lanes {
+  const byName = new Map<string, Lane>()
+
+  function laneOf(provider: OpenedProvider, message: Message, nowMs: number): Lane {
+    const name = provider.lane(message)
+    let lane = byName.get(name)
+    if (!lane) {
+      if (byName.size >= MAX_LANES) {
+        for (const [other, { active, breaker }] of byName) {
+          if (active === 0 && breaker.state === 'closed') {
+            byName.delete(other)
+            break
+          }
+        }
+      }
+      const { perSecond } = provider.limits
+      lane = { name, breaker: breaker(policy), pace: perSecond ? pace(perSecond) : null, active: 0, usedAtMs: nowMs }
+      byName.set(name, lane)
+    }
+    lane.usedAtMs = nowMs
+    return lane
+  }
+
+  return {
+    choose(message, startWith, tried, now) {
+      let candidates = (providers.get(message.channel) ?? []).filter(
+        provider => !tried.has(provider.id) && provider.accepts(message),
+      )
+      const preferred = candidates.findIndex(provider => provider.id === startWith)
+      if (preferred > 0) candidates = [...candidates.slice(preferred), ...candidates.slice(0, preferred)]
+      if (candidates.length === 0) return { kind: 'none' }
+
+      let wait: Extract<Choice, { kind: 'wait' }> | null = null
+      const later = (until: Date, reason: 'breaker_open' | 'provider_rate') => {
+        if (wait === null || until < wait.until) wait = { kind: 'wait', until, reason }
+      }
+      for (const provider of candidates) {
+        const lane = laneOf(provider, message, now.getTime())
+        const { concurrent } = provider.limits
+        if (concurrent !== undefined && lane.active >= concurrent) {
+          later(new Date(now.getTime() + PATIENCE_MS), 'provider_rate')
+          continue
+        }
+        const asked = lane.breaker.ask(now)
+        if (asked.kind === 'wait') {
+          later(asked.until, 'breaker_open')
+          continue
+        }
+        const waitMs = lane.pace?.take(now.getTime(), PATIENCE_MS) ?? 0
+        if (waitMs > PATIENCE_MS) {
+          if (asked.kind === 'probe') lane.breaker.neither()
+          later(new Date(now.getTime() + waitMs), 'provider_rate')
+          continue
+        }
+        return { kind: 'send', provider, lane, waitMs }
+      }
+      return wait!
+    },
+    another: (message, tried, now) =>
+      (providers.get(message.channel) ?? []).some(provider => {
+        if (tried.has(provider.id) || !provider.accepts(message)) return false
+        const { state, until } = laneOf(provider, message, now.getTime()).breaker
+        return state === 'closed' || (state === 'open' && now >= until!)
+      }),
+    all: () => byName.values(),
+  }
+}

@@ -1,0 +1,115 @@
+import { join } from 'node:path'
+import type { Config } from '../config.ts'
+import { CHANNELS } from '../types.ts'
+import type { Channel } from '../types.ts'
+import { catalog } from './catalog.ts'
+import { openHttp } from './http.ts'
+import { openMailbox } from './mailbox.ts'
+import type { Mailbox } from './mailbox.ts'
+import { openProvider } from './open-provider.ts'
+import type { OpenedProvider } from './open-provider.ts'
+import type { AnyProvider } from './provider.ts'
+
+/** A provider to be opened beside those that the configuration names. */
+export interface ProviderSetting {
+  /** Of the catalog, or the provider itself. */
+  provider: string | AnyProvider
+  settings: unknown
+}
+
+export interface Outside {
+  /** By channel, in the order in which they are tried. */
+  providers: ReadonlyMap<Channel, readonly OpenedProvider[]>
+  configured: ReadonlySet<Channel>
+  /** Set when mail stays on this machine. */
+  mailbox: Mailbox | undefined
+  close(): Promise<void>
+}
+
+const LOOPBACK = ['127.0.0.1/32', '::1/128']
+
+/** Opens the doors to the outside, and every provider that is configured. */
+export async function openProviders({
+  config,
+  now,
+  more,
+}: {
+  config: Config
+  now: () => Date
+  more: readonly ProviderSetting[]
+}): Promise<Outside> {
+  const http = openHttp({
+    allowPrivate: config.outbound.allow,
+    httpsOnly: config.outbound.httpsOnly,
+    connections: config.outbound.connections,
+    waiting: config.outbound.waiting,
+    maxTimeoutMs: config.outbound.timeoutMs,
+    ca: config.outbound.certificates,
+  })
+  // The operator names the mail server, and it often stands in the same private network; no tenant can.
+  const mailHttp = openHttp({ allowPrivate: ['0.0.0.0/0', '::/0'], ca: config.outbound.certificates })
+
+  const opened: OpenedProvider[] = []
+  const open = async (provider: AnyProvider, settings: unknown, door = http) => {
+    opened.push(await openProvider(provider, settings, { http: door, now }))
+  }
+
+  let mailbox: Mailbox | undefined
+  const smtp = catalog.get('smtp')!
+  const senders = more.filter(({ provider }) => typeof provider !== 'string' && provider.channel === 'email')
+  if (config.smtp.host) {
+    await open(
+      smtp,
+      {
+        host: config.smtp.host,
+        port: config.smtp.port,
+        ...SECURITY[config.smtp.security],
+        user: config.smtp.username,
+        password: config.smtp.password?.reveal(),
+        from: config.smtp.from,
+        connections: config.smtp.connections,
+      },
+      mailHttp,
+    )
+  } else if (config.mode === 'embedded' && config.process.roles.deliver.includes('email') && senders.length === 0) {
+    mailbox = await openMailbox({
+      dir: join(config.data.dir, 'mailbox'),
+      port: config.mailbox.port,
+      keep: config.mailbox.keep,
+    })
+    await open(
+      smtp,
+      { host: '127.0.0.1', port: mailbox.port, tls: 'off', from: config.smtp.from ?? 'Carillon <carillon@localhost.localdomain>' },
+      openHttp({ allowPrivate: LOOPBACK }),
+    )
+  }
+  if (!more.some(({ provider }) => typeof provider !== 'string' && provider.channel === 'webhook')) {
+    await open(catalog.get('webhook')!, {})
+  }
+  for (const { provider, settings } of more) {
+    await open(typeof provider === 'string' ? catalog.get(provider)! : provider, settings)
+  }
+
+  const providers = new Map(
+    CHANNELS.map(channel => [channel, opened.filter(provider => provider.channel === channel)] as const),
+  )
+  return {
+    providers,
+    configured: new Set(opened.map(provider => provider.channel)),
+    mailbox,
+    async close() {
+      await Promise.all(opened.map(provider => provider.close()))
+      await mailbox?.close()
+      await Promise.all([http.close(), mailHttp.close()])
+    },
+  }
+}
+
+/** The words of SMTP_SECURE in those of the provider. */
+const SECURITY = {
+  tls: { secure: true, tls: 'required' },
+  starttls: { secure: false, tls: 'required' },
+  opportunistic: { secure: false, tls: 'opportunistic' },
+  none: { secure: false, tls: 'off' },
+  auto: { tls: 'auto' },
+} as const

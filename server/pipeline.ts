@@ -1,0 +1,570 @@
+import type { ChangeWatch } from './db/changes.ts'
+import { newId } from './db/ids.ts'
+import type { Queryable } from './db/pool.ts'
+import type { Sealer } from './db/seal.ts'
+import type { TenantBook, TenantFacts } from './admin/tenant-book.ts'
+import type { Candidate } from './decide/candidate.ts'
+import { decide } from './decide/decide.ts'
+import type { Schedule } from './decide/schedule.ts'
+import { storeDecision, storeRecipient } from './decide/trace.ts'
+import type { StoredRule, StoredTrace } from './decide/trace.ts'
+import type { AddressedContent, PlannedEvent, PlannedHold, PlannedNotification } from './ledger/plan.ts'
+import { celEvent } from './match/cel.ts'
+import type { RuleBook } from './match/rule-book.ts'
+import type { Match } from './match/rule-index.ts'
+import type { Rule } from './match/rules.ts'
+import { openAddressSettings } from './people/addresses.ts'
+import type { AddressFact, BatchFacts, PeopleFacts, UserFacts } from './people/facts.ts'
+import { suppressionsFor } from './people/facts.ts'
+import { alreadyTold, audienceChunk, expandAudiences } from './people/recipients.ts'
+import type { Audience, AudienceWish, Level } from './people/recipients.ts'
+import type { Decision, Reason } from './reasons.ts'
+import { render } from './render/content.ts'
+import type { CompiledRevision } from './render/content.ts'
+import { renderDefault } from './render/default-templates.ts'
+import type { Templates } from './render/templates.ts'
+import { eventView, templateView } from './render/view.ts'
+import type { EventView } from './render/view.ts'
+import type {
+  Channel,
+  Content,
+  Event,
+  Id,
+  InlineContent,
+  JsonObject,
+  Priority,
+  Recipient,
+  TenantId,
+  UserId,
+} from './types.ts'
+
+/**
+ * The way of a notification from an event to what is written about it:
+ *
+ *   match ──▶ recipients ──▶ facts ──▶ decide ──▶ render ──▶ plan
+ *
+ * Everything that is read is read for many events together, before anything is decided; deciding and rendering
+ * are pure. Whoever calls `plan` writes the result (server/ledger/commit.ts) in one transaction.
+ */
+export interface Pipeline {
+  /** Forgets and reloads what changed: tenants, rules, event types. Once a batch, before `plan`. */
+  refresh(q: Queryable): Promise<void>
+  plan(q: Queryable, events: readonly Event[], now: Date, options?: PlanOptions): Promise<PlannedEvent[]>
+  /** The same for chosen routes and people only: one chunk of a large audience (server/ingest/planner.ts). */
+  planChunk(q: Queryable, event: Event, route: Route, people: Audience, now: Date): Promise<PlannedEvent>
+  /** The next people of a route after `after`, in the database's order of user ids. */
+  chunk(q: Queryable, event: Event, route: Route, after: UserId, limit: number): Promise<{ user_id: UserId; level: Level }[]>
+  withoutAddresses(route: Route): Route
+  /** What an event leads to, in the order in which a large audience is walked. */
+  routes(event: Event, now: Date): { routes: Route[]; skipped: StoredRule[]; more: number }
+  /** Sealed the way `plan` does it: for an event that is only accepted for now, or refused. */
+  seal(event: Event, person?: UserFacts): Buffer
+}
+
+export interface PlanOptions {
+  /** These events may have been planned in part before: whoever was told is not told again. */
+  again?: boolean
+  /** Rules beside, or instead of, the stored ones: a draft. */
+  rules?: Match
+  /** Even a large audience at once; for drafts, where nothing is written. */
+  audienceLimit?: number
+}
+
+/** One reason for telling people something: a rule that matched, or the event's own direct request. */
+export interface Route {
+  rule: Rule | null
+  channels: readonly Channel[]
+  fallback: readonly Channel[]
+  priority: Priority
+  category: string
+  templateId: Id | null
+  vars: JsonObject
+  inline: InlineContent | undefined
+  schedule: Schedule | null
+  users: UserId[]
+  audiences: AudienceWish['names']
+  addresses: { channel: Channel; address: string }[]
+  /** Recipients could not be evaluated. */
+  failed?: string
+}
+
+export interface PipelineParts {
+  watch: ChangeWatch
+  tenants: TenantBook
+  rules: RuleBook
+  eventTypes: { refresh(q: Queryable): Promise<void> }
+  people: PeopleFacts
+  templates: Templates
+  sealer: Sealer
+  /** Channels with at least one provider. */
+  channelOpen(channel: Channel): boolean
+  /** Seconds each of these stages took for so many items, for metrics. */
+  observe?: Observer
+}
+
+export interface Observer {
+  matched(seconds: number, events: number, rules: number): void
+  rendered(channel: Channel, seconds: number, n: number): void
+  skipped(reason: Reason, n: number): void
+}
+
+/** An event with more recipients than this is planned by a worker, in chunks. */
+export const INLINE_RECIPIENTS = 1000
+
+export function pipeline(parts: PipelineParts): Pipeline {
+  const { watch, tenants, rules, eventTypes, people, templates, sealer } = parts
+
+  watch.on('user', people.forget)
+  watch.on('template', templates.forget)
+  watch.onReset(() => {
+    people.reset()
+    templates.reset()
+  })
+
+  // ---------------------------------------------------------------- match
+
+  function routes(event: Event, now: Date, match?: Match): ReturnType<Pipeline['routes']> {
+    if (event.direct) return { routes: [directRoute(event)], skipped: [], more: 0 }
+    const view = celEvent(event, tenants.get(event.tenantId)?.name)
+    const found = match ?? rules.index(event.tenantId)?.match(view, now)
+    if (!found) return { routes: [], skipped: [], more: 0 }
+    return {
+      routes: found.matched.map(rule => ruleRoute(rule, view, now)),
+      skipped: found.considered.map(({ rule, why, error }) => ({ r: rule.no, v: rule.revision, w: why, e: error })),
+      more: found.consideredMore,
+    }
+  }
+
+  // ---------------------------------------------------------------- the batch
+
+  async function plan(q: Queryable, events: readonly Event[], now: Date, options: PlanOptions = {}) {
+    const started = performance.now()
+    const drafts = events.map(event => ({
+      event,
+      ...routes(event, now, options.rules),
+      audiences: [] as (Audience | null)[],
+      told: NOBODY,
+    }))
+    parts.observe?.matched(
+      (performance.now() - started) / 1000,
+      events.length,
+      drafts.reduce((sum, draft) => sum + draft.routes.length, 0),
+    )
+
+    await findAudiences(q, drafts, options.audienceLimit ?? INLINE_RECIPIENTS)
+    const inline = drafts.filter(draft => !tooLarge(draft, options.audienceLimit ?? INLINE_RECIPIENTS))
+    if (options.again) {
+      for (const draft of inline) {
+        const ids = draft.routes.flatMap((route, at) => [...peopleOf(route, draft.audiences[at]!).keys()])
+        draft.told = await alreadyTold(q, draft.event.tenantId, draft.event.id, ids)
+      }
+    }
+    const world = await load(q, inline)
+    const inlined = new Set(inline)
+    // Ids are drawn only here, in one turn of the event loop, so that a batch's ids are one range.
+    return drafts.map(draft =>
+      inlined.has(draft) ? decideEvent(draft, world, now) : { ...accepted(draft.event), planAt: now },
+    )
+  }
+
+  /** An event whose plan is left to a worker. */
+  function accepted(event: Event): PlannedEvent {
+    return {
+      event,
+      sealed: seal(event),
+      planned: false,
+      trace: null,
+      notifications: [],
+      deliveries: 0,
+      suppressed: 0,
+    }
+  }
+
+  async function planChunk(q: Queryable, event: Event, route: Route, audience: Audience, now: Date) {
+    const draft: Draft = {
+      event,
+      routes: [{ ...route, users: [], audiences: [{ kind: 'group', name: '' }] }],
+      skipped: [],
+      more: 0,
+      audiences: [audience],
+      told: await alreadyTold(q, event.tenantId, event.id, [...audience.keys()]),
+    }
+    return decideEvent(draft, await load(q, [draft]), now)
+  }
+
+  // ---------------------------------------------------------------- reading
+
+  async function findAudiences(q: Queryable, drafts: Draft[], limit: number): Promise<void> {
+    const wishes: AudienceWish[] = []
+    const known = new Map<Route['audiences'] | string, number>()
+    for (const draft of drafts) {
+      for (const { rule, audiences } of draft.routes) {
+        if (audiences.length === 0) continue
+        const name = rule ? `${rule.id} ${rule.revision}` : audiences
+        if (known.has(name)) continue
+        known.set(name, wishes.length)
+        wishes.push({ tenantId: draft.event.tenantId, names: audiences })
+      }
+    }
+    const found = wishes.length === 0 ? [] : await expandAudiences(q, wishes, limit)
+    for (const draft of drafts) {
+      draft.audiences = draft.routes.map(({ rule, audiences }) =>
+        audiences.length === 0 ? NO_AUDIENCE : found[known.get(rule ? `${rule.id} ${rule.revision}` : audiences)!]!,
+      )
+    }
+  }
+
+  async function load(q: Queryable, drafts: readonly Draft[]): Promise<World> {
+    const wanted = new Map<TenantId, Set<UserId>>()
+    const wantedTemplates = new Map<string, { tenantId: TenantId; templateId: Id }>()
+    const bare = new Map<TenantId, { channel: Channel; address: string }[]>()
+    for (const draft of drafts) {
+      const { tenantId } = draft.event
+      let users = wanted.get(tenantId)
+      if (!users) wanted.set(tenantId, (users = new Set()))
+      for (const [at, route] of draft.routes.entries()) {
+        for (const id of route.users) users.add(id)
+        for (const id of draft.audiences[at]!.keys()) users.add(id)
+        if (route.templateId) wantedTemplates.set(`${tenantId} ${route.templateId}`, { tenantId, templateId: route.templateId })
+        if (route.addresses.length > 0) bare.set(tenantId, [...(bare.get(tenantId) ?? []), ...route.addresses])
+      }
+    }
+    const facts = await people.load(
+      q,
+      [...wanted].map(([tenantId, userIds]) => ({ tenantId, userIds })),
+    )
+    const names = [...wantedTemplates]
+    const revisions = await templates.load(
+      q,
+      names.map(([, wish]) => wish),
+    )
+    const addresses = new Map<string, AddressFact>()
+    for (const [tenantId, list] of bare) {
+      const suppressions = await suppressionsFor(q, tenantId, list)
+      for (const [at, { channel, address }] of list.entries()) {
+        addresses.set(`${tenantId} ${channel} ${address}`, {
+          id: address,
+          address,
+          verification: 'verified',
+          settings: {},
+          suppression: suppressions[at],
+        })
+      }
+    }
+    return { facts, templates: new Map(names.map(([name], at) => [name, revisions[at]])), addresses }
+  }
+
+  // ---------------------------------------------------------------- decide and render
+
+  function decideEvent(draft: Draft, world: World, now: Date): PlannedEvent {
+    const { event } = draft
+    const tenant = tenants.get(event.tenantId)!
+    const view = eventView(event)
+    const notifications: PlannedNotification[] = []
+    const trace: StoredTrace = { rules: draft.skipped }
+    if (draft.more > 0) trace.more = draft.more
+    let deliveries = 0
+    let suppressed = 0
+    let only: UserFacts | null | undefined
+
+    for (const [at, route] of draft.routes.entries()) {
+      const stored: StoredRule = { r: route.rule?.no ?? null, v: route.rule?.revision }
+      trace.rules.push(stored)
+      if (route.failed !== undefined) {
+        stored.w = 'recipients_error'
+        stored.e = route.failed
+        continue
+      }
+      const to: NonNullable<StoredRule['to']> = []
+      for (const [userId, level] of peopleOf(route, draft.audiences[at]!)) {
+        const user = world.facts.get(event.tenantId, userId)!
+        only = only === undefined || only === user ? user : null
+        tell({ type: 'user', id: userId }, user, route.channels, route.fallback, level, null)
+      }
+      for (const { channel, address } of route.addresses) {
+        only = null
+        const fact = world.addresses.get(`${event.tenantId} ${channel} ${address}`)!
+        tell({ type: 'system', id: `${channel}:${address}`.slice(0, 255) }, null, [channel], [], 'ALL', fact)
+      }
+      if (to.length > 0) stored.to = to
+      else stored.w = 'no_recipients'
+
+      function tell(
+        recipient: Recipient,
+        user: UserFacts | null,
+        channels: readonly Channel[],
+        fallback: readonly Channel[],
+        level: Level,
+        bare: AddressFact | null,
+      ): void {
+        const entry = storeRecipient(recipient, [])
+        const bodies: PlannedNotification['bodies'] = {}
+        const holds: PlannedHold[] = []
+        const going: Channel[] = []
+        const id = newId()
+        const compiled = route.templateId ? world.templates.get(`${event.tenantId} ${route.templateId}`) : undefined
+
+        const ask = (channel: Channel): Decision => {
+          const address = bare ?? user?.addresses[channel]?.[0] ?? null
+          const candidate: Candidate = {
+            event,
+            channel,
+            recipient,
+            priority: route.priority,
+            category: route.category,
+            expiresAt: event.expiresAt ?? null,
+            user,
+            address,
+            tenantDefaults: world.facts.tenantDefaults(event.tenantId),
+            scopes: NO_SCOPES,
+            level,
+            schedule: route.schedule,
+            alreadyTold: draft.told.size > 0 && draft.told.has(`${route.rule?.id ?? ''} ${recipient.id}`),
+            channelOpen: parts.channelOpen(channel),
+          }
+          const decision = decide(candidate, now)
+          if (decision.kind === 'skip' || decision.kind === 'digest') return decision
+          try {
+            bodies[channel] = {
+              ...write(channel, route, compiled, view, recipient, user, id, tenant, now),
+              to: address?.address ?? recipient.id,
+              ...(address && settingsOf(address, tenant)),
+            }
+          } catch (error) {
+            return { kind: 'skip', reason: 'render_failed', detail: (error as Error).message.slice(0, 200) }
+          }
+          return decision
+        }
+        const consider = (channel: Channel): boolean => {
+          const decision = ask(channel)
+          entry.push(storeDecision(channel, decision))
+          deliveries++
+          if (decision.kind === 'skip' || decision.kind === 'digest') {
+            suppressed++
+            parts.observe?.skipped(decision.reason, 1)
+            return false
+          }
+          going.push(channel)
+          if (decision.kind === 'hold') holds.push({ channel, until: decision.until, reason: decision.reason })
+          return true
+        }
+        for (const channel of channels) consider(channel)
+        // Nothing could even be tried: the fallback begins at once, with the first channel that can.
+        let rest = fallback
+        while (going.length === 0 && rest.length > 0) {
+          consider(rest[0]!)
+          rest = rest.slice(1)
+        }
+        to.push(entry)
+        if (going.length === 0) return
+        const spare = rest.filter(channel => !going.includes(channel) && ask(channel).kind === 'send')
+
+        const scheduled = holds.length === 0 ? null : new Date(Math.min(...holds.map(hold => hold.until.getTime())))
+        notifications.push({
+          id,
+          tenantId: event.tenantId,
+          event,
+          recipientType: recipient.type,
+          recipientId: recipient.id,
+          ruleId: route.rule?.id ?? null,
+          templateId: compiled ? route.templateId : null,
+          revision: compiled?.revision.revision ?? null,
+          locale: user?.locale ?? null,
+          priority: route.priority,
+          category: route.category,
+          channels: going,
+          fallback: spare,
+          holds,
+          expiresAt: event.expiresAt ?? null,
+          scheduledAt: scheduled,
+          bodies,
+          sealed: sealer.seal(user?.dataKey ?? tenant.dataKey, JSON.stringify(bodies)),
+        })
+      }
+    }
+    if (draft.routes.length === 0) trace.w = 'no_rule_matched'
+
+    const person = only?.dataKey ? only : undefined
+    return {
+      event,
+      sealed: seal(event, person),
+      sealedFor: person?.userId,
+      planned: true,
+      trace: JSON.stringify(trace),
+      notifications,
+      deliveries,
+      suppressed,
+    }
+  }
+
+  function write(
+    channel: Channel,
+    route: Route,
+    compiled: CompiledRevision | undefined,
+    event: EventView,
+    recipient: Recipient,
+    user: UserFacts | null,
+    id: Id,
+    tenant: TenantFacts,
+    now: Date,
+  ): Content {
+    const view = templateView({
+      event,
+      vars: route.vars,
+      user: user
+        ? { id: user.userId, locale: user.locale, timezone: user.timezone, attributes: user.attributes }
+        : { id: recipient.id },
+      notification: { id, priority: route.priority },
+      tenant,
+      now,
+    })
+    if (compiled?.has(channel)) return render(compiled, channel, user?.locale ?? 'en', view)
+    return renderDefault(channel, view, route.inline)
+  }
+
+  // An address's secrets are opened once for as long as its facts are at hand.
+  const opened = new WeakMap<AddressFact, JsonObject>()
+  function settingsOf(address: AddressFact, tenant: TenantFacts): Pick<AddressedContent, 'settings'> | undefined {
+    if (Object.keys(address.settings).length === 0) return undefined
+    let settings = opened.get(address)
+    if (!settings) {
+      settings = openAddressSettings(sealer, tenant.dataKey, address) as JsonObject
+      opened.set(address, settings)
+    }
+    return { settings }
+  }
+
+  function seal(event: Event, person?: UserFacts): Buffer {
+    const key = person?.dataKey ?? tenants.get(event.tenantId)!.dataKey
+    return sealer.seal(key, JSON.stringify(event.direct ? { data: event.data, direct: event.direct } : { data: event.data }))
+  }
+
+  return {
+    async refresh(q) {
+      await watch.look(q)
+      await tenants.refresh(q)
+      await rules.refresh(q)
+      await eventTypes.refresh(q)
+    },
+    plan,
+    planChunk,
+    chunk: (q, event, route, after, limit) =>
+      audienceChunk(q, { tenantId: event.tenantId, names: route.audiences }, route.users, after, limit),
+    withoutAddresses: route => ({ ...route, addresses: NO_TARGETS }),
+    routes,
+    seal,
+  }
+}
+
+interface Draft extends ReturnType<Pipeline['routes']> {
+  event: Event
+  audiences: (Audience | null)[]
+  told: ReadonlySet<string>
+}
+
+interface World {
+  facts: BatchFacts
+  templates: Map<string, CompiledRevision | undefined>
+  addresses: Map<string, AddressFact>
+}
+
+const NOBODY: ReadonlySet<string> = new Set()
+const NO_AUDIENCE: Audience = new Map()
+const NO_SCOPES: readonly string[] = []
+
+function tooLarge(draft: Draft, limit: number): boolean {
+  let people = 0
+  for (const [at, route] of draft.routes.entries()) {
+    const audience = draft.audiences[at]!
+    if (audience === null) return true
+    people += audience.size + route.users.length + route.addresses.length
+  }
+  return people > limit
+}
+
+/** Each person once, at the strongest level that brought them in. */
+function peopleOf(route: Route, audience: Audience): Audience {
+  if (route.users.length === 0) return audience
+  if (audience.size === 0 && route.users.length === 1) return new Map([[route.users[0]!, 'ALL']])
+  const all: Audience = new Map(audience)
+  for (const user of route.users) all.set(user, 'ALL')
+  return all
+}
+
+function ruleRoute(rule: Rule, view: ReturnType<typeof celEvent>, now: Date): Route {
+  const { recipients, recipientExpression } = rule
+  let users = recipients.users ?? []
+  let failed: string | undefined
+  if (recipientExpression) {
+    const result = recipientExpression.evaluate(view, now)
+    if (result.ok) users = users.length === 0 ? result.value : [...users, ...result.value]
+    else failed = result.error
+  }
+  return {
+    rule,
+    channels: rule.channels,
+    fallback: rule.fallbackChannels,
+    priority: rule.priority,
+    category: rule.category ?? view.category ?? view.domain,
+    templateId: rule.templateId ?? null,
+    vars: rule.templateVars,
+    inline: undefined,
+    schedule: scheduleOf(rule),
+    users,
+    audiences: audiencesOf(rule),
+    addresses: targetsOf(rule),
+    failed,
+  }
+}
+
+function scheduleOf(rule: Rule): Schedule | null {
+  if (!rule.schedule) return null
+  return 'cron' in rule.schedule
+    ? { cron: rule.schedule.cron, timezone: rule.timezone, anchorMs: 0 }
+    : {
+        intervalSeconds: rule.schedule.interval_seconds,
+        timezone: rule.timezone,
+        anchorMs: rule.validFrom.getTime(),
+      }
+}
+
+const NO_NAMES: AudienceWish['names'] = []
+const NO_TARGETS: Route['addresses'] = []
+
+function audiencesOf({ recipients: { roles, groups, topics } }: Rule): AudienceWish['names'] {
+  if (!roles?.length && !groups?.length && !topics?.length) return NO_NAMES
+  return [
+    ...(roles ?? []).map(name => ({ kind: 'role' as const, name })),
+    ...(groups ?? []).map(name => ({ kind: 'group' as const, name })),
+    ...(topics ?? []).map(name => ({ kind: 'topic' as const, name })),
+  ]
+}
+
+function targetsOf({ recipients: { targets } }: Rule): Route['addresses'] {
+  if (!targets) return NO_TARGETS
+  return Object.entries(targets).flatMap(([channel, addresses]) =>
+    (addresses ?? []).map(address => ({ channel: channel as Channel, address })),
+  )
+}
+
+function directRoute(event: Event): Route {
+  const direct = event.direct!
+  return {
+    rule: null,
+    channels: direct.channels,
+    fallback: direct.fallback,
+    priority: event.priority ?? 'NORMAL',
+    category: event.category ?? '',
+    templateId: direct.templateId ?? null,
+    vars: {},
+    inline: direct.content,
+    schedule: null,
+    users: direct.recipients.filter(({ type }) => type === 'user').map(({ id }) => id),
+    audiences: direct.recipients
+      .filter(({ type }) => type === 'group' || type === 'role' || type === 'topic')
+      .map(({ type, id }) => ({ kind: type as 'group' | 'role' | 'topic', name: id })),
+    addresses: Object.entries(direct.addresses ?? {}).flatMap(([channel, addresses]) =>
+      addresses.map(address => ({ channel: channel as Channel, address })),
+    ),
+  }
+}
