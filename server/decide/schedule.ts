@@ -64,17 +64,25 @@ function cronOf({ cron = '', timezone }: Schedule): Cron {
  *
  * @throws AppError invalid_schedule, naming the field
  */
-export function checkSchedule(schedule: { cron?: string; interval_seconds?: number }, timezone: string): void {
+export function checkSchedule(
+  schedule: { cron?: string; interval_seconds?: number },
+  timezone: string,
+): void {
   try {
     new Intl.DateTimeFormat('en', { timeZone: timezone })
   } catch {
-    throw new AppError('invalid_schedule', `There is no time zone "${timezone.slice(0, 64)}"`, { field: '/timezone' })
+    throw new AppError('invalid_schedule', `There is no time zone "${timezone.slice(0, 64)}"`, {
+      field: '/timezone',
+    })
   }
   if ((schedule.cron === undefined) === (schedule.interval_seconds === undefined)) {
     throw new AppError('invalid_schedule', 'Give either cron or interval_seconds', { field: '/schedule' })
   }
   const seconds = schedule.interval_seconds
-  if (seconds !== undefined && !(Number.isInteger(seconds) && seconds >= 1 && seconds <= MAX_INTERVAL_SECONDS)) {
+  if (
+    seconds !== undefined &&
+    !(Number.isInteger(seconds) && seconds >= 1 && seconds <= MAX_INTERVAL_SECONDS)
+  ) {
     throw new AppError('invalid_schedule', `An interval is 1 to ${MAX_INTERVAL_SECONDS} whole seconds`, {
       field: '/schedule/interval_seconds',
     })
@@ -85,9 +93,13 @@ export function checkSchedule(schedule: { cron?: string; interval_seconds?: numb
         throw new Error('the pattern never comes')
       }
     } catch (cause) {
-      throw new AppError('invalid_schedule', `The cron pattern is not valid: ${(cause as Error).message.slice(0, 200)}`, {
-        field: '/schedule/cron',
-      })
+      throw new AppError(
+        'invalid_schedule',
+        `The cron pattern is not valid: ${(cause as Error).message.slice(0, 200)}`,
+        {
+          field: '/schedule/cron',
+        },
+      )
     }
   }
 }

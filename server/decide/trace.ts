@@ -27,10 +27,15 @@ export interface StoredRule {
   to?: [type: number, id: string, ...decisions: StoredDecision[]][]
 }
 
-type StoredDecision = number | [channel: number, kind: 'h' | 'd' | 's', reason: Reason, detail?: string | null, until?: number]
+type StoredDecision =
+  | number
+  | [channel: number, kind: 'h' | 'd' | 's', reason: Reason, detail?: string | null, until?: number]
 
 const CODE = Object.fromEntries(CHANNELS.map((channel, code) => [channel, code])) as Record<Channel, number>
-const TYPE = Object.fromEntries(RECIPIENT_TYPES.map((type, code) => [type, code])) as Record<RecipientType, number>
+const TYPE = Object.fromEntries(RECIPIENT_TYPES.map((type, code) => [type, code])) as Record<
+  RecipientType,
+  number
+>
 const KIND = { hold: 'h', digest: 'd', skip: 's' } as const
 
 export function storeDecision(channel: Channel, decision: Decision): StoredDecision {
@@ -77,7 +82,11 @@ export function readTrace(stored: StoredTrace): TraceRule[] {
   return stored.rules.map(rule => ({
     no: rule.r,
     revision: rule.v,
-    matched: rule.w === undefined || rule.to !== undefined || rule.w === 'no_recipients' || rule.w === 'recipients_error',
+    matched:
+      rule.w === undefined ||
+      rule.to !== undefined ||
+      rule.w === 'no_recipients' ||
+      rule.w === 'recipients_error',
     why: rule.w,
     text: rule.w && REASONS[rule.w].text,
     error: rule.e,

@@ -64,7 +64,13 @@ export function backlog(parts: BacklogParts): Backlog {
       const most = Math.min(parts.claimJobs, loop.room)
       // In-app is nobody's special channel: whoever delivers anything releases it.
       const channels: Channel[] = [...outside, 'in_app']
-      const jobs = await claimDueJobs(db, { owner, now: parts.now(), perTenant: Math.ceil(most / 4), most, channels })
+      const jobs = await claimDueJobs(db, {
+        owner,
+        now: parts.now(),
+        perTenant: Math.ceil(most / 4),
+        most,
+        channels,
+      })
       if (jobs.length > 0) {
         more = true
         await releaseInApp(jobs.filter(job => job.channel === 'in_app'))
@@ -75,7 +81,12 @@ export function backlog(parts: BacklogParts): Backlog {
       }
     }
     if (loop.room > parts.claimBatches * 500) {
-      const batches = await claimSpilled(db, { owner, now: parts.now(), perTenant: 1, most: parts.claimBatches })
+      const batches = await claimSpilled(db, {
+        owner,
+        now: parts.now(),
+        perTenant: 1,
+        most: parts.claimBatches,
+      })
       if (batches.length > 0) {
         more = true
         const live = new Map<StoredDelivery, LiveBatch>()
@@ -89,7 +100,10 @@ export function backlog(parts: BacklogParts): Backlog {
     return more
   }
 
-  async function open(stored: StoredDelivery[], batchOf: (delivery: StoredDelivery) => LiveBatch | null): Promise<void> {
+  async function open(
+    stored: StoredDelivery[],
+    batchOf: (delivery: StoredDelivery) => LiveBatch | null,
+  ): Promise<void> {
     if (stored.length === 0) return
     const keys = await keysOf(stored)
     const ready: Delivery[] = []

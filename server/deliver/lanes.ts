@@ -51,7 +51,13 @@ export function lanes(providers: Providers, policy?: BreakerPolicy): Lanes {
         }
       }
       const { perSecond } = provider.limits
-      lane = { name, breaker: breaker(policy), pace: perSecond ? pace(perSecond) : null, active: 0, usedAtMs: nowMs }
+      lane = {
+        name,
+        breaker: breaker(policy),
+        pace: perSecond ? pace(perSecond) : null,
+        active: 0,
+        usedAtMs: nowMs,
+      }
       byName.set(name, lane)
     }
     lane.usedAtMs = nowMs

@@ -262,12 +262,22 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     const runAtMs = Math.max(due.getTime(), result.until?.getTime() ?? 0)
     // After an unknown outcome only the one that may have it already knows our key.
     const startWith = result.kind === 'unknown' ? provider.id : null
-    again(delivery, list, runAtMs, 'retry', result.kind === 'rate_limited' ? 'rate_limited' : 'retry', startWith)
+    again(
+      delivery,
+      list,
+      runAtMs,
+      'retry',
+      result.kind === 'rate_limited' ? 'rate_limited' : 'retry',
+      startWith,
+    )
     return 'done'
   }
 
   function giveUp(delivery: Delivery, list: AttemptRow[], now: Date, code: string): void {
-    const due = code === 'breaker_open' ? null : nextTry(policyOf(delivery.channel), Math.max(1, delivery.tries), now, parts.random())
+    const due =
+      code === 'breaker_open'
+        ? null
+        : nextTry(policyOf(delivery.channel), Math.max(1, delivery.tries), now, parts.random())
     if (list.length > 0 && due !== null) return again(delivery, list, due.getTime(), 'retry', 'retry', null)
     finish(delivery, list, 'failed', code, null)
   }
@@ -307,7 +317,13 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     provider: string | null,
   ): void {
     for (const attempt of list) attempt.final = false
-    done(delivery, list, { kind, runAtMs: Math.ceil(runAtMs), reason, provider, attempt: delivery.tries + list.length })
+    done(delivery, list, {
+      kind,
+      runAtMs: Math.ceil(runAtMs),
+      reason,
+      provider,
+      attempt: delivery.tries + list.length,
+    })
   }
 
   function done(delivery: Delivery, list: AttemptRow[], next: Settlement['again']): void {

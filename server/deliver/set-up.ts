@@ -71,7 +71,11 @@ export async function openProviders({
       },
       mailHttp,
     )
-  } else if (config.mode === 'embedded' && config.process.roles.deliver.includes('email') && senders.length === 0) {
+  } else if (
+    config.mode === 'embedded' &&
+    config.process.roles.deliver.includes('email') &&
+    senders.length === 0
+  ) {
     mailbox = await openMailbox({
       dir: join(config.data.dir, 'mailbox'),
       port: config.mailbox.port,
@@ -79,7 +83,12 @@ export async function openProviders({
     })
     await open(
       smtp,
-      { host: '127.0.0.1', port: mailbox.port, tls: 'off', from: config.smtp.from ?? 'Carillon <carillon@localhost.localdomain>' },
+      {
+        host: '127.0.0.1',
+        port: mailbox.port,
+        tls: 'off',
+        from: config.smtp.from ?? 'Carillon <carillon@localhost.localdomain>',
+      },
       openHttp({ allowPrivate: LOOPBACK }),
     )
   }

@@ -1,0 +1,210 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import type { AddressFact, UserFacts } from '../people/facts.ts'
+import type { Event } from '../types.ts'
+import type { Candidate } from './candidate.ts'
+import { CHECKS, decide } from './decide.ts'
+import { checkSchedule, nextTime } from './schedule.ts'
+import { readTrace, storeDecision, storeRecipient } from './trace.ts'
+
+const now = new Date('2026-11-21T12:00:00Z')
+const later = (seconds: number) => new Date(now.getTime() + seconds * 1000)
+
+const verified: AddressFact = {
+  id: 'a',
+  address: 'alice@example.org',
+  verification: 'verified',
+  settings: {},
+}
+const alice: UserFacts = {
+  tenantId: 1,
+  userId: 'alice',
+  known: true,
+  enabled: true,
+  erased: false,
+  locale: 'en',
+  timezone: 'UTC',
+  attributes: {},
+  dataKey: undefined,
+  addresses: { email: [verified] },
+  devices: [],
+  preferences: [],
+}
+const event: Event = {
+  tenantId: 1,
+  id: '019388c0-0000-7000-8000-000000000000',
+  source: 'shop',
+  type: 'commerce.order.shipped',
+  time: now,
+  receivedAt: now,
+  data: {},
+}
+const candidate = (more: Partial<Candidate> = {}): Candidate => ({
+  event,
+  channel: 'email',
+  recipient: { type: 'user', id: 'alice' },
+  priority: 'NORMAL',
+  category: 'commerce',
+  expiresAt: null,
+  user: alice,
+  address: verified,
+  tenantDefaults: [],
+  scopes: [],
+  level: 'ALL',
+  schedule: null,
+  alreadyTold: false,
+  channelOpen: true,
+  ...more,
+})
+const reason = (more: Partial<Candidate>) => {
+  const decision = decide(candidate(more), now)
+  return decision.kind === 'send' ? 'send' : `${decision.kind} ${decision.reason}`
+}
+
+test('a known user with a verified address is sent to', () => {
+  assert.equal(reason({}), 'send')
+})
+
+// covers: DIC-080, ALP-119
+test('every reason not to send is named', () => {
+  const off = (channel: 'email' | null) => [{ scope: '', channel, enabled: false, settings: {} }]
+  assert.equal(reason({ user: { ...alice, known: false } }), 'skip unknown_user')
+  assert.equal(reason({ user: { ...alice, enabled: false } }), 'skip user_disabled')
+  assert.equal(reason({ user: { ...alice, erased: true } }), 'skip user_erased')
+  assert.equal(reason({ user: { ...alice, preferences: off(null) } }), 'skip preference_global_off')
+  assert.equal(reason({ user: { ...alice, preferences: off('email') } }), 'skip preference_channel_off')
+  assert.equal(reason({ tenantDefaults: off('email') }), 'skip preference_channel_off')
+  assert.equal(reason({ address: null }), 'skip missing_address')
+  assert.equal(reason({ address: { ...verified, verification: 'pending' } }), 'skip unverified_address')
+  assert.equal(
+    reason({ address: { ...verified, suppression: { reason: 'hard_bounce' } } }),
+    'skip suppressed_address',
+  )
+  assert.equal(reason({ channelOpen: false }), 'skip channel_unavailable')
+  assert.equal(reason({ expiresAt: now }), 'skip expired')
+  assert.equal(reason({ alreadyTold: true }), 'skip duplicate_recipient')
+  assert.equal(reason({ level: 'IMPORTANT' }), 'skip topic_important_only')
+  assert.equal(reason({ level: 'IMPORTANT', priority: 'HIGH' }), 'send')
+})
+
+test('a suppression that has run out no longer counts, and in-app needs no address', () => {
+  const suppression = { reason: 'manual' as const, until: now.getTime() }
+  assert.equal(reason({ address: { ...verified, suppression } }), 'send')
+  assert.equal(reason({ channel: 'in_app', address: null }), 'send')
+})
+
+test('what must wait waits for the latest of its instants, and expires rather than come too late', () => {
+  const schedule = { intervalSeconds: 3600, timezone: 'UTC', anchorMs: now.getTime() - 1000 }
+  assert.deepEqual(decide(candidate({ schedule }), now), {
+    kind: 'hold',
+    until: later(3599),
+    reason: 'rule_schedule',
+  })
+  const both = decide(candidate({ schedule, event: { ...event, scheduledAt: later(60) } }), now)
+  assert.deepEqual(both, { kind: 'hold', until: later(3599), reason: 'rule_schedule' })
+  assert.equal(reason({ schedule, expiresAt: later(3599) }), 'skip expired')
+})
+
+test('a decision does not depend on anything but its arguments', () => {
+  fc.assert(
+    fc.property(
+      fc.record({ alreadyTold: fc.boolean(), channelOpen: fc.boolean() }),
+      fc.date({ noInvalidDate: true }),
+      (more, at) => {
+        assert.deepEqual(decide(candidate(more), at), decide(candidate(more), at))
+      },
+    ),
+  )
+  assert.equal(new Set(CHECKS).size, CHECKS.length)
+})
+
+// covers: DIC-061
+test('cron times are wall-clock times of the rule’s zone', () => {
+  const nine = { cron: '0 9 * * *', timezone: 'America/New_York', anchorMs: 0 }
+  assert.equal(nextTime(nine, new Date('2026-03-07T15:00:00Z'))!.toISOString(), '2026-03-08T13:00:00.000Z')
+  assert.equal(nextTime(nine, new Date('2026-03-08T13:00:00Z'))!.toISOString(), '2026-03-08T13:00:00.000Z')
+  assert.equal(
+    nextTime(nine, new Date('2026-03-08T13:00:00.001Z'))!.toISOString(),
+    '2026-03-09T13:00:00.000Z',
+  )
+})
+
+test('a time that daylight saving skips moves to the end of the gap; one that comes twice counts once', () => {
+  const half = { cron: '30 2 * * *', timezone: 'Europe/Berlin', anchorMs: 0 }
+  assert.equal(nextTime(half, new Date('2026-03-28T12:00:00Z'))!.toISOString(), '2026-03-29T01:00:00.000Z')
+  const first = nextTime(half, new Date('2026-10-24T12:00:00Z'))!
+  assert.equal(first.toISOString(), '2026-10-25T00:30:00.000Z')
+  assert.equal(nextTime(half, new Date(first.getTime() + 1))!.toISOString(), '2026-10-26T01:30:00.000Z')
+})
+
+// covers: DIC-064
+test('intervals do not drift', () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 1e6 }),
+      fc.integer({ min: 0, max: 1e12 }),
+      (intervalSeconds, ms) => {
+        const at = nextTime({ intervalSeconds, timezone: 'UTC', anchorMs: 5 }, new Date(ms))!.getTime()
+        assert.equal((at - 5) % (intervalSeconds * 1000), 0)
+        assert.ok(at >= ms && (at - ms < intervalSeconds * 1000 || ms < 5))
+      },
+    ),
+  )
+})
+
+test('a schedule that cannot be kept is refused with its field', () => {
+  const field = (schedule: object, zone = 'UTC') => {
+    try {
+      checkSchedule(schedule, zone)
+      return 'fine'
+    } catch (error) {
+      return (error as { errors: { field: string }[] }).errors[0]!.field
+    }
+  }
+  assert.equal(field({ cron: '0 9 * * *' }), 'fine')
+  assert.equal(field({ cron: '0 9 * * *' }, 'Mars/Olympus'), '/timezone')
+  assert.equal(field({ cron: '99 9 * * *' }), '/schedule/cron')
+  assert.equal(field({ cron: '0 0 30 2 *' }), '/schedule/cron')
+  assert.equal(field({ interval_seconds: 0 }), '/schedule/interval_seconds')
+  assert.equal(field({ interval_seconds: 60, cron: '* * * * *' }), '/schedule')
+  assert.equal(field({}), '/schedule')
+})
+
+test('a trace says again what was decided', () => {
+  const until = later(60)
+  const stored = {
+    rules: [
+      {
+        r: 7,
+        v: 2,
+        to: [
+          storeRecipient({ type: 'user', id: 'alice' }, [
+            storeDecision('in_app', { kind: 'send' }),
+            storeDecision('email', { kind: 'skip', reason: 'suppressed_address', detail: 'complaint' }),
+            storeDecision('sms', { kind: 'hold', until, reason: 'rule_schedule' }),
+          ]),
+        ],
+      },
+      { r: 8, v: 1, w: 'pattern_false' as const },
+    ],
+  }
+  const [told, not] = readTrace(JSON.parse(JSON.stringify(stored)))
+  assert.deepEqual(
+    told!.recipients[0]!.decisions.map(({ channel, decision, reason, detail, until }) => [
+      channel,
+      decision,
+      reason,
+      detail,
+      until,
+    ]),
+    [
+      ['in_app', 'send', undefined, undefined, undefined],
+      ['email', 'skip', 'suppressed_address', 'complaint', undefined],
+      ['sms', 'hold', 'rule_schedule', undefined, until.toISOString()],
+    ],
+  )
+  assert.equal(told!.matched, true)
+  assert.equal(not!.matched, false)
+  assert.equal(not!.why, 'pattern_false')
+})

@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { CHANNELS } from '../types.ts'
+import { RETRY, nextTry } from './retry.ts'
+
+const now = new Date('2026-03-29T00:30:00Z')
+const wait = (channel: (typeof CHANNELS)[number], tries: number, random = 0.5) => {
+  const due = nextTry(RETRY[channel], tries, now, random)
+  return due && due.getTime() - now.getTime()
+}
+
+// covers: DIC-119, DIC-141
+test('a webhook is tried three times, one and two seconds apart', () => {
+  assert.deepEqual(
+    [1, 2, 3].map(tries => wait('webhook', tries)),
+    [1000, 2000, null],
+  )
+})
+
+test('mail is tried five times, its wait doubling', () => {
+  assert.deepEqual(
+    [1, 2, 3, 4, 5].map(tries => wait('email', tries)),
+    [1000, 2000, 4000, 8000, null],
+  )
+})
+
+test('a text message is tried three times, two and four seconds apart', () => {
+  assert.deepEqual(
+    [1, 2, 3].map(tries => wait('sms', tries)),
+    [2000, 4000, null],
+  )
+})
+
+test('the wait is spread by a quarter either way and never above its cap by more than that', () => {
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...CHANNELS),
+      fc.integer({ min: 1, max: 50 }),
+      fc.double({ min: 0, max: 0.999999, noNaN: true }),
+      (channel, tries, random) => {
+        const policy = { ...RETRY[channel], attempts: 100 }
+        const middle = Math.min(policy.capMs, policy.firstMs * 2 ** (tries - 1))
+        const actual = nextTry(policy, tries, now, random)!.getTime() - now.getTime()
+        assert.ok(actual >= Math.floor(middle * 0.75) && actual <= Math.ceil(middle * 1.25))
+      },
+    ),
+  )
+})
+
+test('mail and text messages are not repeated after an unknown outcome; webhooks, which carry a key, are', () => {
+  assert.equal(RETRY.email.unknown, 'hold')
+  assert.equal(RETRY.sms.unknown, 'hold')
+  assert.equal(RETRY.webhook.unknown, 'resend')
+})
