@@ -34,6 +34,9 @@ const TABLE: [files: string, mayImport: string[]][] = [
       ...BASE,
     ],
   ],
+  // Questions across the stages: what was decided, beside what came of it.
+  ['server/explain.ts', ['server/decide/trace.ts', 'server/ledger/', ...BASE]],
+  ['server/explain-routes.ts', ['server/explain.ts', 'server/http/', 'server/ledger/', ...BASE]],
 
   // A provider can be written knowing one file.
   ['server/deliver/providers/index.ts', ['server/deliver/provider.ts', 'server/deliver/providers/']],
@@ -74,6 +77,7 @@ const TESTS = [
   '**/*.test.ts',
   'server/test/**',
   'server/feed/test-inbox.ts',
+  'server/ledger/test-ledger.ts',
   'server/deliver/providers/conformance.ts',
 ]
 

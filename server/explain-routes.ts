@@ -1,0 +1,160 @@
+import { Type } from 'typebox'
+import type { Db } from './db/pool.ts'
+import { explainEvent, explainFor, explainNotification } from './explain.ts'
+import type { Explanation } from './explain.ts'
+import type { Api } from './http/api.ts'
+import { requireSelf } from './http/auth.ts'
+import { EVENT_STATUSES } from './ledger/status.ts'
+import { CHANNELS, OUTCOMES, RECIPIENT_TYPES } from './types.ts'
+
+const Time = Type.String({ format: 'date-time' })
+const Uuid = Type.String({ format: 'uuid' })
+const Text = Type.Optional(Type.String())
+const MaybeText = Type.Union([Type.String(), Type.Null()])
+const Channel = Type.Enum(CHANNELS)
+
+const Delivery = Type.Object({
+  channel: Channel,
+  status: Type.String(),
+  attempts: Type.Array(
+    Type.Object({
+      attempt: Type.Integer(),
+      at: Time,
+      outcome: Type.Enum(OUTCOMES),
+      final: Type.Boolean(),
+      provider: MaybeText,
+      code: MaybeText,
+      durationMs: Type.Union([Type.Integer(), Type.Null()]),
+      error: MaybeText,
+    }),
+  ),
+  waitsFor: Type.Optional(
+    Type.Object({
+      kind: Type.String(),
+      until: Type.Union([Time, Type.Null()]),
+      reason: Type.String(),
+      text: Type.String(),
+    }),
+  ),
+})
+const Recipient = Type.Object({
+  type: Type.Enum(RECIPIENT_TYPES),
+  id: Type.String(),
+  notificationId: Type.Optional(Uuid),
+  decisions: Type.Array(
+    Type.Object({
+      channel: Channel,
+      decision: Type.Enum(['send', 'hold', 'digest', 'skip']),
+      reason: Text,
+      text: Text,
+      detail: Text,
+      until: Type.Optional(Time),
+    }),
+  ),
+  deliveries: Type.Array(Delivery),
+})
+const ExplanationSchema = Type.Object({
+  event: Type.Object({
+    id: Uuid,
+    type: Type.String(),
+    source: Type.String(),
+    time: Time,
+    receivedAt: Time,
+    status: Type.Enum(EVENT_STATUSES),
+  }),
+  rules: Type.Array(
+    Type.Object({
+      id: Type.Union([Uuid, Type.Null()], { description: 'null: the event was a direct request.' }),
+      no: Type.Union([Type.Integer(), Type.Null()]),
+      name: MaybeText,
+      revision: Type.Optional(Type.Integer({ description: 'As it was when the event was planned.' })),
+      deleted: Type.Optional(Type.Boolean()),
+      matched: Type.Boolean(),
+      why: Text,
+      text: Text,
+      error: Text,
+      recipients: Type.Array(Recipient),
+    }),
+  ),
+  moreRules: Type.Optional(Type.Integer({ description: 'Rules that did not match, beyond those listed.' })),
+  moreRecipients: Type.Optional(Type.Boolean()),
+  why: Type.Optional(Type.String({ description: 'Why nobody, or not this user, was told.' })),
+  text: Text,
+})
+const ById = Type.Object({ id: Uuid }, { additionalProperties: false })
+const tags = ['Explain']
+
+/** Why somebody got something, or did not. */
+export function explainRoutes(api: Api, { db }: { db: Db }): void {
+  api.get(
+    '/api/events/:id/explain',
+    {
+      config: { access: { role: 'service', scope: 'events:read' } },
+      schema: {
+        tags,
+        operationId: 'explainEvent',
+        summary: 'Explain what became of an event',
+        params: ById,
+        response: { 200: ExplanationSchema },
+      },
+    },
+    async request => show(await explainEvent(db, request.caller.tenantId, request.params.id)),
+  )
+
+  api.get(
+    '/api/notifications/:id/explain',
+    {
+      config: { access: { role: 'user', scope: 'notifications:read' } },
+      schema: {
+        tags,
+        operationId: 'explainNotification',
+        summary: 'Explain why a notification was made and where its deliveries stand',
+        params: ById,
+        response: { 200: ExplanationSchema },
+      },
+    },
+    async request => {
+      const { caller, params } = request
+      const onlyFor = caller.role === 'user' ? (caller.userId ?? '') : undefined
+      return show(await explainNotification(db, caller.tenantId, params.id, onlyFor))
+    },
+  )
+
+  api.get(
+    '/api/explain',
+    {
+      config: { access: { role: 'user', scope: 'events:read' } },
+      schema: {
+        tags,
+        operationId: 'explainForUser',
+        summary: 'Explain what an event meant for one user, also when they got nothing',
+        querystring: Type.Object(
+          { user: Type.String({ minLength: 1, maxLength: 255 }), event: Uuid },
+          { additionalProperties: false },
+        ),
+        response: { 200: ExplanationSchema },
+      },
+    },
+    async request => {
+      const { caller, query } = request
+      requireSelf(request, query.user)
+      return show(await explainFor(db, caller.tenantId, query.user, query.event, caller.role === 'user'))
+    },
+  )
+}
+
+const show = ({ event, rules, ...rest }: Explanation) => ({
+  ...rest,
+  event: { ...event, time: event.time.toISOString(), receivedAt: event.receivedAt.toISOString() },
+  rules: rules.map(rule => ({
+    ...rule,
+    recipients: rule.recipients.map(recipient => ({
+      ...recipient,
+      deliveries: recipient.deliveries.map(({ attempts, waitsFor, ...delivery }) => ({
+        ...delivery,
+        attempts: attempts.map(attempt => ({ ...attempt, at: attempt.at.toISOString() })),
+        ...(waitsFor ? { waitsFor: { ...waitsFor, until: waitsFor.until?.toISOString() ?? null } } : {}),
+      })),
+    })),
+  })),
+})

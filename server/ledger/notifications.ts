@@ -1,0 +1,233 @@
+import { idFloor } from '../db/ids.ts'
+import { sql } from '../db/pool.ts'
+import type { Queryable } from '../db/pool.ts'
+import type { Sealer } from '../db/seal.ts'
+import { CHANNELS, PRIORITIES, RECIPIENT_TYPES } from '../types.ts'
+import type { Channel, Content, Id, Priority, RecipientType, TenantId } from '../types.ts'
+import type { AddressedContent } from './plan.ts'
+import { channelsOf } from './rows.ts'
+import { deliveriesOf, notificationStatus } from './status.ts'
+import type { DeliveryView, NotificationStatus } from './status.ts'
+
+export interface NotificationView {
+  id: Id
+  eventId: Id
+  eventType: string
+  recipient: { type: RecipientType; id: string }
+  ruleId: Id | null
+  templateId: Id | null
+  revision: number | null
+  locale: string | null
+  priority: Priority
+  category: string
+  channels: Channel[]
+  fallbackChannels: Channel[]
+  status: NotificationStatus
+  createdAt: Date
+  scheduledAt: Date | null
+  expiresAt: Date | null
+  traceId: string | null
+  deliveries: DeliveryView[]
+  sealed: Buffer
+}
+
+export interface NotificationFilter {
+  recipientId?: string
+  eventId?: Id
+  channel?: Channel
+  status?: NotificationStatus
+  from?: Date
+  to?: Date
+}
+
+interface Row {
+  id: string
+  event_id: string
+  event_type: string
+  recipient_type: number
+  recipient_id: string
+  rule_id: string | null
+  template_id: string | null
+  revision: number | null
+  locale: string | null
+  priority: number
+  category: string
+  channels: Buffer
+  fallback: Buffer | null
+  created_at: Date
+  scheduled_at: Date | null
+  expires_at: Date | null
+  trace_id: string | null
+  content: Buffer
+}
+
+const COLUMNS =
+  'n.id, n.event_id, n.event_type, n.recipient_type, n.recipient_id, n.rule_id, n.template_id, n.revision, n.locale, ' +
+  'n.priority, n.category, n.channels, n.fallback, n.created_at, n.scheduled_at, n.expires_at, n.trace_id, n.content'
+
+const selectOne = sql(
+  'find_notification',
+  `select ${COLUMNS} from notifications n where n.tenant_id = $1 and n.id = $2`,
+)
+
+const BOUNDS = `n.tenant_id = $1 and n.id >= $2 and n.id < $3`
+// One statement an index: a plan for "recipient or anybody" would walk the whole tenant.
+const selectAll = sql(
+  'list_notifications',
+  `select ${COLUMNS} from notifications n where ${BOUNDS} order by n.id desc limit $4`,
+)
+const selectOfRecipient = sql(
+  'list_notifications_of_recipient',
+  `select ${COLUMNS} from notifications n where ${BOUNDS} and n.recipient_id = $5 order by n.id desc limit $4`,
+)
+const eventRange = sql(
+  'notification_range_of_event',
+  `select min(first_id::text)::uuid as first, max(last_id::text)::uuid as last from (
+     select first_id, last_id from events where tenant_id = $1 and id = $2
+     union all
+     select first_id, last_id from plans where tenant_id = $1 and event_id = $2
+   ) r`,
+)
+
+/** So many rows are looked at for one page; what is rarer than that comes in several, perhaps empty, pages. */
+const WINDOW = 1_000
+const LAST_ID = 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+
+/**
+ * Newest first. The status is derived, not stored, so it is judged on the rows that the other filters let through.
+ *
+ * @returns `next`: where the next page begins, also after a page that is not full
+ */
+export async function listNotifications(
+  q: Queryable,
+  tenantId: TenantId,
+  filter: NotificationFilter,
+  before: Id | undefined,
+  limit: number,
+): Promise<{ items: NotificationView[]; next: Id | null }> {
+  let low = filter.from === undefined ? idFloor(0) : idFloor(filter.from.getTime())
+  let high = filter.to === undefined ? LAST_ID : idFloor(filter.to.getTime())
+  if (before !== undefined && before < high) high = before
+  if (filter.eventId !== undefined) {
+    const range = await q.one<{ first: Id | null; last: Id | null }>(eventRange, [tenantId, filter.eventId])
+    if (!range?.first || !range.last) return { items: [], next: null }
+    if (range.first > low) low = range.first
+    // Inclusive here, exclusive in the statement.
+    const beyond = after(range.last)
+    if (beyond < high) high = beyond
+  }
+  const narrow = filter.eventId !== undefined || filter.channel !== undefined || filter.status !== undefined
+  const window = narrow ? WINDOW : limit + 1
+  const rows = await q.rows<Row>(filter.recipientId === undefined ? selectAll : selectOfRecipient, [
+    tenantId,
+    low,
+    high,
+    window,
+    ...(filter.recipientId === undefined ? [] : [filter.recipientId]),
+  ])
+  const code = filter.channel === undefined ? undefined : CHANNELS.indexOf(filter.channel)
+  const fitting = rows.filter(
+    row =>
+      (filter.eventId === undefined || row.event_id === filter.eventId) &&
+      (code === undefined || row.channels.includes(code) || row.fallback?.includes(code) === true),
+  )
+  // Without a filter on status only the page itself needs its deliveries.
+  const candidates = filter.status === undefined ? fitting.slice(0, limit) : fitting
+  const deliveries = await deliveriesOf(
+    q,
+    tenantId,
+    candidates.map(row => row.id),
+  )
+  const views = candidates
+    .map(row => view(row, deliveries.get(row.id) ?? []))
+    .filter(
+      ({ status, deliveries }) =>
+        (filter.status === undefined || status === filter.status) &&
+        // A fallback channel counts once it was begun.
+        (filter.channel === undefined || deliveries.some(d => d.channel === filter.channel)),
+    )
+  const items = views.slice(0, limit)
+  const next =
+    views.length > limit
+      ? items.at(-1)!.id
+      : candidates.length < fitting.length
+        ? candidates.at(-1)!.id
+        : rows.length === window
+          ? rows.at(-1)!.id
+          : null
+  return { items, next }
+}
+
+/** The id right after; ids are compared as text in lower case, as PostgreSQL compares their bytes. */
+function after(id: Id): Id {
+  const next = (BigInt(`0x${id.replaceAll('-', '')}`) + 1n).toString(16).padStart(32, '0')
+  return `${next.slice(0, 8)}-${next.slice(8, 12)}-${next.slice(12, 16)}-${next.slice(16, 20)}-${next.slice(20)}`
+}
+
+export async function findNotification(
+  q: Queryable,
+  tenantId: TenantId,
+  id: Id,
+): Promise<NotificationView | undefined> {
+  const row = await q.one<Row>(selectOne, [tenantId, id])
+  return row && view(row, (await deliveriesOf(q, tenantId, [id])).get(row.id) ?? [])
+}
+
+const view = (row: Row, deliveries: DeliveryView[]): NotificationView => ({
+  id: row.id,
+  eventId: row.event_id,
+  eventType: row.event_type,
+  recipient: { type: RECIPIENT_TYPES[row.recipient_type]!, id: row.recipient_id },
+  ruleId: row.rule_id,
+  templateId: row.template_id,
+  revision: row.revision,
+  locale: row.locale,
+  priority: PRIORITIES[row.priority]!,
+  category: row.category,
+  channels: channelsOf(row.channels),
+  fallbackChannels: channelsOf(row.fallback),
+  status: notificationStatus(deliveries),
+  createdAt: row.created_at,
+  scheduledAt: row.scheduled_at,
+  expiresAt: row.expires_at,
+  traceId: row.trace_id,
+  deliveries,
+  sealed: row.content,
+})
+
+/** What each channel sends, or would; null once the person was erased: then nothing can open it. */
+export type OpenedContent = Partial<Record<Channel, Content & { to: string }>> | null
+
+export type ContentOpener = (
+  q: Queryable,
+  tenantId: TenantId,
+  items: readonly Pick<NotificationView, 'recipient' | 'sealed'>[],
+) => Promise<OpenedContent[]>
+
+const dataKeys = sql(
+  'notification_data_keys',
+  `select null as user_id, data_key from tenants where id = $1
+   union all
+   select user_id, data_key from users where tenant_id = $1 and user_id = any ($2::text[])`,
+)
+
+/** Opens content with the key that sealed it: the person's, or the tenant's for a bare address. */
+export function contentOpener(sealer: Pick<Sealer, 'unwrap' | 'open'>): ContentOpener {
+  return async (q, tenantId, items) => {
+    const people = items.filter(item => item.recipient.type === 'user').map(item => item.recipient.id)
+    const rows = await q.rows<{ user_id: string | null; data_key: Buffer | null }>(dataKeys, [
+      tenantId,
+      people,
+    ])
+    const keys = new Map(rows.map(row => [row.user_id, row.data_key && sealer.unwrap(row.data_key)]))
+    return items.map(({ recipient, sealed }) => {
+      const key = keys.get(recipient.type === 'user' ? recipient.id : null)
+      if (!key) return null
+      const bodies = JSON.parse(sealer.open(key, sealed).toString('utf8')) as Record<string, AddressedContent>
+      // Settings are an address's secrets, such as what signs a webhook: never shown.
+      return Object.fromEntries(
+        Object.entries(bodies).map(([channel, { settings: _, ...body }]) => [channel, body]),
+      )
+    })
+  }
+}
