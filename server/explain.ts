@@ -19,7 +19,7 @@ export interface Explanation {
   event: { id: Id; type: string; source: string; time: Date; receivedAt: Date; status: EventStatus }
   rules: ExplainedRule[]
   /** Rules that were looked at and did not match, beyond those listed. */
-  moreRules?: number
+  moreRules?: number | undefined
   /** There are more recipients than are listed. */
   moreRecipients?: true
   /** Why nobody, or not this user, was told. */
@@ -123,8 +123,11 @@ export async function explainNotification(
     throw new AppError('not_found', 'There is no notification with this id.')
   }
   const whole = await explain(q, tenantId, key.event_id, { recipient: { type, id: key.recipient_id } })
-  const { moreRules: _, ...rest } = whole
-  return { ...rest, rules: whole.rules.filter(rule => rule.id === key.rule_id && rule.recipients.length > 0) }
+  return {
+    ...whole,
+    moreRules: undefined,
+    rules: whole.rules.filter(rule => rule.id === key.rule_id && rule.recipients.length > 0),
+  }
 }
 
 /**
@@ -150,8 +153,12 @@ export async function explainFor(
         ? { why: 'user_not_named', text: ANSWERS.user_not_named }
         : { why: 'no_rule_matched', text: REASONS.no_rule_matched.text }
   if (!own) return { ...whole, ...answer }
-  const { moreRules: _, ...rest } = whole
-  return { ...rest, ...answer, rules: whole.rules.filter(rule => rule.recipients.length > 0) }
+  return {
+    ...whole,
+    ...answer,
+    moreRules: undefined,
+    rules: whole.rules.filter(rule => rule.recipients.length > 0),
+  }
 }
 
 async function explain(
