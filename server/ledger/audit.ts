@@ -106,7 +106,7 @@ const countEvents = sql(
      select tenant_id, ${DAY('id')} as day, count(*) as received, count(*) filter (where planned) as planned, 0 as cancelled
      from events where ${IN_SCOPE('id')} group by 1, 2
      union all
-     select tenant_id, ${DAY('event_id')}, 0, count(*) filter (where outcome = 'completed'), count(*) filter (where outcome = 'cancelled')
+     select tenant_id, ${DAY('event_id')}, 0, count(*) filter (where outcome = 'completed'), count(*) filter (where outcome in ('cancelled', 'expired'))
      from plans where ${IN_SCOPE('event_id')} group by 1, 2
    ) e group by 1, 2`,
 )

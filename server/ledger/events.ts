@@ -4,6 +4,7 @@ import { idTime } from '../db/ids.ts'
 import { AppError } from '../errors.ts'
 import type { Id, TenantId } from '../types.ts'
 import { counterDelta } from './counters.ts'
+import { PRIORITY_CODE } from './rows.ts'
 import type { PlanningState } from './status.ts'
 
 /** An accepted event and how far its planning is; content stays sealed. */
@@ -40,7 +41,7 @@ const selectEvent = sql(
    from events e
    left join planning p on p.tenant_id = e.tenant_id and p.event_id = e.id
    left join lateral (
-     select outcome from plans x where x.tenant_id = e.tenant_id and x.event_id = e.id order by x.part desc limit 1
+     select outcome from plans x where x.tenant_id = e.tenant_id and x.event_id = e.id order by x.at desc, x.part desc limit 1
    ) l on not e.planned
    where e.tenant_id = $1 and e.id = $2`,
 )
@@ -144,6 +145,43 @@ export async function cancelEvent(
   const delta = counterDelta()
   delta.event(tenantId, idTime(id), { cancelled: 1 })
   await tx.client.query(delta.take(shard))
+}
+
+const dropFailure = sql(
+  'drop_failed_plan',
+  `delete from plans where tenant_id = $1 and event_id = $2 and outcome = 'failed'`,
+)
+const planAgain = sql(
+  'plan_again',
+  `insert into planning (tenant_id, event_id, run_at, priority, part)
+   select e.tenant_id, e.id, $3, coalesce(e.priority, ${PRIORITY_CODE.NORMAL}),
+     coalesce((select max(p.part) + 1 from plans p where p.tenant_id = e.tenant_id and p.event_id = e.id), 0)
+   from events e
+   where e.tenant_id = $1 and e.id = $2 and not e.planned
+   on conflict do nothing`,
+)
+
+/**
+ * Gives an event whose planning failed to the planner again. It begins anew behind the parts that were planned:
+ * whoever was told already is found by the planner and skipped.
+ *
+ * @param shard of `event_counters`, the caller's own
+ * @returns false when its planning has not failed, or not any more
+ */
+export async function replanEvent(
+  tx: Tx,
+  tenantId: TenantId,
+  id: Id,
+  now: Date,
+  shard: number,
+): Promise<boolean> {
+  // Whoever deletes the failure is the one who may begin again.
+  if ((await tx.run(dropFailure, [tenantId, id])) === 0) return false
+  if ((await tx.run(planAgain, [tenantId, id, now])) === 0) return false
+  const delta = counterDelta()
+  delta.event(tenantId, idTime(id), { failed: -1 })
+  await tx.client.query(delta.take(shard))
+  return true
 }
 
 export interface EventMetrics {

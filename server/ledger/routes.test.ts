@@ -8,6 +8,7 @@ import { testApi } from '../test/api.ts'
 import type { TestApi } from '../test/api.ts'
 import type { Id, TenantId } from '../types.ts'
 import { auditLedger } from './audit.ts'
+import { replanEvent } from './events.ts'
 import { contentOpener } from './notifications.ts'
 import { ledgerRoutes } from './routes.ts'
 import { ended, testLedger, testPlan } from './test-ledger.ts'
@@ -20,13 +21,9 @@ const LATER = new Date(Date.now() + 3_600_000)
 const replanned: Id[] = []
 const reaccepted: Buffer[] = []
 
-const replan = async (tx: Tx, tenant: TenantId, eventId: Id) => {
+const replan = (tx: Tx, tenant: TenantId, eventId: Id) => {
   replanned.push(eventId)
-  const { rowCount } = await tx.client.query(
-    `insert into planning (tenant_id, event_id, run_at, priority) values ($1, $2, now(), 2) on conflict do nothing`,
-    [tenant, eventId],
-  )
-  return rowCount === 1
+  return replanEvent(tx, tenant, eventId, new Date(), 9)
 }
 
 before(async () => {
@@ -231,6 +228,8 @@ test('an event: its status, cancelled while it waits, planned again when plannin
   await post(`/api/events/retry/${failing.event.id}`, 404, {}, t.other.serviceKey)
   assert.equal((await post(`/api/events/retry/${failing.event.id}`, 202)).status, 'PENDING')
   assert.deepEqual(replanned, [failing.event.id])
+  assert.equal((await get(`/api/events/status/${failing.event.id}`)).status, 'PENDING')
+  await post(`/api/events/retry/${failing.event.id}`, 409)
 
   const done = testPlan(tenantId, [{ channels: ['in_app', 'email'] }])
   const [batch] = await ledger.commit([done])
