@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { createClient } from 'redis'
+import { deadLettersRoutes } from './admin/dead-letters-routes.ts'
 import { housekeeping } from './admin/housekeeping.ts'
 import { adminRoutes } from './admin/routes.ts'
 import { tenantBook } from './admin/tenant-book.ts'
@@ -16,6 +17,8 @@ import { mailboxRoutes } from './deliver/mailbox-routes.ts'
 import { outcomes as openOutcomes } from './deliver/outcomes.ts'
 import { openProviders } from './deliver/set-up.ts'
 import type { ProviderSetting } from './deliver/set-up.ts'
+import { explainRoutes } from './explain-routes.ts'
+import { AppError } from './errors.ts'
 import { notifyFanout, redisFanout } from './feed/fanout.ts'
 import { feedStore } from './feed/feed.ts'
 import { createHub } from './feed/hub.ts'
@@ -27,12 +30,17 @@ import { auth as openAuth } from './http/auth.ts'
 import { limiter as openLimiter } from './http/limits.ts'
 import { buildServer } from './http/server.ts'
 import { tokenVerifier } from './http/tokens.ts'
-import { acceptor as openAcceptor } from './ingest/accept.ts'
+import { acceptor as openAcceptor, readRefused } from './ingest/accept.ts'
 import { dryRunner } from './dry-run.ts'
+import type { Accepted } from './ingest/acceptor.ts'
 import { eventTypeBook } from './ingest/event-types.ts'
 import { eventTypeRoutes } from './ingest/event-types-routes.ts'
 import { planner as openPlanner } from './ingest/planner.ts'
 import { ingestRoutes } from './ingest/routes.ts'
+import { SHARDS } from './ledger/counters.ts'
+import { replanEvent } from './ledger/events.ts'
+import { contentOpener } from './ledger/notifications.ts'
+import { ledgerRoutes } from './ledger/routes.ts'
 import { LEASE_SECONDS, claimOwner } from './ledger/owner.ts'
 import type { Owner } from './ledger/owner.ts'
 import { ruleBook } from './match/rule-book.ts'
@@ -45,7 +53,7 @@ import { eventSpanId, openTraces, planSpanId } from './observe/traces.ts'
 import { peopleFacts } from './people/facts.ts'
 import { peopleRoutes } from './people/routes.ts'
 import { pipeline as openPipeline } from './pipeline.ts'
-import { templates as openTemplates } from './render/templates.ts'
+import { resolveTemplates, templates as openTemplates } from './render/templates.ts'
 import { templateRoutes } from './render/routes.ts'
 import { CHANNELS } from './types.ts'
 import type { TenantId } from './types.ts'
@@ -96,7 +104,9 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     sampleRatio: config.observe.sampleRatio,
     onDropped: n => metrics.tracesDropped(n),
   })
-  const redis = config.redis.url ? createClient({ url: config.redis.url.reveal(), disableOfflineQueue: true }) : undefined
+  const redis = config.redis.url
+    ? createClient({ url: config.redis.url.reveal(), disableOfflineQueue: true })
+    : undefined
   redis?.on('error', onError('redis'))
   void redis?.connect().catch(onError('redis'))
 
@@ -109,7 +119,10 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   // ---- realtime
   const feed = feedStore(db, sealer)
   const fanout = config.redis.url
-    ? await redisFanout(db, config.redis.url.reveal(), { othersAlive: () => owner.othersAlive(), onError: onError('fanout') })
+    ? await redisFanout(db, config.redis.url.reveal(), {
+        othersAlive: () => owner.othersAlive(),
+        onError: onError('fanout'),
+      })
     : await notifyFanout(db, { othersAlive: () => owner.othersAlive(), onError: onError('fanout') })
   const hub = createHub({
     catchUp: feed.catchUp,
@@ -262,7 +275,8 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     owner: owner.number,
     nextBatchId: () => owner.nextBatchId(),
     leaseSeconds: LEASE_SECONDS,
-    roomFor: (tenantId: TenantId, n: number) => owned && roles.deliver.length > 0 && loop.roomFor(tenantId, n),
+    roomFor: (tenantId: TenantId, n: number) =>
+      owned && roles.deliver.length > 0 && loop.roomFor(tenantId, n),
   })
   const mine = new Set(roles.deliver)
   const handOver: Parameters<typeof openAcceptor>[0]['handOver'] = ({ batches, fed, toPlan }) => {
@@ -320,9 +334,19 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
         const attributes = { 'carillon.event.type': event.type, 'carillon.event.id': event.id }
         const { traceId } = event
         const at = new Date(startedMs)
-        const root = traces.startSpan('event', { traceId: traceId!, spanId: eventSpanId(event.id), attributes, startedAt: at })
+        const root = traces.startSpan('event', {
+          traceId: traceId!,
+          spanId: eventSpanId(event.id),
+          attributes,
+          startedAt: at,
+        })
         traces
-          .startSpan('plan', { traceId: traceId!, parentSpanId: eventSpanId(event.id), spanId: planSpanId(event.id), startedAt: new Date(plannedMs) })
+          .startSpan('plan', {
+            traceId: traceId!,
+            parentSpanId: eventSpanId(event.id),
+            spanId: planSpanId(event.id),
+            startedAt: new Date(plannedMs),
+          })
           .end()
         root.end()
       },
@@ -396,13 +420,44 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   })
   registerRoutes(api)
 
+  /** Counter rows of what the doors themselves change: cancelling, redriving. */
+  const shard = (owner.number * 16 + 12) % SHARDS
+  const replan: Parameters<typeof ledgerRoutes>[1]['replan'] = async (tx, tenantId, eventId) => {
+    const again = await replanEvent(tx, tenantId, eventId, now(), shard)
+    if (again) setImmediate(planner.expect)
+    return again
+  }
+  const reaccept: Parameters<typeof deadLettersRoutes>[1]['reaccept'] = async (tenantId, { payload }) => {
+    const event = readRefused(tenantId, sealer.open(tenantKey(tenantId)!, payload), now())
+    const { body } = await acceptor.accept({
+      tenantId,
+      events: [event],
+      answer: ([result]) => ({ status: 202, body: result }),
+    })
+    const result = body as Accepted
+    if (result.status === 'refused') {
+      throw new AppError('event_schema_violation', result.error!.message, { field: result.error!.field })
+    }
+    return { eventId: result.eventId }
+  }
+
   function registerRoutes(api: Api): void {
     adminRoutes(api, { db, sealer, auth: credentials })
     peopleRoutes(api, { db, sealer })
     rulesRoutes(api, { db, dryRun: dryRunner({ db, pipeline }) })
     eventTypeRoutes(api, { db })
     templateRoutes(api, { db })
-    ingestRoutes(api, { db, acceptor, now })
+    ingestRoutes(api, {
+      db,
+      acceptor,
+      now,
+      resolveTemplates,
+      maxItems: config.http.batchItems,
+      maxBytes: config.http.batchBodyLimitBytes,
+    })
+    ledgerRoutes(api, { db, shard, now, openContent: contentOpener(sealer), replan })
+    explainRoutes(api, { db })
+    deadLettersRoutes(api, { db, shard, now, replan, reaccept })
     feedRoutes(api, { feed, hub, now })
     realtimeRoutes(api, { db, auth: credentials, feed, hub, now, onError: onError('realtime') })
     if (outside.mailbox) mailboxRoutes(api, { mailbox: outside.mailbox })
@@ -442,7 +497,11 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   }
   if (roles.deliver.length > 0) backlog.start()
   if (roles.plan) planner.start()
-  metrics.onCollect(() => metrics.queueDepth(Object.fromEntries(CHANNELS.map(channel => [channel, loop.waiting(channel) + loop.inFlight(channel)]))))
+  metrics.onCollect(() =>
+    metrics.queueDepth(
+      Object.fromEntries(CHANNELS.map(channel => [channel, loop.waiting(channel) + loop.inFlight(channel)])),
+    ),
+  )
 
   let url: string | undefined
   if (roles.api) url = await api.listen({ port: config.http.port, host: config.http.host })

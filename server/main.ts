@@ -17,7 +17,10 @@ export interface Running {
 }
 
 /** Starts everything the configuration asks for, database included, and says where everything is. */
-export async function run(config: Config, say: (line: string) => void = line => console.log(line)): Promise<Running> {
+export async function run(
+  config: Config,
+  say: (line: string) => void = line => console.log(line),
+): Promise<Running> {
   const log = createLogger({ level: config.observe.logLevel })
   mkdirSync(config.data.dir, { recursive: true })
   const embedded =

@@ -53,7 +53,13 @@ export interface Pipeline {
   /** The same for chosen routes and people only: one chunk of a large audience (server/ingest/planner.ts). */
   planChunk(q: Queryable, event: Event, route: Route, people: Audience, now: Date): Promise<PlannedEvent>
   /** The next people of a route after `after`, in the database's order of user ids. */
-  chunk(q: Queryable, event: Event, route: Route, after: UserId, limit: number): Promise<{ user_id: UserId; level: Level }[]>
+  chunk(
+    q: Queryable,
+    event: Event,
+    route: Route,
+    after: UserId,
+    limit: number,
+  ): Promise<{ user_id: UserId; level: Level }[]>
   withoutAddresses(route: Route): Route
   /** What an event leads to, in the order in which a large audience is walked. */
   routes(event: Event, now: Date): { routes: Route[]; skipped: StoredRule[]; more: number }
@@ -130,7 +136,12 @@ export function pipeline(parts: PipelineParts): Pipeline {
     if (!found) return { routes: [], skipped: [], more: 0 }
     return {
       routes: found.matched.map(rule => ruleRoute(rule, view, now)),
-      skipped: found.considered.map(({ rule, why, error }) => ({ r: rule.no, v: rule.revision, w: why, e: error })),
+      skipped: found.considered.map(({ rule, why, error }) => ({
+        r: rule.no,
+        v: rule.revision,
+        w: why,
+        e: error,
+      })),
       more: found.consideredMore,
     }
   }
@@ -209,7 +220,9 @@ export function pipeline(parts: PipelineParts): Pipeline {
     const found = wishes.length === 0 ? [] : await expandAudiences(q, wishes, limit)
     for (const draft of drafts) {
       draft.audiences = draft.routes.map(({ rule, audiences }) =>
-        audiences.length === 0 ? NO_AUDIENCE : found[known.get(rule ? `${rule.id} ${rule.revision}` : audiences)!]!,
+        audiences.length === 0
+          ? NO_AUDIENCE
+          : found[known.get(rule ? `${rule.id} ${rule.revision}` : audiences)!]!,
       )
     }
   }
@@ -225,8 +238,10 @@ export function pipeline(parts: PipelineParts): Pipeline {
       for (const [at, route] of draft.routes.entries()) {
         for (const id of route.users) users.add(id)
         for (const id of draft.audiences[at]!.keys()) users.add(id)
-        if (route.templateId) wantedTemplates.set(`${tenantId} ${route.templateId}`, { tenantId, templateId: route.templateId })
-        if (route.addresses.length > 0) bare.set(tenantId, [...(bare.get(tenantId) ?? []), ...route.addresses])
+        if (route.templateId)
+          wantedTemplates.set(`${tenantId} ${route.templateId}`, { tenantId, templateId: route.templateId })
+        if (route.addresses.length > 0)
+          bare.set(tenantId, [...(bare.get(tenantId) ?? []), ...route.addresses])
       }
     }
     const facts = await people.load(
@@ -302,7 +317,9 @@ export function pipeline(parts: PipelineParts): Pipeline {
         const holds: PlannedHold[] = []
         const going: Channel[] = []
         const id = newId()
-        const compiled = route.templateId ? world.templates.get(`${event.tenantId} ${route.templateId}`) : undefined
+        const compiled = route.templateId
+          ? world.templates.get(`${event.tenantId} ${route.templateId}`)
+          : undefined
 
         const ask = (channel: Channel): Decision => {
           const address = bare ?? user?.addresses[channel]?.[0] ?? null
@@ -345,7 +362,8 @@ export function pipeline(parts: PipelineParts): Pipeline {
             return false
           }
           going.push(channel)
-          if (decision.kind === 'hold') holds.push({ channel, until: decision.until, reason: decision.reason })
+          if (decision.kind === 'hold')
+            holds.push({ channel, until: decision.until, reason: decision.reason })
           return true
         }
         for (const channel of channels) consider(channel)
@@ -359,7 +377,8 @@ export function pipeline(parts: PipelineParts): Pipeline {
         if (going.length === 0) return
         const spare = rest.filter(channel => !going.includes(channel) && ask(channel).kind === 'send')
 
-        const scheduled = holds.length === 0 ? null : new Date(Math.min(...holds.map(hold => hold.until.getTime())))
+        const scheduled =
+          holds.length === 0 ? null : new Date(Math.min(...holds.map(hold => hold.until.getTime())))
         notifications.push({
           id,
           tenantId: event.tenantId,
@@ -424,7 +443,10 @@ export function pipeline(parts: PipelineParts): Pipeline {
 
   // An address's secrets are opened once for as long as its facts are at hand.
   const opened = new WeakMap<AddressFact, JsonObject>()
-  function settingsOf(address: AddressFact, tenant: TenantFacts): Pick<AddressedContent, 'settings'> | undefined {
+  function settingsOf(
+    address: AddressFact,
+    tenant: TenantFacts,
+  ): Pick<AddressedContent, 'settings'> | undefined {
     if (Object.keys(address.settings).length === 0) return undefined
     let settings = opened.get(address)
     if (!settings) {
@@ -436,7 +458,10 @@ export function pipeline(parts: PipelineParts): Pipeline {
 
   function seal(event: Event, person?: UserFacts): Buffer {
     const key = person?.dataKey ?? tenants.get(event.tenantId)!.dataKey
-    return sealer.seal(key, JSON.stringify(event.direct ? { data: event.data, direct: event.direct } : { data: event.data }))
+    return sealer.seal(
+      key,
+      JSON.stringify(event.direct ? { data: event.data, direct: event.direct } : { data: event.data }),
+    )
   }
 
   return {

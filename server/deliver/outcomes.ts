@@ -1,7 +1,7 @@
 import type pg from 'pg'
 import type { Db } from '../db/pool.ts'
 import { SHARDS } from '../ledger/counters.ts'
-import { settler } from '../ledger/settle.ts'
+import { LEASE_LOST, settler } from '../ledger/settle.ts'
 import type { Settlement } from '../ledger/settle.ts'
 
 /**
@@ -80,7 +80,8 @@ export function outcomes(parts: OutcomesParts): Outcomes {
   /** One outcome that cannot be written must not hold up the others; its lease brings it back. */
   async function isolate(batch: Settlement[], error: unknown): Promise<void> {
     if (batch.length === 1) {
-      parts.onError(error)
+      // A lease that was taken over is settled by whoever has it.
+      if ((error as { code?: string }).code !== LEASE_LOST) parts.onError(error)
       return
     }
     const half = batch.length >> 1

@@ -26,7 +26,11 @@ export interface AcceptParts {
   openAnswer(tenantId: TenantId, sealed: Buffer): string
   ledger(): Pick<CommitOptions, 'owner' | 'nextBatchId' | 'leaseSeconds' | 'roomFor'>
   /** After the commit: batches to be sent, people whose feed grew, events a worker must plan. */
-  handOver(committed: { batches: Batch[]; fed: { tenantId: TenantId; userId: string }[]; toPlan: number }): void
+  handOver(committed: {
+    batches: Batch[]
+    fed: { tenantId: TenantId; userId: string }[]
+    toPlan: number
+  }): void
   now(): Date
   lanes: number
   /** Events in one transaction. */
@@ -115,7 +119,12 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
   }
 
   /** One request that the database refuses must not take the others with it: they are tried one by one. */
-  async function failed(batch: Pending[], error: unknown, client: pg.Client | undefined, at: number): Promise<void> {
+  async function failed(
+    batch: Pending[],
+    error: unknown,
+    client: pg.Client | undefined,
+    at: number,
+  ): Promise<void> {
     if (batch.length === 1 || client === undefined) {
       for (const { reject } of batch) reject(error)
       if (!(error instanceof AppError)) parts.onError(error)
@@ -142,7 +151,11 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
     return pending.splice(0, n)
   }
 
-  async function acceptBatch(client: pg.Client, batch: Pending[], { writer }: { writer: LedgerWriter }): Promise<void> {
+  async function acceptBatch(
+    client: pg.Client,
+    batch: Pending[],
+    { writer }: { writer: LedgerWriter },
+  ): Promise<void> {
     const started = performance.now()
     const q = queryable(client)
     const now = parts.now()
@@ -159,7 +172,11 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
     const drafts = fresh.flatMap(({ request }) => request.events.map(event => draft(event, duplicates, now)))
     const planning = drafts.filter(each => each.kind === 'plan')
     const plannedMs = Date.now()
-    const plans = await parts.pipeline.plan(q, planning.map(each => each.event), now)
+    const plans = await parts.pipeline.plan(
+      q,
+      planning.map(each => each.event),
+      now,
+    )
     const later = drafts.filter(each => each.kind === 'later')
     const refused = drafts.filter(each => each.kind === 'refused')
     const committing: PlannedEvent[] = [
@@ -210,7 +227,8 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
       count(delta) {
         for (const each of drafts) {
           if (each.kind === 'duplicate') delta.event(each.event.tenantId, now.getTime(), { duplicates: 1 })
-          if (each.kind === 'refused') delta.event(each.event.tenantId, now.getTime(), { received: 1, failed: 1 })
+          if (each.kind === 'refused')
+            delta.event(each.event.tenantId, now.getTime(), { received: 1, failed: 1 })
         }
       },
     })
@@ -339,14 +357,24 @@ function result(draft: Draft, plans: ReadonlyMap<string, PlannedEvent>): Accepte
       return { eventId: draft.earlier, status: 'duplicate', notifications: [], suppressed: 0 }
     case 'refused': {
       const { field, message } = draft.refusal
-      return { eventId: event.id, status: 'refused', error: { field, message }, notifications: [], suppressed: 0 }
+      return {
+        eventId: event.id,
+        status: 'refused',
+        error: { field, message },
+        notifications: [],
+        suppressed: 0,
+      }
     }
     default: {
       const plan = plans.get(event.id)!
       return {
         eventId: event.id,
         status: plan.planned ? 'planned' : 'pending',
-        notifications: plan.notifications.map(({ id, recipientId, channels }) => ({ id, recipientId, channels })),
+        notifications: plan.notifications.map(({ id, recipientId, channels }) => ({
+          id,
+          recipientId,
+          channels,
+        })),
         suppressed: plan.suppressed,
       }
     }
@@ -404,7 +432,9 @@ async function keepRefused(
     refused.map(({ event }) => event.type),
     refused.map(({ refusal }) => refusal.reason),
     refused.map(({ refusal }) => `${refusal.field}: ${refusal.message}`.slice(0, 2000)),
-    refused.map(({ event }) => seal({ ...event, direct: undefined, data: refusedPayload(event) as JsonObject })),
+    refused.map(({ event }) =>
+      seal({ ...event, direct: undefined, data: refusedPayload(event) as JsonObject }),
+    ),
     now,
   ])
 }

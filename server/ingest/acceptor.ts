@@ -56,5 +56,7 @@ export interface Accepted {
 /** Checks events against their registered types. Synchronous: it knows what the last look at `changes` showed. */
 export interface EventTypes {
   /** Null when the event may pass. Also fills the event's category and priority from its type where it has none. */
-  refuse(event: Event): { reason: 'schema_violation' | 'event_type_disabled'; field: string; message: string } | null
+  refuse(
+    event: Event,
+  ): { reason: 'schema_violation' | 'event_type_disabled'; field: string; message: string } | null
 }

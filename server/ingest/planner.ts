@@ -29,8 +29,19 @@ export interface PlannerParts<R extends RouteLike> {
   db: Db
   pipeline: {
     refresh(q: Queryable): Promise<void>
-    plan(q: Queryable, events: readonly Event[], now: Date, options: { again: boolean }): Promise<PlannedEvent[]>
-    planChunk(q: Queryable, event: Event, route: R, people: Map<string, 'ALL' | 'IMPORTANT'>, now: Date): Promise<PlannedEvent>
+    plan(
+      q: Queryable,
+      events: readonly Event[],
+      now: Date,
+      options: { again: boolean },
+    ): Promise<PlannedEvent[]>
+    planChunk(
+      q: Queryable,
+      event: Event,
+      route: R,
+      people: Map<string, 'ALL' | 'IMPORTANT'>,
+      now: Date,
+    ): Promise<PlannedEvent>
     routes(event: Event, now: Date): { routes: R[] }
     /** The next people of a route, in the database's order of user ids. */
     chunk(
@@ -45,7 +56,11 @@ export interface PlannerParts<R extends RouteLike> {
   }
   unseal(tenantId: TenantId, sealedFor: string | null, sealed: Buffer): Promise<Buffer | undefined>
   ledger(): Pick<CommitOptions, 'owner' | 'nextBatchId' | 'leaseSeconds' | 'roomFor'>
-  handOver(committed: { batches: Batch[]; fed: { tenantId: TenantId; userId: string }[]; toPlan: number }): void
+  handOver(committed: {
+    batches: Batch[]
+    fed: { tenantId: TenantId; userId: string }[]
+    toPlan: number
+  }): void
   now(): Date
   chunkSize: number
   pollMs: number
@@ -117,7 +132,10 @@ const moveCursor = sql(
   `update planning set part = part + 1, cursor = $3, attempt = 0, lease_until = now() + interval '${LEASE_SECONDS} seconds'
    where tenant_id = $1 and event_id = $2 and owner = $4`,
 )
-const endPlanning = sql('end_planning', `delete from planning where tenant_id = $1 and event_id = $2 and owner = $3`)
+const endPlanning = sql(
+  'end_planning',
+  `delete from planning where tenant_id = $1 and event_id = $2 and owner = $3`,
+)
 const retryPlanning = sql(
   'retry_planning',
   `update planning set owner = 0, lease_until = null, attempt = attempt + 1, run_at = $4, error = $5
@@ -126,7 +144,8 @@ const retryPlanning = sql(
 const deadEvent = sql(
   'dead_letter_event',
   `insert into dead_letters (tenant_id, id, at, kind, event_id, event_type, code, error)
-   values ($1, $2, $3, 'event', $2, $4, 'planning_failed', $5) on conflict do nothing`,
+   values ($1, $2, $3, 'event', $2, $4, 'planning_failed', $5)
+   on conflict (tenant_id, id) do update set at = excluded.at, error = excluded.error, redriven_at = null`,
 )
 const nextDue = sql('next_planning', `select min(run_at) as at from planning where owner = 0`)
 
@@ -167,88 +186,103 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
 
   /** Plans one part; the cursor of the next one, or null when that was the last. */
   async function planPart(row: PlanningRow, event: Event): Promise<PlanningRow['cursor']> {
-    return db.tx(async tx => {
-      const now = parts.now()
-      const q = queryable(tx.client)
-      await pipeline.refresh(q)
-      const { tenant_id: tenantId, event_id: eventId, part } = row
-      let plan: PlannedEvent
-      let next: PlanningRow['cursor'] = null
-      let from: string | null = null
-      let to: string | null = null
-      if (row.cursor === null) {
-        // Often it is not large at all, only late: then one part is everything.
-        const whole = (await pipeline.plan(q, [event], now, { again: true }))[0]!
-        if (whole.planned) plan = whole
-        else {
-          plan = { ...whole, planned: true, trace: JSON.stringify({ rules: [] }) }
-          next = { route: 0, after: '' }
-        }
-      } else {
-        const { routes } = pipeline.routes(event, now)
-        const route = routes[row.cursor.route]
-        if (!route) plan = { ...emptyPlan(event), trace: JSON.stringify({ rules: [] }) }
-        else {
-          from = row.cursor.after
-          const people = await pipeline.chunk(q, event, route, from, parts.chunkSize)
-          to = people.at(-1)?.user_id ?? null
-          const last = people.length < parts.chunkSize
-          plan = await pipeline.planChunk(
-            q,
-            event,
-            last ? route : pipeline.withoutAddresses(route),
-            new Map(people.map(({ user_id, level }) => [user_id, level])),
-            now,
-          )
-          next = last
-            ? row.cursor.route + 1 < routes.length
-              ? { route: row.cursor.route + 1, after: '' }
-              : null
-            : { route: row.cursor.route, after: to! }
-        }
-      }
-      await q.run(insertPlan, [
-        tenantId,
-        eventId,
-        part,
-        now,
-        next ? 'part' : 'completed',
-        plan.trace,
-        plan.notifications[0]?.id ?? null,
-        plan.notifications.at(-1)?.id ?? null,
-        from,
-        to,
-        plan.deliveries,
-        plan.suppressed,
-      ])
-      if (next) await q.run(moveCursor, [tenantId, eventId, JSON.stringify(next), parts.ledger().owner])
-      else if ((await q.run(endPlanning, [tenantId, eventId, parts.ledger().owner])) === 0) {
-        throw new Error('The lease of this planning was lost')
-      }
-      const committed = await writer.commit(tx.client, [plan], {
-        ...parts.ledger(),
-        insertEvents: false,
-        inTransaction: false,
-        count(delta) {
-          if (!next) {
-            delta.event(tenantId, idTime(eventId), {
-              planned: 1,
-              planning_ms: Math.max(0, now.getTime() - (event.scheduledAt ?? event.receivedAt).getTime()),
-            })
+    return db
+      .tx(async tx => {
+        const now = parts.now()
+        const q = queryable(tx.client)
+        await pipeline.refresh(q)
+        const { tenant_id: tenantId, event_id: eventId, part } = row
+        let plan: PlannedEvent
+        let next: PlanningRow['cursor'] = null
+        let from: string | null = null
+        let to: string | null = null
+        if (row.cursor === null) {
+          // Often it is not large at all, only late: then one part is everything.
+          const whole = (await pipeline.plan(q, [event], now, { again: true }))[0]!
+          if (whole.planned) plan = whole
+          else {
+            plan = { ...whole, planned: true, trace: JSON.stringify({ rules: [] }) }
+            next = { route: 0, after: '' }
           }
-        },
+        } else {
+          const { routes } = pipeline.routes(event, now)
+          const route = routes[row.cursor.route]
+          if (!route) plan = { ...emptyPlan(event), trace: JSON.stringify({ rules: [] }) }
+          else {
+            from = row.cursor.after
+            const people = await pipeline.chunk(q, event, route, from, parts.chunkSize)
+            to = people.at(-1)?.user_id ?? null
+            const last = people.length < parts.chunkSize
+            plan = await pipeline.planChunk(
+              q,
+              event,
+              last ? route : pipeline.withoutAddresses(route),
+              new Map(people.map(({ user_id, level }) => [user_id, level])),
+              now,
+            )
+            next = last
+              ? row.cursor.route + 1 < routes.length
+                ? { route: row.cursor.route + 1, after: '' }
+                : null
+              : { route: row.cursor.route, after: to! }
+          }
+        }
+        await q.run(insertPlan, [
+          tenantId,
+          eventId,
+          part,
+          now,
+          next ? 'part' : 'completed',
+          plan.trace,
+          plan.notifications[0]?.id ?? null,
+          plan.notifications.at(-1)?.id ?? null,
+          from,
+          to,
+          plan.deliveries,
+          plan.suppressed,
+        ])
+        if (next) await q.run(moveCursor, [tenantId, eventId, JSON.stringify(next), parts.ledger().owner])
+        else if ((await q.run(endPlanning, [tenantId, eventId, parts.ledger().owner])) === 0) {
+          throw new Error('The lease of this planning was lost')
+        }
+        const committed = await writer.commit(tx.client, [plan], {
+          ...parts.ledger(),
+          insertEvents: false,
+          inTransaction: false,
+          count(delta) {
+            if (!next) {
+              delta.event(tenantId, idTime(eventId), {
+                planned: 1,
+                planning_ms: Math.max(0, now.getTime() - (event.scheduledAt ?? event.receivedAt).getTime()),
+              })
+            }
+          },
+        })
+        return { committed, next }
       })
-      return { committed, next }
-    }).then(({ committed, next }) => {
-      parts.handOver({ ...committed, toPlan: 0 })
-      return next
-    })
+      .then(({ committed, next }) => {
+        parts.handOver({ ...committed, toPlan: 0 })
+        return next
+      })
   }
 
   async function finish(row: PlanningRow, outcome: 'cancelled' | 'expired'): Promise<void> {
     await db.tx(async tx => {
       const { tenant_id: tenantId, event_id: eventId } = row
-      await tx.run(insertPlan, [tenantId, eventId, row.part, parts.now(), outcome, null, null, null, null, null, 0, 0])
+      await tx.run(insertPlan, [
+        tenantId,
+        eventId,
+        row.part,
+        parts.now(),
+        outcome,
+        null,
+        null,
+        null,
+        null,
+        null,
+        0,
+        0,
+      ])
       await tx.run(endPlanning, [tenantId, eventId, parts.ledger().owner])
       await writer.commit(tx.client, [], {
         ...parts.ledger(),
@@ -270,7 +304,20 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
         return
       }
       await db.tx(async tx => {
-        await tx.run(insertPlan, [tenantId, eventId, row.part + 10_000, parts.now(), 'failed', null, null, null, null, null, 0, 0])
+        await tx.run(insertPlan, [
+          tenantId,
+          eventId,
+          row.part + 10_000,
+          parts.now(),
+          'failed',
+          null,
+          null,
+          null,
+          null,
+          null,
+          0,
+          0,
+        ])
         await tx.run(deadEvent, [tenantId, eventId, parts.now(), row.type, message])
         await tx.run(endPlanning, [tenantId, eventId, owner])
         await writer.commit(tx.client, [], {

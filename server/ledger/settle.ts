@@ -62,7 +62,10 @@ export function settler(shard: number): Settler {
             toJob.push(
               `(${key}, '${again.kind}', ${time}, ${PRIORITY_CODE[settlement.priority]}, ${again.attempt}, '${again.reason}', ${provider})`,
             )
-          } else moveJob.push(`(${key}, '${again.kind}', ${time}, ${again.attempt}, '${again.reason}', ${provider})`)
+          } else
+            moveJob.push(
+              `(${key}, '${again.kind}', ${time}, ${again.attempt}, '${again.reason}', ${provider})`,
+            )
         } else {
           const last = settlement.attempts.at(-1)!
           delta.settled(tenantId, idTime(notificationId), channel, last.outcome)
@@ -83,6 +86,7 @@ export function settler(shard: number): Settler {
         script.push(statement)
         data.push(rows.finish())
       }
+      for (const fence of fences(settlements, owner)) script.push(fence)
       copy(COPY_ATTEMPTS, attempts)
       copy(COPY_DEAD_LETTERS, deadLetters)
       if (toJob.length > 0) script.push(insertJobs(toJob))
@@ -108,6 +112,32 @@ export function settler(shard: number): Settler {
     },
   }
 }
+
+/**
+ * Stops the whole script unless every lease in it is still ours, and keeps it ours until the commit: whoever took a
+ * lease over settles, counts and dead-letters it, and nobody else. `LEASE_LOST` is what the division by zero says.
+ */
+function* fences(settlements: readonly Settlement[], owner: number): Iterable<string> {
+  const batches = new Map<number, Set<number>>()
+  const jobs: string[] = []
+  for (const { tenantId, notificationId, channel, batch } of settlements) {
+    if (batch) batches.set(batch.owner, (batches.get(batch.owner) ?? new Set()).add(batch.id))
+    else jobs.push(`(${tenantId}, '${notificationId}'::uuid, ${CHANNEL_CODE[channel]})`)
+  }
+  for (const [holder, ids] of batches) {
+    yield `select 1 / (count(*) = ${ids.size})::int from (
+  select from batches where id in (${[...ids]}) and owner = ${holder} order by id for update
+) held`
+  }
+  if (jobs.length > 0) {
+    yield `select 1 / (count(*) = ${jobs.length})::int from (
+  select from jobs where (tenant_id, notification_id, channel) in (${jobs.join()}) and owner = ${owner} for update
+) held`
+  }
+}
+
+/** SQLSTATE of a settlement whose lease somebody else holds by now: theirs to settle. */
+export const LEASE_LOST = '22012'
 
 function deadLetterRow(rows: CopyRows, settlement: Settlement, last: AttemptRow, now: Date): void {
   rows.row(10)
@@ -138,7 +168,8 @@ const deleteJobs = (values: readonly string[], owner: number) =>
   `delete from jobs where (tenant_id, notification_id, channel) in (${values.join()}) and owner = ${owner}`
 
 /**
- * Begins the next fallback channel of each notification none of whose deliveries arrived. The row lock makes two
+ * Begins the next fallback channel of each notification all of whose deliveries failed: none delivered (0) or sent
+ * (1), none cancelled (6) or expired (7) on purpose. The row lock makes two
  * channels that fail at the same moment, in two processes, ask one after the other: the later one sees both.
  */
 const startFallbacks = (values: readonly string[], shard: number) => `with failed as materialized (
@@ -163,8 +194,8 @@ const startFallbacks = (values: readonly string[], shard: number) => `with faile
   select tenant_id, id from judged
   group by 1, 2
   having bool_and(
-    case when planned then not waits and outcome is not null and outcome not in (0, 1)
-    else not waits and (outcome is null or outcome not in (0, 1)) end)
+    case when planned then not waits and outcome is not null and outcome not in (0, 1, 6, 7)
+    else not waits and (outcome is null or outcome not in (0, 1, 6, 7)) end)
 ), started as (
   insert into jobs (tenant_id, notification_id, channel, kind, run_at, priority, attempt, reason)
   select f.tenant_id, f.id, next.channel, 'fallback', now(), f.priority, 0, 'fallback'

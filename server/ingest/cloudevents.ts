@@ -1,0 +1,166 @@
+import { AppError } from '../errors.ts'
+import { readPriority } from '../spelling.ts'
+import type { Event, JsonObject } from '../types.ts'
+import { newId } from '../db/ids.ts'
+import { EVENT_TYPE, MAX_AHEAD_MS, dataOf } from './event-input.ts'
+import type { Origin } from './event-input.ts'
+
+/**
+ * CloudEvents 1.0.2: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md and its HTTP binding.
+ *
+ * Beyond the core attributes four extensions are read: `traceparent` (distributed tracing), `expirytime`
+ * (RFC 3339), `priority` and `category`. Others are kept in `data` under no name: rules see core attributes and
+ * data.
+ */
+
+export const STRUCTURED = 'application/cloudevents+json'
+export const BATCHED = 'application/cloudevents-batch+json'
+
+/** Is this request one event in binary mode? Its attributes are headers. */
+export const isBinary = (headers: Record<string, unknown>): boolean => headers['ce-specversion'] !== undefined
+
+const TYPE = new RegExp(EVENT_TYPE)
+const NAME = /^[a-z0-9]{1,20}$/
+/** RFC 3339, with any number of fraction digits. */
+const TIME = /^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$/
+const JSON_TYPE = /^(application|text)\/([\w.+-]+\+)?json\s*(;|$)/i
+const TRACEPARENT = /^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$/
+const STANDARD = new Set([
+  'specversion',
+  'id',
+  'source',
+  'type',
+  'datacontenttype',
+  'dataschema',
+  'subject',
+  'time',
+  'data',
+  'data_base64',
+])
+
+const refuse = (field: string, message: string) => new AppError('invalid_cloudevent', message, { field })
+
+/** @throws AppError invalid_cloudevent naming the attribute */
+export function readStructured(item: unknown, origin: Origin): Event {
+  if (typeof item !== 'object' || item === null || Array.isArray(item)) throw refuse('/', 'An event is a JSON object')
+  const attributes = item as Record<string, unknown>
+  for (const name of Object.keys(attributes)) {
+    if (STANDARD.has(name)) continue
+    if (!NAME.test(name)) throw refuse(`/${name.slice(0, 50)}`, 'Attribute names are 1 to 20 of a-z and 0-9')
+    const value = attributes[name]
+    if (value !== null && typeof value === 'object') throw refuse(`/${name}`, 'Extensions are not objects or lists')
+  }
+  if (attributes.data !== undefined && attributes.data_base64 !== undefined) {
+    throw refuse('/data_base64', 'Give either data or data_base64')
+  }
+  const contentType = text(attributes, 'datacontenttype')
+  const data =
+    attributes.data_base64 === undefined
+      ? jsonData(attributes.data, contentType)
+      : base64Data(attributes.data_base64, contentType)
+  return build(attributes, data, origin)
+}
+
+/**
+ * Binary mode: attributes are `ce-` headers, percent-encoded where they leave printable ASCII (§3.1.3.2), and the
+ * body is the data.
+ *
+ * @throws AppError invalid_cloudevent naming the header
+ */
+export function readBinary(headers: Record<string, string | string[] | undefined>, body: unknown, origin: Origin): Event {
+  const attributes: Record<string, unknown> = {}
+  for (const [name, value] of Object.entries(headers)) {
+    if (!name.startsWith('ce-') || value === undefined) continue
+    const raw = Array.isArray(value) ? value[0]! : value
+    try {
+      attributes[name.slice(3)] = decodeURIComponent(raw.replace(/^"(.*)"$/, '$1'))
+    } catch {
+      throw refuse(name, 'The percent-encoding is broken')
+    }
+  }
+  const contentType = headers['content-type']
+  if (typeof contentType === 'string') attributes.datacontenttype = contentType
+  return build(attributes, jsonData(body, attributes.datacontenttype as string | undefined), origin)
+}
+
+function build(attributes: Record<string, unknown>, data: JsonObject, { tenantId, now, traceId }: Origin): Event {
+  if (attributes.specversion !== '1.0') throw refuse('/specversion', 'specversion is "1.0"')
+  const id = required(attributes, 'id', 255)
+  const source = required(attributes, 'source', 500)
+  const type = required(attributes, 'type', 255)
+  if (!TYPE.test(type)) throw refuse('/type', 'A type is segments of letters, digits, _ and -, joined by dots')
+  if (/[\s<>"{}|\\^`]/.test(source)) throw refuse('/source', 'source is a URI reference')
+  const expiresAt = time(attributes, 'expirytime')
+  if (expiresAt && expiresAt <= now) throw refuse('/expirytime', 'It has expired already')
+  const scheduledAt = time(attributes, 'scheduledtime')
+  if (scheduledAt && scheduledAt.getTime() - now.getTime() > MAX_AHEAD_MS) {
+    throw refuse('/scheduledtime', 'Nothing is scheduled more than a year ahead')
+  }
+  const priority = text(attributes, 'priority')
+  const read = priority === undefined ? undefined : readPriority(priority)
+  if (priority !== undefined && read === undefined) throw refuse('/priority', 'CRITICAL, HIGH, NORMAL or LOW')
+  const traceparent = text(attributes, 'traceparent')
+  return {
+    tenantId,
+    id: newId(now.getTime()),
+    externalId: id,
+    source,
+    type,
+    subject: text(attributes, 'subject', 500),
+    time: time(attributes, 'time') ?? now,
+    receivedAt: now,
+    data,
+    priority: read,
+    category: text(attributes, 'category', 100),
+    expiresAt,
+    scheduledAt,
+    traceId: (traceparent && TRACEPARENT.exec(traceparent)?.[1]) ?? traceId,
+  }
+}
+
+function text(attributes: Record<string, unknown>, name: string, max = 2048): string | undefined {
+  const value = attributes[name]
+  if (value === undefined || value === null) return undefined
+  if (typeof value !== 'string' || value.length === 0 || value.length > max) {
+    throw refuse(`/${name}`, `${name} is a text of 1 to ${max} characters`)
+  }
+  return value
+}
+
+function required(attributes: Record<string, unknown>, name: string, max: number): string {
+  const value = text(attributes, name, max)
+  if (value === undefined) throw refuse(`/${name}`, `${name} is required`)
+  return value
+}
+
+function time(attributes: Record<string, unknown>, name: string): Date | undefined {
+  const value = text(attributes, name)
+  if (value === undefined) return undefined
+  const at = new Date(value)
+  if (!TIME.test(value) || Number.isNaN(at.getTime())) throw refuse(`/${name}`, `${name} is an RFC 3339 time`)
+  return at
+}
+
+/** Rules and templates work on an object, so any other JSON value becomes its `value`. */
+function jsonData(data: unknown, contentType: string | undefined): JsonObject {
+  if (data === undefined || data === null) return {}
+  if (contentType !== undefined && !JSON_TYPE.test(contentType) && typeof data !== 'string') {
+    throw refuse('/datacontenttype', 'Data that is not JSON comes as a text or as data_base64')
+  }
+  if (typeof data === 'object' && !Array.isArray(data)) return dataOf(data)
+  return dataOf({ value: data })
+}
+
+function base64Data(encoded: unknown, contentType: string | undefined): JsonObject {
+  if (typeof encoded !== 'string' || !/^[A-Za-z0-9+/]*={0,2}$/.test(encoded)) {
+    throw refuse('/data_base64', 'data_base64 is base64 text')
+  }
+  if (contentType !== undefined && JSON_TYPE.test(contentType)) {
+    try {
+      return jsonData(JSON.parse(Buffer.from(encoded, 'base64').toString('utf8')), contentType)
+    } catch {
+      throw refuse('/data_base64', 'It does not hold the JSON that datacontenttype promises')
+    }
+  }
+  return dataOf({ base64: encoded, ...(contentType !== undefined && { contentType }) })
+}

@@ -1,0 +1,258 @@
+import { Ajv2020 } from 'ajv/dist/2020.js'
+import type { ErrorObject } from 'ajv/dist/2020.js'
+import addFormats from 'ajv-formats'
+import { Type } from 'typebox'
+import type { Static } from 'typebox'
+import { newId } from '../db/ids.ts'
+import { AppError } from '../errors.ts'
+import { CHANNEL_SPELLINGS, PRIORITY_SPELLINGS, readChannel, readPriority } from '../spelling.ts'
+import type { Channel, DirectSend, Event, JsonObject, TenantId } from '../types.ts'
+
+/** Bounds of one event. */
+export const MAX_DATA_BYTES = 256 * 1024
+export const MAX_AHEAD_MS = 366 * 86_400_000
+/** `commerce.order.shipped`: segments of letters, digits, `_` and `-`. */
+export const EVENT_TYPE = '^[A-Za-z0-9_-]+([.:/][A-Za-z0-9_-]+)*$'
+
+const Time = Type.String({ format: 'date-time' })
+const ChannelName = Type.Enum([...CHANNEL_SPELLINGS])
+const PriorityName = Type.Enum([...PRIORITY_SPELLINGS])
+const Data = Type.Record(Type.String({ maxLength: 255 }), Type.Unknown(), { maxProperties: 1000 })
+
+const timing = {
+  priority: Type.Optional(PriorityName),
+  scheduledAt: Type.Optional(Time),
+  expiresAt: Type.Optional(Time),
+}
+
+/** What our own API takes as an event. */
+export const EventInput = Type.Object(
+  {
+    type: Type.String({ minLength: 1, maxLength: 255, pattern: EVENT_TYPE }),
+    source: Type.Optional(Type.String({ minLength: 1, maxLength: 500 })),
+    id: Type.Optional(
+      Type.String({ minLength: 1, maxLength: 255, description: 'Unique with source: a second one is a duplicate.' }),
+    ),
+    subject: Type.Optional(Type.String({ minLength: 1, maxLength: 500 })),
+    time: Type.Optional(Time),
+    data: Type.Optional(Data),
+    category: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
+    ...timing,
+  },
+  { additionalProperties: false },
+)
+
+/** The documented body of trading events: type and subtype, and possibly whom to tell and how. */
+export const TypedEventInput = Type.Object(
+  {
+    type: Type.String({ minLength: 1, maxLength: 100, pattern: '^[A-Za-z0-9_]+$' }),
+    subtype: Type.String({ minLength: 1, maxLength: 150, pattern: '^[A-Za-z0-9_]+$' }),
+    userId: Type.Optional(Type.String({ minLength: 1, maxLength: 255 })),
+    channels: Type.Optional(Type.Array(ChannelName, { minItems: 1, maxItems: 10 })),
+    templateId: Type.Optional(Type.String({ minLength: 1, maxLength: 255 })),
+    id: Type.Optional(Type.String({ minLength: 1, maxLength: 255 })),
+    source: Type.Optional(Type.String({ minLength: 1, maxLength: 500 })),
+    data: Type.Optional(Data),
+    maxRetries: Type.Optional(Type.Integer({ minimum: 0, maximum: 20 })),
+    ...timing,
+  },
+  { additionalProperties: false },
+)
+
+/** A request to tell one recipient something, without a rule (DIC-153). */
+export const SendInput = Type.Object(
+  {
+    recipientType: Type.Optional(Type.Enum(['USER', 'ROLE', 'GROUP', 'TOPIC', 'SYSTEM', 'user', 'role', 'group', 'topic', 'system'])),
+    recipientId: Type.Optional(Type.String({ minLength: 1, maxLength: 255 })),
+    recipients: Type.Optional(
+      Type.Array(
+        Type.Object(
+          { type: Type.Enum(['user', 'role', 'group', 'topic']), id: Type.String({ minLength: 1, maxLength: 255 }) },
+          { additionalProperties: false },
+        ),
+        { minItems: 1, maxItems: 1000 },
+      ),
+    ),
+    address: Type.Optional(
+      Type.String({ minLength: 1, maxLength: 2048, description: 'Of a recipient that is no user; one channel then.' }),
+    ),
+    channels: Type.Optional(Type.Array(ChannelName, { minItems: 1, maxItems: 10 })),
+    fallbackChannels: Type.Optional(Type.Array(ChannelName, { maxItems: 10 })),
+    templateId: Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'Id or unique name.' })),
+    templateVars: Type.Optional(Data),
+    subject: Type.Optional(Type.String({ minLength: 1, maxLength: 998 })),
+    body: Type.Optional(Type.String({ minLength: 1, maxLength: 100_000 })),
+    bodyHtml: Type.Optional(Type.String({ minLength: 1, maxLength: 256_000 })),
+    data: Type.Optional(Data),
+    category: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
+    metadata: Type.Optional(Data),
+    ...timing,
+  },
+  { additionalProperties: false },
+)
+
+export type EventInput = Static<typeof EventInput>
+export type TypedEventInput = Static<typeof TypedEventInput>
+export type SendInput = Static<typeof SendInput>
+
+const ajv = new Ajv2020({ strict: false, allErrors: false })
+addFormats.default(ajv)
+const isEvent = ajv.compile<EventInput>(EventInput)
+const isTyped = ajv.compile<TypedEventInput>(TypedEventInput)
+const isSend = ajv.compile<SendInput>(SendInput)
+
+/** Of the whole request: who sent it, and when. */
+export interface Origin {
+  tenantId: TenantId
+  now: Date
+  traceId: string | undefined
+}
+
+/**
+ * One event of our own, or of the documented typed, shape.
+ *
+ * @throws AppError invalid_request, naming the field within the item
+ */
+export function readEvent(item: unknown, origin: Origin): Event {
+  if (typeof item === 'object' && item !== null && 'subtype' in item) return readTyped(item, origin)
+  if (!isEvent(item)) throw refusal(isEvent.errors)
+  return {
+    ...base(item, origin),
+    externalId: item.id,
+    source: item.source ?? 'api',
+    type: item.type,
+    subject: item.subject,
+    time: item.time === undefined ? origin.now : new Date(item.time),
+    data: dataOf(item.data),
+    category: item.category,
+  }
+}
+
+/** `TRADING` and `trade_executed` are `trading.trade_executed`; a user with channels is told directly. */
+function readTyped(item: object, origin: Origin): Event {
+  if (!isTyped(item)) throw refusal(isTyped.errors)
+  const data = dataOf(item.data)
+  const direct: DirectSend | undefined =
+    item.userId !== undefined && (item.channels || item.templateId)
+      ? {
+          recipients: [{ type: 'user', id: item.userId }],
+          channels: channelsOf(item.channels) ?? ['in_app'],
+          fallback: [],
+          templateId: item.templateId,
+        }
+      : undefined
+  return {
+    ...base(item, origin),
+    externalId: item.id,
+    source: item.source ?? 'api',
+    type: `${item.type.toLowerCase()}.${item.subtype.toLowerCase()}`,
+    time: origin.now,
+    data: item.userId === undefined || direct ? data : { ...data, userId: item.userId },
+    direct,
+  }
+}
+
+/** The type under which direct requests travel. */
+export const DIRECT_TYPE = 'carillon.notification.requested'
+
+/** @throws AppError invalid_request, naming the field within the item */
+export function readSend(item: unknown, origin: Origin): Event {
+  if (!isSend(item)) throw refusal(isSend.errors)
+  const refuse = (field: string, message: string) => new AppError('invalid_request', message, { field })
+  if (item.templateId === undefined && item.body === undefined && item.bodyHtml === undefined) {
+    throw refuse('/body', 'Give a templateId or a body')
+  }
+  const type = (item.recipientType ?? 'user').toLowerCase() as 'user' | 'role' | 'group' | 'topic' | 'system'
+  const channels = channelsOf(item.channels) ?? ['in_app']
+  const direct: DirectSend = {
+    recipients: item.recipients ?? [],
+    channels,
+    fallback: channelsOf(item.fallbackChannels) ?? [],
+    templateId: item.templateId,
+    content:
+      item.body === undefined && item.bodyHtml === undefined && item.subject === undefined
+        ? undefined
+        : { subject: item.subject, body: item.body, html: item.bodyHtml, data: item.data as JsonObject | undefined },
+    metadata: item.metadata as JsonObject | undefined,
+  }
+  if (type === 'system') {
+    if (item.address === undefined) throw refuse('/address', 'A system recipient needs an address')
+    if (channels.length !== 1 || channels[0] === 'in_app') {
+      throw refuse('/channels', 'An address belongs to exactly one channel, and in-app has none')
+    }
+    direct.addresses = { [channels[0]!]: [item.address] }
+  } else {
+    if (item.address !== undefined) throw refuse('/address', "A user's address is the user's own")
+    if (item.recipientId === undefined && direct.recipients.length === 0) {
+      throw refuse('/recipientId', 'Say who is to be told')
+    }
+    if (item.recipientId !== undefined) direct.recipients = [...direct.recipients, { type, id: item.recipientId }]
+  }
+  return {
+    ...base(item, origin),
+    source: 'api',
+    type: DIRECT_TYPE,
+    time: origin.now,
+    // What templates see; the content itself is in `direct`.
+    data: dataOf(item.templateVars ?? item.data),
+    category: item.category ?? (item.metadata?.category as string | undefined),
+    direct,
+  }
+}
+
+const channelsOf = (names: string[] | undefined): Channel[] | undefined =>
+  names && [...new Set(names.map(name => readChannel(name)!))]
+
+function base(
+  item: { priority?: string; scheduledAt?: string; expiresAt?: string },
+  { tenantId, now, traceId }: Origin,
+): Pick<Event, 'tenantId' | 'id' | 'receivedAt' | 'priority' | 'scheduledAt' | 'expiresAt' | 'traceId'> {
+  const scheduledAt = item.scheduledAt === undefined ? undefined : new Date(item.scheduledAt)
+  const expiresAt = item.expiresAt === undefined ? undefined : new Date(item.expiresAt)
+  if (scheduledAt && scheduledAt.getTime() - now.getTime() > MAX_AHEAD_MS) {
+    throw new AppError('invalid_request', 'Nothing is scheduled more than a year ahead', { field: '/scheduledAt' })
+  }
+  if (expiresAt && expiresAt <= now) {
+    throw new AppError('invalid_request', 'It has expired already', { field: '/expiresAt' })
+  }
+  if (expiresAt && scheduledAt && expiresAt <= scheduledAt) {
+    throw new AppError('invalid_request', 'It would expire before it is due', { field: '/expiresAt' })
+  }
+  return {
+    tenantId,
+    id: newId(now.getTime()),
+    receivedAt: now,
+    priority: item.priority === undefined ? undefined : readPriority(item.priority),
+    scheduledAt,
+    expiresAt,
+    traceId,
+  }
+}
+
+/** The size is only measured where it could matter: a walk that stops at the bound, not a stringify. */
+export function dataOf(data: unknown): JsonObject {
+  if (data === undefined) return {}
+  if (sizeOf(data, MAX_DATA_BYTES) <= 0) {
+    throw new AppError('body_too_large', `data is larger than ${MAX_DATA_BYTES} bytes`, { field: '/data' })
+  }
+  return data as JsonObject
+}
+
+/** What is left of the budget after a value; 0 or less means it is too large. */
+function sizeOf(value: unknown, left: number): number {
+  if (typeof value === 'string') return left - value.length - 2
+  if (typeof value !== 'object' || value === null) return left - 5
+  for (const name in value) {
+    left = sizeOf((value as Record<string, unknown>)[name], left - name.length - 4)
+    if (left <= 0) return 0
+  }
+  return left - 2
+}
+
+export function refusal(errors: ErrorObject[] | null | undefined): AppError {
+  const first = errors?.[0]
+  const params = first?.params as { additionalProperty?: string; missingProperty?: string } | undefined
+  const extra = params?.additionalProperty ?? params?.missingProperty
+  const field = `${first?.instancePath ?? ''}${extra === undefined ? '' : `/${extra}`}`.slice(0, 300)
+  return new AppError('invalid_request', first?.message ?? 'does not have the documented shape', { field: field || '/' })
+}

@@ -1,0 +1,345 @@
+import { Type } from 'typebox'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Db, Queryable } from '../db/pool.ts'
+import { AppError } from '../errors.ts'
+import type { Api } from '../http/api.ts'
+import { fingerprint, keyOf, readIdempotencyKey } from '../http/idempotency.ts'
+import type { Event, Id, TenantId } from '../types.ts'
+import type { Accepted, Acceptor, Answer } from './acceptor.ts'
+import { BATCHED, STRUCTURED, isBinary, readBinary, readStructured } from './cloudevents.ts'
+import { EventInput, SendInput, TypedEventInput, readEvent, readSend } from './event-input.ts'
+import type { Origin } from './event-input.ts'
+
+export interface IngestDeps {
+  db: Db
+  acceptor: Acceptor
+  now(): Date
+  /** The templates behind ids or unique names; what there is not is not in the map. */
+  resolveTemplates(q: Queryable, tenantId: TenantId, idsOrNames: readonly string[]): Promise<Map<string, Id>>
+  /** Items of one batch, and bytes of its body. */
+  maxItems: number
+  maxBytes: number
+}
+
+/** How far the event itself has come; what became of its deliveries is at /api/events/status/{id}. */
+const Status = Type.Enum(['PENDING', 'COMPLETED', 'FAILED'])
+const Uuid = Type.String({ format: 'uuid' })
+const Published = Type.Object({
+  id: Uuid,
+  eventId: Uuid,
+  status: Status,
+  duplicate: Type.Optional(Type.Boolean({ description: 'An event with this source and id was accepted before.' })),
+})
+const ItemError = Type.Object({
+  code: Type.String(),
+  field: Type.Optional(Type.String()),
+  message: Type.String(),
+})
+const BatchAnswer = Type.Object({
+  results: Type.Array(
+    Type.Object({
+      index: Type.Integer(),
+      eventId: Type.Optional(Uuid),
+      status: Type.Optional(Status),
+      duplicate: Type.Optional(Type.Boolean()),
+      error: Type.Optional(ItemError),
+    }),
+  ),
+})
+const Sent = Type.Object({
+  id: Type.Union([Uuid, Type.Null()], { description: 'The notification, when there is exactly one.' }),
+  eventId: Uuid,
+  status: Type.Enum(['PENDING', 'ACCEPTED', 'SUPPRESSED']),
+  notifications: Type.Array(
+    Type.Object({ id: Uuid, recipientId: Type.String(), channels: Type.Array(Type.String()) }),
+  ),
+  suppressed: Type.Integer({ description: 'Deliveries decided against; explain says why.' }),
+})
+const BulkAnswer = Type.Object({
+  results: Type.Array(
+    Type.Object({ index: Type.Integer(), error: Type.Optional(ItemError), ...Type.Partial(Sent).properties }),
+  ),
+})
+
+/** Bodies have several documented shapes: the reader of each names what is wrong better than a union could. */
+const readByHand = { validatorCompiler: () => () => true }
+
+export function ingestRoutes(api: Api, deps: IngestDeps): void {
+  const { acceptor, now, maxItems } = deps
+  const write = { role: 'service', scope: 'events:write' } as const
+  const send = { role: 'service', scope: 'notifications:write' } as const
+
+  const originOf = (request: FastifyRequest): Origin => ({
+    tenantId: request.caller.tenantId,
+    now: now(),
+    traceId: (request as { traceId?: string }).traceId,
+  })
+
+  /** Accepts what could be read; an item that could not keeps its error at its place. */
+  async function accept(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    events: Event[],
+    answer: (results: Accepted[]) => Answer,
+  ): Promise<void> {
+    const key = readIdempotencyKey(request.headers['idempotency-key'])
+    const idempotency =
+      key === undefined
+        ? undefined
+        : {
+            key: keyOf(request.caller, `${request.method} ${request.routeOptions.url}`, key),
+            fingerprint: fingerprint(request.body),
+          }
+    if (events.length === 0 && !idempotency) {
+      const { status, body } = answer([])
+      await reply.code(status).send(body)
+      return
+    }
+    const { status, body, replayed } = await acceptor.accept({
+      tenantId: request.caller.tenantId,
+      events,
+      idempotency,
+      answer,
+    })
+    if (replayed) reply.header('idempotency-replayed', 'true')
+    // Decided in the transaction, which keeps the event as a dead letter; said here, like every other problem.
+    if (status === 422) {
+      const { eventId, field, message } = body as { eventId: string; field: string; message: string }
+      throw new AppError('event_schema_violation', message, { field, extra: { eventId } })
+    }
+    await reply.code(status).send(body)
+  }
+
+  const published = (result: Accepted) => ({
+    id: result.eventId,
+    eventId: result.eventId,
+    status: result.status === 'pending' ? 'PENDING' : result.status === 'refused' ? 'FAILED' : 'COMPLETED',
+    ...(result.status === 'duplicate' && { duplicate: true }),
+  })
+
+  api.post(
+    '/api/events/publish',
+    {
+      config: { access: write },
+      ...readByHand,
+      schema: {
+        tags: ['Events'],
+        operationId: 'publishEvent',
+        summary: 'Publish one event: our own shape, a typed one, or CloudEvents 1.0 (structured or binary)',
+        body: Type.Union([EventInput, TypedEventInput]),
+        response: { 202: Published },
+      },
+    },
+    async (request, reply) => {
+      const event = readOne(request, originOf(request))
+      await resolve(deps, [event])
+      return accept(request, reply, [event], ([result]) => {
+        if (result!.status === 'refused') {
+          return { status: 422, body: { eventId: result!.eventId, ...result!.error } }
+        }
+        return { status: 202, body: published(result!) }
+      })
+    },
+  )
+
+  api.post(
+    '/api/events/batch',
+    {
+      config: { access: write },
+      ...readByHand,
+      bodyLimit: deps.maxBytes,
+      schema: {
+        tags: ['Events'],
+        operationId: 'publishEvents',
+        summary: 'Publish many events; each has its own result',
+        body: Type.Object({ events: Type.Array(Type.Union([EventInput, TypedEventInput]), { minItems: 1, maxItems }) }),
+        response: { 202: BatchAnswer },
+      },
+    },
+    async (request, reply) => {
+      const origin = originOf(request)
+      const batched = request.headers['content-type']?.startsWith(BATCHED)
+      const items = listOf(batched ? request.body : (request.body as { events?: unknown })?.events, maxItems, '/events')
+      const { events, errors } = readAll(items, item =>
+        batched || isCloudEvent(item) ? readStructured(item, origin) : readEvent(item, origin),
+      )
+      await resolve(deps, events)
+      return accept(request, reply, events, results => {
+        let at = 0
+        return {
+          status: 202,
+          body: {
+            results: items.map((_, index) => {
+              const error = errors.get(index)
+              if (error) return { index, error }
+              const result = results[at++]!
+              const { eventId, status, duplicate } = published(result)
+              return {
+                index,
+                eventId,
+                status,
+                ...(duplicate && { duplicate }),
+                ...(result.error && { error: { code: 'event_schema_violation', ...result.error } }),
+              }
+            }),
+          },
+        }
+      })
+    },
+  )
+
+  const sent = (result: Accepted) => ({
+    id: result.notifications.length === 1 ? result.notifications[0]!.id : null,
+    eventId: result.eventId,
+    status:
+      result.status === 'pending'
+        ? 'PENDING'
+        : result.notifications.length === 0 && result.status !== 'duplicate'
+          ? 'SUPPRESSED'
+          : 'ACCEPTED',
+    notifications: result.notifications,
+    suppressed: result.suppressed,
+  })
+
+  api.post(
+    '/api/notifications',
+    {
+      config: { access: send },
+      ...readByHand,
+      schema: {
+        tags: ['Notifications'],
+        operationId: 'sendNotification',
+        summary: 'Tell a user, role, group, topic or bare address something, without a rule',
+        body: SendInput,
+        response: { 202: Sent },
+      },
+    },
+    async (request, reply) => {
+      const event = readSend(request.body, originOf(request))
+      await resolve(deps, [event])
+      return accept(request, reply, [event], ([result]) => ({ status: 202, body: sent(result!) }))
+    },
+  )
+
+  api.post(
+    '/api/notifications/bulk',
+    {
+      config: { access: send },
+      ...readByHand,
+      bodyLimit: deps.maxBytes,
+      schema: {
+        tags: ['Notifications'],
+        operationId: 'sendNotifications',
+        summary: 'Send many; each has its own result',
+        body: Type.Object({ notifications: Type.Array(SendInput, { minItems: 1, maxItems }) }),
+        response: { 202: BulkAnswer },
+      },
+    },
+    async (request, reply) => {
+      const origin = originOf(request)
+      const items = listOf((request.body as { notifications?: unknown })?.notifications, maxItems, '/notifications')
+      const read = readAll(items, item => readSend(item, origin))
+      const events = await resolveEach(deps, items, read)
+      return accept(request, reply, events, results => {
+        let at = 0
+        return {
+          status: 202,
+          body: {
+            results: items.map((_, index) => {
+              const error = read.errors.get(index)
+              return error ? { index, error } : { index, ...sent(results[at++]!) }
+            }),
+          },
+        }
+      })
+    },
+  )
+}
+
+const isCloudEvent = (item: unknown): boolean =>
+  typeof item === 'object' && item !== null && 'specversion' in item
+
+function readOne(request: FastifyRequest, origin: Origin): Event {
+  const type = request.headers['content-type'] ?? ''
+  if (type.startsWith(BATCHED)) {
+    throw new AppError('unsupported_media_type', 'Batches go to /api/events/batch')
+  }
+  if (isBinary(request.headers)) return readBinary(request.headers, request.body, origin)
+  return type.startsWith(STRUCTURED) || isCloudEvent(request.body)
+    ? readStructured(request.body, origin)
+    : readEvent(request.body, origin)
+}
+
+function listOf(value: unknown, maxItems: number, field: string): unknown[] {
+  if (!Array.isArray(value) || value.length === 0) {
+    throw new AppError('invalid_request', 'A list of at least one item is needed', { field })
+  }
+  if (value.length > maxItems) {
+    throw new AppError('invalid_request', `At most ${maxItems} items in one request`, { field })
+  }
+  return value
+}
+
+interface Read {
+  events: Event[]
+  /** By place in the request. */
+  errors: Map<number, { code: string; field?: string; message: string }>
+}
+
+function readAll(items: readonly unknown[], read: (item: unknown) => Event): Read {
+  const events: Event[] = []
+  const errors: Read['errors'] = new Map()
+  for (const [index, item] of items.entries()) {
+    try {
+      events.push(read(item))
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error
+      errors.set(index, itemError(error))
+    }
+  }
+  return { events, errors }
+}
+
+const itemError = (error: AppError) => ({
+  code: error.code,
+  field: error.errors?.[0]?.field,
+  message: error.message,
+})
+
+const unknownTemplate = () =>
+  new AppError('invalid_request', 'There is no such template', { field: '/templateId' })
+
+/** Template names become ids; one statement for all. */
+async function resolve(deps: IngestDeps, events: readonly Event[]): Promise<void> {
+  const missing = await resolveNames(deps, events)
+  if (missing.size > 0) throw unknownTemplate()
+}
+
+/** The same for a bulk: an item with an unknown template gets its error, the others go on. */
+async function resolveEach(deps: IngestDeps, items: readonly unknown[], read: Read): Promise<Event[]> {
+  const missing = await resolveNames(deps, read.events)
+  if (missing.size === 0) return read.events
+  let at = 0
+  const kept: Event[] = []
+  for (const index of items.keys()) {
+    if (read.errors.has(index)) continue
+    const event = read.events[at++]!
+    if (missing.has(event)) read.errors.set(index, itemError(unknownTemplate()))
+    else kept.push(event)
+  }
+  return kept
+}
+
+async function resolveNames({ db, resolveTemplates }: IngestDeps, events: readonly Event[]): Promise<Set<Event>> {
+  const naming = events.filter(event => event.direct?.templateId !== undefined)
+  if (naming.length === 0) return new Set()
+  const names = [...new Set(naming.map(event => event.direct!.templateId!))]
+  const byName = await resolveTemplates(db, naming[0]!.tenantId, names)
+  const missing = new Set<Event>()
+  for (const event of naming) {
+    const id = byName.get(event.direct!.templateId!)
+    if (id === undefined) missing.add(event)
+    else event.direct!.templateId = id
+  }
+  return missing
+}
