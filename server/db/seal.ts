@@ -2,6 +2,7 @@ import {
   createCipheriv,
   createDecipheriv,
   createSecretKey,
+  hkdfSync,
   type KeyObject,
   randomBytes,
   randomFillSync,
@@ -76,6 +77,16 @@ function decodeKey(encoded: string, place: number): Buffer {
       : Buffer.alloc(0)
   if (key.length === KEY_BYTES) return key
   throw new Error(`Master key ${place} is not 32 bytes in hex or base64; "openssl rand -hex 32" makes one`)
+}
+
+/**
+ * Keys for another purpose than sealing, one of each master key in their order, so that the last is the newest:
+ * HKDF with SHA-256 (RFC 5869), 32 bytes, `label` as info. No salt: a master key is uniformly random (§3.1). What one
+ * label's key leaks says nothing about the master key or another label's.
+ */
+export function derivedKeys(masterKeys: string | readonly MasterKey[], label: string): Buffer[] {
+  const ring = typeof masterKeys === 'string' ? parseMasterKeys(masterKeys) : masterKeys
+  return ring.map(({ key }) => Buffer.from(hkdfSync('sha256', key, '', `carillon ${label}`, KEY_BYTES)))
 }
 
 /** The keyring may be given as configured, or parsed; its last key is the newest, which wraps. */

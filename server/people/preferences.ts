@@ -253,6 +253,50 @@ function channelOf(name: string): Channel {
   throw new AppError('invalid_request', `There is no channel "${name.slice(0, 40)}".`, { field: `/channels` })
 }
 
+const findSwitch = sql(
+  'find_channel_switch',
+  `select enabled from preferences where tenant_id = $1 and user_id = $2 and scope = '' and channel = $3`,
+)
+// Nothing is written where nothing changes, nor for the erased, whose id must not come back.
+const putSwitch = sql(
+  'put_channel_switch',
+  `insert into preferences as p (tenant_id, user_id, scope, channel, enabled)
+   select t.id, $2, '', $3, $4 from tenants t
+   where t.id = $1
+     and not exists (select from users u where u.tenant_id = $1 and u.user_id = $2 and u.erased_at is not null)
+   on conflict (tenant_id, user_id, scope, channel) do update set enabled = excluded.enabled, updated_at = now()
+   where p.enabled is distinct from excluded.enabled
+   returning old.enabled as before`,
+)
+
+/** What the person said about the channel; null: nothing. */
+export async function channelSwitch(
+  q: Queryable,
+  tenantId: TenantId,
+  userId: UserId,
+  channel: Channel,
+): Promise<boolean | null> {
+  const found = await q.one<{ enabled: boolean | null }>(findSwitch, [
+    tenantId,
+    userId,
+    CHANNELS.indexOf(channel),
+  ])
+  return found?.enabled ?? null
+}
+
+/**
+ * Sets what the person says about the channel, also for somebody nobody has created: a wish to be left alone
+ * counts all the same. Undefined when it was so already, or the person was erased.
+ */
+export const putChannelSwitch = (
+  q: Queryable,
+  tenantId: TenantId,
+  userId: UserId,
+  channel: Channel,
+  enabled: boolean,
+): Promise<{ before: boolean | null } | undefined> =>
+  q.one<{ before: boolean | null }>(putSwitch, [tenantId, userId, CHANNELS.indexOf(channel), enabled])
+
 export async function getDefaults(q: Queryable, tenantId: TenantId): Promise<DefaultsView> {
   const stored = await q.rows<StoredRow>(findGlobal, [tenantId, TENANT])
   const enabled = (channel: number) => stored.find(row => row.channel === channel)?.enabled ?? null
