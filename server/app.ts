@@ -8,7 +8,7 @@ import type { Config } from './config.ts'
 import { masterKeyring } from './config.ts'
 import { changeWatch } from './db/changes.ts'
 import { openDb } from './db/pool.ts'
-import { sealer as openSealer } from './db/seal.ts'
+import { derivedKeys, sealer as openSealer } from './db/seal.ts'
 import { backlog as openBacklog } from './deliver/backlog.ts'
 import { breakerBoard } from './deliver/breaker-board.ts'
 import { deliveriesOf } from './deliver/delivery.ts'
@@ -52,6 +52,8 @@ import { metricsArePublic, observeRoutes } from './observe/routes.ts'
 import { eventSpanId, openTraces, planSpanId } from './observe/traces.ts'
 import { peopleFacts } from './people/facts.ts'
 import { peopleRoutes } from './people/routes.ts'
+import { unsubscribeRoutes } from './people/unsubscribe-routes.ts'
+import { unsubscribeLinks } from './people/unsubscribe.ts'
 import { pipeline as openPipeline } from './pipeline.ts'
 import { resolveTemplates, templates as openTemplates } from './render/templates.ts'
 import { templateRoutes } from './render/routes.ts'
@@ -114,7 +116,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   /** Between losing the control connection and drawing a new number nothing is leased to us. */
   let owned = true
   const keeper = housekeeping({ db, now, retention: config.retention, onError: onError('housekeeping') })
-  if (roles.schedule) await keeper.runOnce()
+  await keeper.prepare()
 
   // ---- realtime
   const feed = feedStore(db, sealer)
@@ -150,6 +152,10 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   }
 
   // ---- delivery
+  const links = unsubscribeLinks({
+    publicUrl: config.http.publicUrl,
+    key: derivedKeys(masterKeyring(config).reveal(), 'unsubscribe'),
+  })
   const outside = await openProviders({ config, now, more: options.providers ?? [] })
   const watch = changeWatch()
   const tenants = tenantBook(watch, sealer)
@@ -190,7 +196,11 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     inFlight: config.deliver.inFlight,
     perChannel: config.deliver.inFlightPerChannel,
     onError: onError('deliver'),
-    unsubscribeUrl: outside.unsubscribeUrl(sealer),
+    unsubscribeUrl: ({ tenantId, recipient, channel, notificationId, priority }) =>
+      // A bare address has no preferences to change; a critical message is not one to opt out of by accident.
+      recipient.type === 'user' && channel === 'email' && priority !== 'CRITICAL'
+        ? links.urlFor(tenantId, recipient.id, channel, notificationId)
+        : undefined,
     onBreaker(change, lane, channel) {
       log.warn({ lane, channel, change }, 'circuit breaker')
       metrics.breaker(lane, change === 'opened' ? 'open' : 'closed')
@@ -418,8 +428,6 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     version: VERSION,
     metricsPublic: metricsArePublic(config.http),
   })
-  registerRoutes(api)
-
   /** Counter rows of what the doors themselves change: cancelling, redriving. */
   const shard = (owner.number * 16 + 12) % SHARDS
   const replan: Parameters<typeof ledgerRoutes>[1]['replan'] = async (tx, tenantId, eventId) => {
@@ -441,27 +449,26 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     return { eventId: result.eventId }
   }
 
-  function registerRoutes(api: Api): void {
-    adminRoutes(api, { db, sealer, auth: credentials })
-    peopleRoutes(api, { db, sealer })
-    rulesRoutes(api, { db, dryRun: dryRunner({ db, pipeline }) })
-    eventTypeRoutes(api, { db })
-    templateRoutes(api, { db })
-    ingestRoutes(api, {
-      db,
-      acceptor,
-      now,
-      resolveTemplates,
-      maxItems: config.http.batchItems,
-      maxBytes: config.http.batchBodyLimitBytes,
-    })
-    ledgerRoutes(api, { db, shard, now, openContent: contentOpener(sealer), replan })
-    explainRoutes(api, { db })
-    deadLettersRoutes(api, { db, shard, now, replan, reaccept })
-    feedRoutes(api, { feed, hub, now })
-    realtimeRoutes(api, { db, auth: credentials, feed, hub, now, onError: onError('realtime') })
-    if (outside.mailbox) mailboxRoutes(api, { mailbox: outside.mailbox })
-  }
+  adminRoutes(api, { db, sealer, auth: credentials })
+  peopleRoutes(api, { db, sealer })
+  unsubscribeRoutes(api, { db, links, now })
+  rulesRoutes(api, { db, dryRun: dryRunner({ db, pipeline }) })
+  eventTypeRoutes(api, { db })
+  templateRoutes(api, { db })
+  ingestRoutes(api, {
+    db,
+    acceptor,
+    now,
+    resolveTemplates,
+    maxItems: config.http.batchItems,
+    maxBytes: config.http.batchBodyLimitBytes,
+  })
+  ledgerRoutes(api, { db, shard, now, openContent: contentOpener(sealer), replan })
+  explainRoutes(api, { db })
+  deadLettersRoutes(api, { db, shard, now, replan, reaccept })
+  feedRoutes(api, { feed, hub, now })
+  realtimeRoutes(api, { db, auth: credentials, feed, hub, now, onError: onError('realtime') })
+  if (outside.mailbox) mailboxRoutes(api, { mailbox: outside.mailbox })
 
   // ---- running
   const renewal = setInterval(() => void owner.renew().catch(onError('lease')), 10_000)

@@ -25,7 +25,16 @@ const MOST = 1000
 
 /** Runs the real stages on a draft and writes nothing: the transaction is rolled back. */
 export function dryRunner({ db, pipeline }: { db: Db; pipeline: Pipeline }) {
-  return async ({ rule, event, now }: { tenantId: number; rule: Rule; event: Event; now: Date }): Promise<DryRun> => {
+  return async ({
+    rule,
+    event,
+    now,
+  }: {
+    tenantId: number
+    rule: Rule
+    event: Event
+    now: Date
+  }): Promise<DryRun> => {
     const match = ruleIndex([rule]).match(celEvent(event), now)
     if (match.matched.length === 0) {
       const nearest = match.considered[0]

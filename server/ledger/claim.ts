@@ -125,12 +125,10 @@ export async function claimSpilled(
   db: Queryable,
   options: { owner: number; now: Date; perTenant: number; most: number },
 ): Promise<ClaimedBatch[]> {
-  const rows = await db.rows<{ id: number; tenant_id: number; id_min: string; id_max: string }>(claimBatches, [
-    options.owner,
-    options.now,
-    options.perTenant,
-    options.most,
-  ])
+  const rows = await db.rows<{ id: number; tenant_id: number; id_min: string; id_max: string }>(
+    claimBatches,
+    [options.owner, options.now, options.perTenant, options.most],
+  )
   if (rows.length === 0) return []
   const deliveries = await db.rows<DeliveryRow>(batchDeliveries, [
     rows.map(row => row.id),
@@ -138,7 +136,9 @@ export async function claimSpilled(
     rows.map(row => row.id_min),
     rows.map(row => row.id_max),
   ])
-  const batches = new Map<number, ClaimedBatch>(rows.map(row => [Number(row.id), { id: Number(row.id), deliveries: [] }]))
+  const batches = new Map<number, ClaimedBatch>(
+    rows.map(row => [Number(row.id), { id: Number(row.id), deliveries: [] }]),
+  )
   for (const row of deliveries) batches.get(row.batch_id)!.deliveries.push(readDelivery(row))
   const empty = [...batches.values()].filter(batch => batch.deliveries.length === 0)
   if (empty.length > 0) await db.run(dropBatches, [empty.map(batch => batch.id), options.owner])

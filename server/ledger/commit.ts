@@ -66,7 +66,12 @@ export interface Committed {
 }
 
 export function ledgerWriter(shard: number): LedgerWriter {
-  let buffers = { events: copyRows(), notifications: copyRows(), jobs: copyRows(4096), planning: copyRows(4096) }
+  let buffers = {
+    events: copyRows(),
+    notifications: copyRows(),
+    jobs: copyRows(4096),
+    planning: copyRows(4096),
+  }
   const delta = counterDelta()
 
   return {
@@ -85,7 +90,9 @@ export function ledgerWriter(shard: number): LedgerWriter {
           delta.event(plan.event.tenantId, idTime(plan.event.id), {
             received: 1,
             planned: plan.planned ? 1 : 0,
-            planning_ms: plan.planned ? Math.max(0, idTime(plan.event.id) - plan.event.receivedAt.getTime()) : 0,
+            planning_ms: plan.planned
+              ? Math.max(0, idTime(plan.event.id) - plan.event.receivedAt.getTime())
+              : 0,
           })
           if (!plan.planned) planningRow(planning, plan)
         }
@@ -165,7 +172,12 @@ export function ledgerWriter(shard: number): LedgerWriter {
         if (script.length > 0) await runScript(client, script.join(';\n'), data)
       } catch (error) {
         // The driver may still be sending from these buffers.
-        buffers = { events: copyRows(), notifications: copyRows(), jobs: copyRows(4096), planning: copyRows(4096) }
+        buffers = {
+          events: copyRows(),
+          notifications: copyRows(),
+          jobs: copyRows(4096),
+          planning: copyRows(4096),
+        }
         throw error
       }
       return { batches: sending, fed: [...fed.values()] }

@@ -190,11 +190,18 @@ export interface ScriptResult {
  *
  * Only integers, uuids of our own and timestamps may be spliced into `script`: it takes no parameters.
  */
-export function runScript(client: pg.ClientBase, script: string, data: readonly Buffer[]): Promise<ScriptResult> {
+export function runScript(
+  client: pg.ClientBase,
+  script: string,
+  data: readonly Buffer[],
+): Promise<ScriptResult> {
   return new Promise((resolve, reject) => {
     const result: ScriptResult = { rows: [], counts: [] }
     const submittable = {
-      submit(connection: { stream: NodeJS.WritableStream & { cork(): void; uncork(): void }; query(text: string): void }) {
+      submit(connection: {
+        stream: NodeJS.WritableStream & { cork(): void; uncork(): void }
+        query(text: string): void
+      }) {
         connection.stream.cork()
         connection.query(script)
         for (const part of data) connection.stream.write(part)

@@ -51,7 +51,8 @@ export function counterDelta(): CounterDelta {
 
   return {
     planned: (tenantId, ms, channel, n = 1) => add(ledger, ledgerRow(tenantId, ms, channel), 'planned', n),
-    settled: (tenantId, ms, channel, outcome, n = 1) => add(ledger, ledgerRow(tenantId, ms, channel), outcome, n),
+    settled: (tenantId, ms, channel, outcome, n = 1) =>
+      add(ledger, ledgerRow(tenantId, ms, channel), outcome, n),
     event(tenantId, ms, change) {
       const row = `${tenantId},date '1970-01-01' + ${Math.floor(ms / DAY_MS)}`
       for (const name of EVENT_COUNTS) if (change[name]) add(events, row, name, change[name])

@@ -50,7 +50,10 @@ const renewLeases = sql(
 )
 const forgetProcess = sql('forget_process', `delete from processes where owner = $1`)
 
-export async function claimOwner(db: Db, about: { roles: readonly string[]; version: string }): Promise<Owner> {
+export async function claimOwner(
+  db: Db,
+  about: { roles: readonly string[]; version: string },
+): Promise<Owner> {
   const client: pg.Client = await db.connect('carillon owner')
   const control = queryable(client)
   const lost: (() => void)[] = []

@@ -29,7 +29,8 @@ export function channelBytes(channels: readonly Channel[]): Buffer {
   return bytes
 }
 
-export const channelsOf = (bytes: Uint8Array | null): Channel[] => Array.from(bytes ?? [], code => CHANNELS[code]!)
+export const channelsOf = (bytes: Uint8Array | null): Channel[] =>
+  Array.from(bytes ?? [], code => CHANNELS[code]!)
 
 export const COPY_EVENTS =
   'copy events (tenant_id, id, source, type, subject, external_id, time, received_at, scheduled_at, expires_at, ' +
