@@ -27,7 +27,7 @@ export async function run(
     config.mode === 'embedded'
       ? await startEmbedded({
           dataDir: config.data.dir,
-          port: config.database.embeddedPort,
+          port: config.database.embeddedPort || undefined,
           logs: line => log.info(line),
         })
       : undefined

@@ -15,7 +15,9 @@ const channels = new Map<string, Channel>([
   ...CHANNELS.map(channel => [channel, channel] as const),
   ...CHANNELS.map(channel => [channel.toUpperCase(), channel] as const),
   ...CHANNELS.map(channel => [channel.replaceAll('_', '-'), channel] as const),
-  ...CHANNELS.map(channel => [channel.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase()), channel] as const),
+  ...CHANNELS.map(
+    channel => [channel.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase()), channel] as const,
+  ),
   ...Object.entries(OTHER_NAMES),
   ...Object.entries(OTHER_NAMES).map(([name, channel]) => [name.toUpperCase(), channel] as const),
 ])
@@ -23,7 +25,12 @@ const channels = new Map<string, Channel>([
 /** Every spelling of a channel that is understood. */
 export const CHANNEL_SPELLINGS: readonly string[] = [...channels.keys()]
 /** MEDIUM is NORMAL by another name. */
-export const PRIORITY_SPELLINGS: readonly string[] = [...PRIORITIES, 'MEDIUM', ...PRIORITIES.map(p => p.toLowerCase()), 'medium']
+export const PRIORITY_SPELLINGS: readonly string[] = [
+  ...PRIORITIES,
+  'MEDIUM',
+  ...PRIORITIES.map(p => p.toLowerCase()),
+  'medium',
+]
 
 export const readChannel = (text: string): Channel | undefined => channels.get(text)
 

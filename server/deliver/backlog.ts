@@ -1,6 +1,6 @@
 import type { Db, Queryable } from '../db/pool.ts'
 import type { Sealer } from '../db/seal.ts'
-import { appendFeed } from '../feed/append.ts'
+import { appendFeed } from '../ledger/append-feed.ts'
 import { claimDueJobs, claimSpilled, nextJobAt, sweepDeadOwners } from '../ledger/claim.ts'
 import type { StoredDelivery } from '../ledger/claim.ts'
 import { SHARDS } from '../ledger/counters.ts'

@@ -670,7 +670,7 @@ const findByIds = sql(
    where tenant_id = $1 and notification_id = any($2::uuid[])`,
 )
 
-/** Locks heads in the one order that every writer of inboxes keeps (server/feed/append.ts). */
+/** Locks heads in the one order that every writer of inboxes keeps (server/ledger/append-feed.ts). */
 export async function lockFeedHeads(
   tx: Queryable,
   people: readonly { tenantId: TenantId; userId: UserId }[],

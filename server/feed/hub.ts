@@ -8,7 +8,7 @@ import type { CaughtUp, FeedCounts, Waiting } from './feed.ts'
  *
  * Every stream knows the last number it was given. A committed item is handed over from memory when it is exactly
  * the next number; anything else (a number skipped, a hint from another process, a reconnect) makes the stream read
- * from the database what comes after its own. A person's numbers are in commit order (server/feed/append.ts), so
+ * from the database what comes after its own. A person's numbers are in commit order (server/ledger/append-feed.ts), so
  * reading up to the head leaves nothing behind. Memory and hints are only ever faster, never needed: a lost one is
  * made good by the next, or by the heartbeat.
  */

@@ -3,7 +3,7 @@ import { idFloor, newId } from '../db/ids.ts'
 import { type Db, sql } from '../db/pool.ts'
 import { type Sealer, sealer as openSealer } from '../db/seal.ts'
 import type { Id, TenantId, UserId } from '../types.ts'
-import { appendFeed } from './append.ts'
+import { appendFeed } from '../ledger/append-feed.ts'
 import { type FeedView, feedView, type InAppContent } from './feed.ts'
 import type { Published } from './hub.ts'
 

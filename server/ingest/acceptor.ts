@@ -17,7 +17,7 @@ export interface AcceptRequest {
   tenantId: TenantId
   /** 1 to 1,000. */
   events: Event[]
-  /** Present when the client sent an Idempotency-Key (server/http/idempotency.ts makes both). */
+  /** Present when the client sent an Idempotency-Key (server/ingest/idempotency.ts makes both). */
   idempotency?: { key: string; fingerprint: Buffer }
   /**
    * What the client will be told. Called once, before the commit, because under an Idempotency-Key the answer is

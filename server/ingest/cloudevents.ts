@@ -42,13 +42,15 @@ const refuse = (field: string, message: string) => new AppError('invalid_cloudev
 
 /** @throws AppError invalid_cloudevent naming the attribute */
 export function readStructured(item: unknown, origin: Origin): Event {
-  if (typeof item !== 'object' || item === null || Array.isArray(item)) throw refuse('/', 'An event is a JSON object')
+  if (typeof item !== 'object' || item === null || Array.isArray(item))
+    throw refuse('/', 'An event is a JSON object')
   const attributes = item as Record<string, unknown>
   for (const name of Object.keys(attributes)) {
     if (STANDARD.has(name)) continue
     if (!NAME.test(name)) throw refuse(`/${name.slice(0, 50)}`, 'Attribute names are 1 to 20 of a-z and 0-9')
     const value = attributes[name]
-    if (value !== null && typeof value === 'object') throw refuse(`/${name}`, 'Extensions are not objects or lists')
+    if (value !== null && typeof value === 'object')
+      throw refuse(`/${name}`, 'Extensions are not objects or lists')
   }
   if (attributes.data !== undefined && attributes.data_base64 !== undefined) {
     throw refuse('/data_base64', 'Give either data or data_base64')
@@ -67,7 +69,11 @@ export function readStructured(item: unknown, origin: Origin): Event {
  *
  * @throws AppError invalid_cloudevent naming the header
  */
-export function readBinary(headers: Record<string, string | string[] | undefined>, body: unknown, origin: Origin): Event {
+export function readBinary(
+  headers: Record<string, string | string[] | undefined>,
+  body: unknown,
+  origin: Origin,
+): Event {
   const attributes: Record<string, unknown> = {}
   for (const [name, value] of Object.entries(headers)) {
     if (!name.startsWith('ce-') || value === undefined) continue
@@ -83,12 +89,17 @@ export function readBinary(headers: Record<string, string | string[] | undefined
   return build(attributes, jsonData(body, attributes.datacontenttype as string | undefined), origin)
 }
 
-function build(attributes: Record<string, unknown>, data: JsonObject, { tenantId, now, traceId }: Origin): Event {
+function build(
+  attributes: Record<string, unknown>,
+  data: JsonObject,
+  { tenantId, now, traceId }: Origin,
+): Event {
   if (attributes.specversion !== '1.0') throw refuse('/specversion', 'specversion is "1.0"')
   const id = required(attributes, 'id', 255)
   const source = required(attributes, 'source', 500)
   const type = required(attributes, 'type', 255)
-  if (!TYPE.test(type)) throw refuse('/type', 'A type is segments of letters, digits, _ and -, joined by dots')
+  if (!TYPE.test(type))
+    throw refuse('/type', 'A type is segments of letters, digits, _ and -, joined by dots')
   if (/[\s<>"{}|\\^`]/.test(source)) throw refuse('/source', 'source is a URI reference')
   const expiresAt = time(attributes, 'expirytime')
   if (expiresAt && expiresAt <= now) throw refuse('/expirytime', 'It has expired already')

@@ -31,7 +31,11 @@ export const EventInput = Type.Object(
     type: Type.String({ minLength: 1, maxLength: 255, pattern: EVENT_TYPE }),
     source: Type.Optional(Type.String({ minLength: 1, maxLength: 500 })),
     id: Type.Optional(
-      Type.String({ minLength: 1, maxLength: 255, description: 'Unique with source: a second one is a duplicate.' }),
+      Type.String({
+        minLength: 1,
+        maxLength: 255,
+        description: 'Unique with source: a second one is a duplicate.',
+      }),
     ),
     subject: Type.Optional(Type.String({ minLength: 1, maxLength: 500 })),
     time: Type.Optional(Time),
@@ -62,23 +66,34 @@ export const TypedEventInput = Type.Object(
 /** A request to tell one recipient something, without a rule (DIC-153). */
 export const SendInput = Type.Object(
   {
-    recipientType: Type.Optional(Type.Enum(['USER', 'ROLE', 'GROUP', 'TOPIC', 'SYSTEM', 'user', 'role', 'group', 'topic', 'system'])),
+    recipientType: Type.Optional(
+      Type.Enum(['USER', 'ROLE', 'GROUP', 'TOPIC', 'SYSTEM', 'user', 'role', 'group', 'topic', 'system']),
+    ),
     recipientId: Type.Optional(Type.String({ minLength: 1, maxLength: 255 })),
     recipients: Type.Optional(
       Type.Array(
         Type.Object(
-          { type: Type.Enum(['user', 'role', 'group', 'topic']), id: Type.String({ minLength: 1, maxLength: 255 }) },
+          {
+            type: Type.Enum(['user', 'role', 'group', 'topic']),
+            id: Type.String({ minLength: 1, maxLength: 255 }),
+          },
           { additionalProperties: false },
         ),
         { minItems: 1, maxItems: 1000 },
       ),
     ),
     address: Type.Optional(
-      Type.String({ minLength: 1, maxLength: 2048, description: 'Of a recipient that is no user; one channel then.' }),
+      Type.String({
+        minLength: 1,
+        maxLength: 2048,
+        description: 'Of a recipient that is no user; one channel then.',
+      }),
     ),
     channels: Type.Optional(Type.Array(ChannelName, { minItems: 1, maxItems: 10 })),
     fallbackChannels: Type.Optional(Type.Array(ChannelName, { maxItems: 10 })),
-    templateId: Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'Id or unique name.' })),
+    templateId: Type.Optional(
+      Type.String({ minLength: 1, maxLength: 255, description: 'Id or unique name.' }),
+    ),
     templateVars: Type.Optional(Data),
     subject: Type.Optional(Type.String({ minLength: 1, maxLength: 998 })),
     body: Type.Optional(Type.String({ minLength: 1, maxLength: 100_000 })),
@@ -172,7 +187,12 @@ export function readSend(item: unknown, origin: Origin): Event {
     content:
       item.body === undefined && item.bodyHtml === undefined && item.subject === undefined
         ? undefined
-        : { subject: item.subject, body: item.body, html: item.bodyHtml, data: item.data as JsonObject | undefined },
+        : {
+            subject: item.subject,
+            body: item.body,
+            html: item.bodyHtml,
+            data: item.data as JsonObject | undefined,
+          },
     metadata: item.metadata as JsonObject | undefined,
   }
   if (type === 'system') {
@@ -186,7 +206,8 @@ export function readSend(item: unknown, origin: Origin): Event {
     if (item.recipientId === undefined && direct.recipients.length === 0) {
       throw refuse('/recipientId', 'Say who is to be told')
     }
-    if (item.recipientId !== undefined) direct.recipients = [...direct.recipients, { type, id: item.recipientId }]
+    if (item.recipientId !== undefined)
+      direct.recipients = [...direct.recipients, { type, id: item.recipientId }]
   }
   return {
     ...base(item, origin),
@@ -210,7 +231,9 @@ function base(
   const scheduledAt = item.scheduledAt === undefined ? undefined : new Date(item.scheduledAt)
   const expiresAt = item.expiresAt === undefined ? undefined : new Date(item.expiresAt)
   if (scheduledAt && scheduledAt.getTime() - now.getTime() > MAX_AHEAD_MS) {
-    throw new AppError('invalid_request', 'Nothing is scheduled more than a year ahead', { field: '/scheduledAt' })
+    throw new AppError('invalid_request', 'Nothing is scheduled more than a year ahead', {
+      field: '/scheduledAt',
+    })
   }
   if (expiresAt && expiresAt <= now) {
     throw new AppError('invalid_request', 'It has expired already', { field: '/expiresAt' })
@@ -254,5 +277,7 @@ export function refusal(errors: ErrorObject[] | null | undefined): AppError {
   const params = first?.params as { additionalProperty?: string; missingProperty?: string } | undefined
   const extra = params?.additionalProperty ?? params?.missingProperty
   const field = `${first?.instancePath ?? ''}${extra === undefined ? '' : `/${extra}`}`.slice(0, 300)
-  return new AppError('invalid_request', first?.message ?? 'does not have the documented shape', { field: field || '/' })
+  return new AppError('invalid_request', first?.message ?? 'does not have the documented shape', {
+    field: field || '/',
+  })
 }

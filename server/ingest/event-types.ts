@@ -1,14 +1,11 @@
-import { Ajv2020 } from 'ajv/dist/2020.js'
-import type { ValidateFunction } from 'ajv/dist/2020.js'
-import addFormats from 'ajv-formats'
-import { RE2JS } from 're2js'
 import type { ChangeWatch } from '../db/changes.ts'
 import { sql } from '../db/pool.ts'
 import type { Queryable } from '../db/pool.ts'
-import { AppError } from '../errors.ts'
 import { PRIORITIES } from '../types.ts'
-import type { JsonObject, Priority, TenantId } from '../types.ts'
+import type { Priority, TenantId } from '../types.ts'
 import type { EventTypes } from './acceptor.ts'
+import { schemaCheck, violation } from './event-schema.ts'
+import type { SchemaCheck } from './event-schema.ts'
 
 /** Registered event types of all tenants in memory, as of the last look at `changes`. */
 export interface EventTypeBook extends EventTypes {
@@ -20,11 +17,11 @@ interface Row {
   type: string
   category: string
   priority: string | null
-  schema: JsonObject | null
+  schema: string | null
   enabled: boolean
 }
 
-const COLUMNS = 'tenant_id, type, category, priority, schema, enabled'
+const COLUMNS = 'tenant_id, type, category, priority, schema::text, enabled'
 const loadAll = sql(
   'load_event_types',
   `select ${COLUMNS} from event_types where (tenant_id, type) > ($1, $2) order by tenant_id, type limit $3`,
@@ -36,15 +33,14 @@ const loadChanged = sql(
 )
 
 const PAGE = 1000
-/** Of a stored schema, as JSON text. */
-export const MAX_SCHEMA_BYTES = 64 * 1024
-const MAX_DEPTH = 32
 
 interface Known {
   enabled: boolean
   category: string
   priority: Priority | undefined
-  validate: ValidateFunction | null
+  /** JSON text: compiled for the first event of the type, so that a start does not wait for types nobody uses. */
+  schema: string | null
+  check: SchemaCheck | undefined
 }
 
 export function eventTypeBook(watch: ChangeWatch): EventTypeBook {
@@ -81,7 +77,10 @@ export function eventTypeBook(watch: ChangeWatch): EventTypeBook {
     dirty.clear()
     try {
       const wanted = [...changed.values()]
-      const rows = await q.rows<Row>(loadChanged, [wanted.map(one => one.tenantId), wanted.map(one => one.type)])
+      const rows = await q.rows<Row>(loadChanged, [
+        wanted.map(one => one.tenantId),
+        wanted.map(one => one.type),
+      ])
       for (const name of changed.keys()) types.delete(name)
       for (const row of rows) types.set(`${row.tenant_id} ${row.type}`, read(row))
     } catch (error) {
@@ -114,7 +113,10 @@ export function eventTypeBook(watch: ChangeWatch): EventTypeBook {
       }
       event.category ??= known.category || undefined
       event.priority ??= known.priority
-      return known.validate && violation(known.validate, event.data)
+      if (known.schema === null) return null
+      known.check ??= checkOrRefuse(known.schema)
+      const found = violation(known.check, event.data)
+      return found && { reason: 'schema_violation', ...found }
     },
   }
 }
@@ -123,64 +125,15 @@ const read = (row: Row): Known => ({
   enabled: row.enabled,
   category: row.category,
   priority: PRIORITIES.find(priority => priority === row.priority),
-  validate: row.schema && compiledOrRefusing(row.schema),
+  schema: row.schema,
+  check: undefined,
 })
 
 /** A stored schema that an older version accepted and this one cannot compile refuses everything, visibly. */
-function compiledOrRefusing(schema: JsonObject): ValidateFunction {
+function checkOrRefuse(schema: string): SchemaCheck {
   try {
-    return compileSchema(schema)
+    return schemaCheck(schema)
   } catch {
-    return compileSchema({ not: {} })
+    return schemaCheck('{"not": {}}')
   }
-}
-
-/** The first thing in which `data` differs from the schema: where, and what was expected; never the value. */
-export function violation(
-  validate: ValidateFunction,
-  data: JsonObject,
-): { reason: 'schema_violation'; field: string; message: string } | null {
-  if (validate(data)) return null
-  const first = validate.errors?.[0]
-  const missing = (first?.params as { missingProperty?: string } | undefined)?.missingProperty
-  return {
-    reason: 'schema_violation',
-    field: `/data${first?.instancePath ?? ''}${missing === undefined ? '' : `/${missing}`}`.slice(0, 300),
-    message: (first?.message ?? 'does not fit the schema').slice(0, 300),
-  }
-}
-
-/**
- * Compiles a JSON Schema (2020-12) of an event type.
- *
- * Patterns run on RE2: a tenant's `^(a+)+$` must not stop the process. References stay inside the schema.
- *
- * @throws AppError invalid_schema
- */
-export function compileSchema(schema: JsonObject): ValidateFunction {
-  const refuse = (detail: string) => new AppError('invalid_schema', detail.slice(0, 300), { field: '/schema' })
-  if (JSON.stringify(schema).length > MAX_SCHEMA_BYTES) throw refuse(`A schema has at most ${MAX_SCHEMA_BYTES} bytes`)
-  if (depthOf(schema) > MAX_DEPTH) throw refuse(`A schema is at most ${MAX_DEPTH} levels deep`)
-  const ajv = new Ajv2020({ strict: true, strictTypes: false, strictRequired: false, code: { regExp: re2 } })
-  addFormats.default(ajv)
-  try {
-    return ajv.compile(schema)
-  } catch (cause) {
-    throw refuse((cause as Error).message)
-  }
-}
-
-const re2 = Object.assign(
-  (pattern: string) => {
-    const compiled = RE2JS.compile(pattern)
-    return { test: (text: string) => compiled.matcher(text).find() }
-  },
-  { code: 're2' },
-)
-
-function depthOf(value: unknown): number {
-  if (typeof value !== 'object' || value === null) return 0
-  let deepest = 0
-  for (const inner of Object.values(value)) deepest = Math.max(deepest, depthOf(inner))
-  return deepest + 1
 }

@@ -3,7 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Db, Queryable } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Api } from '../http/api.ts'
-import { fingerprint, keyOf, readIdempotencyKey } from '../http/idempotency.ts'
+import { fingerprint, keyOf, readIdempotencyKey } from '../ingest/idempotency.ts'
 import type { Event, Id, TenantId } from '../types.ts'
 import type { Accepted, Acceptor, Answer } from './acceptor.ts'
 import { BATCHED, STRUCTURED, isBinary, readBinary, readStructured } from './cloudevents.ts'
@@ -28,7 +28,9 @@ const Published = Type.Object({
   id: Uuid,
   eventId: Uuid,
   status: Status,
-  duplicate: Type.Optional(Type.Boolean({ description: 'An event with this source and id was accepted before.' })),
+  duplicate: Type.Optional(
+    Type.Boolean({ description: 'An event with this source and id was accepted before.' }),
+  ),
 })
 const ItemError = Type.Object({
   code: Type.String(),
@@ -152,14 +154,20 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
         tags: ['Events'],
         operationId: 'publishEvents',
         summary: 'Publish many events; each has its own result',
-        body: Type.Object({ events: Type.Array(Type.Union([EventInput, TypedEventInput]), { minItems: 1, maxItems }) }),
+        body: Type.Object({
+          events: Type.Array(Type.Union([EventInput, TypedEventInput]), { minItems: 1, maxItems }),
+        }),
         response: { 202: BatchAnswer },
       },
     },
     async (request, reply) => {
       const origin = originOf(request)
       const batched = request.headers['content-type']?.startsWith(BATCHED)
-      const items = listOf(batched ? request.body : (request.body as { events?: unknown })?.events, maxItems, '/events')
+      const items = listOf(
+        batched ? request.body : (request.body as { events?: unknown })?.events,
+        maxItems,
+        '/events',
+      )
       const { events, errors } = readAll(items, item =>
         batched || isCloudEvent(item) ? readStructured(item, origin) : readEvent(item, origin),
       )
@@ -237,7 +245,11 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
     },
     async (request, reply) => {
       const origin = originOf(request)
-      const items = listOf((request.body as { notifications?: unknown })?.notifications, maxItems, '/notifications')
+      const items = listOf(
+        (request.body as { notifications?: unknown })?.notifications,
+        maxItems,
+        '/notifications',
+      )
       const read = readAll(items, item => readSend(item, origin))
       const events = await resolveEach(deps, items, read)
       return accept(request, reply, events, results => {
@@ -330,7 +342,10 @@ async function resolveEach(deps: IngestDeps, items: readonly unknown[], read: Re
   return kept
 }
 
-async function resolveNames({ db, resolveTemplates }: IngestDeps, events: readonly Event[]): Promise<Set<Event>> {
+async function resolveNames(
+  { db, resolveTemplates }: IngestDeps,
+  events: readonly Event[],
+): Promise<Set<Event>> {
   const naming = events.filter(event => event.direct?.templateId !== undefined)
   if (naming.length === 0) return new Set()
   const names = [...new Set(naming.map(event => event.direct!.templateId!))]

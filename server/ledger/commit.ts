@@ -242,7 +242,7 @@ const IN_APP = `position('\\x${CHANNEL_CODE.in_app.toString(16).padStart(2, '0')
  * Gives every in-app notification of these ranges its place in its reader's feed. It reads back the rows that the
  * same script has just copied, which is cheaper than sending their ids and readers a second time.
  *
- * The heads are locked in the order of (tenant, bytes of the user id), as in server/feed/append.ts, so that writers cannot deadlock, and until the commit, so
+ * The heads are locked in the order of (tenant, bytes of the user id), as in server/ledger/append-feed.ts, so that writers cannot deadlock, and until the commit, so
  * that the order of a person's sequence numbers is the order of commits: a stream resumed by number has no gap.
  */
 function feedScript(groups: readonly string[], anyHeld: boolean): string {

@@ -3,7 +3,7 @@ import { after, before, test } from 'node:test'
 import fc from 'fast-check'
 import { AppError } from '../errors.ts'
 import { type TestDatabase, testDatabase } from '../test/database.ts'
-import type { Caller } from './api.ts'
+import type { Caller } from '../http/api.ts'
 import {
   claimIdempotency,
   fingerprint,

@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { newId } from '../db/ids.ts'
 import { sql } from '../db/pool.ts'
 import { type TestDatabase, testDatabase } from '../test/database.ts'
-import { type FeedItem, appendFeed, compareHeads } from './append.ts'
+import { type FeedItem, appendFeed, compareHeads } from './append-feed.ts'
 
 let database: TestDatabase
 before(async () => {

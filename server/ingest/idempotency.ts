@@ -2,7 +2,6 @@ import { hash } from 'node:crypto'
 import { type Queryable, sql } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { TenantId } from '../types.ts'
-import type { Caller } from './api.ts'
 
 /**
  * `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): the same request again gets the first one's
@@ -30,7 +29,11 @@ export function readIdempotencyKey(header: string | string[] | undefined): strin
  * The key's row: a uuid text of the first 128 bits of a SHA-256. Another caller, or another route, may use the
  * same key for something else. `route` is the pattern, such as `POST /api/events/publish`.
  */
-export function keyOf(caller: Pick<Caller, 'tenantId' | 'kind' | 'id'>, route: string, key: string): string {
+export function keyOf(
+  caller: { tenantId: TenantId; kind: string; id: string },
+  route: string,
+  key: string,
+): string {
   const { tenantId, kind, id } = caller
   // The id is a caller's own text, so it goes last but one and with its length.
   const hex = hash('sha256', `${tenantId}\0${kind}\0${route}\0${id.length}\0${id}\0${key}`, 'hex')
