@@ -27,7 +27,8 @@ if (Number(process.versions.node.split('.')[0]) >= 24) {
 
 /** @param {string} node */
 function handOver(node) {
-  const child = spawn(node, [script, ...process.argv.slice(2)], { stdio: 'inherit' })
+  // V8 would let its young generation grow to 64 MB while the code is loaded, and keep it.
+  const child = spawn(node, ['--max-semi-space-size=16', script, ...process.argv.slice(2)], { stdio: 'inherit' })
   // A terminal sends Ctrl-C to the child as well; everybody else speaks to us alone.
   process.on('SIGINT', () => {
     if (!process.stdin.isTTY) child.kill('SIGINT')

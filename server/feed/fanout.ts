@@ -1,5 +1,4 @@
 import type pg from 'pg'
-import { createClient } from 'redis'
 import { type Db, sql } from '../db/pool.ts'
 import { newId } from '../db/ids.ts'
 import type { TenantId, UserId } from '../types.ts'
@@ -128,6 +127,8 @@ export async function redisFanout(
   redisUrl: string,
   options: FanoutOptions & { prefix?: string } = {},
 ): Promise<Fanout> {
+  // 30 MB, only for those who have Redis.
+  const { createClient } = await import('redis')
   const { onError = () => {} } = options
   const origin = newId()
   const channel = `${options.prefix ?? 'carillon:'}feed`

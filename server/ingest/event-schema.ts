@@ -79,7 +79,8 @@ export function schemaCheck(text: string): SchemaCheck {
 export function compileSchema(schema: JsonObject): SchemaCheck {
   checkBounds(schema)
   // Its own name would be registered; with the name of the meta-schema it would take that one's place.
-  const { $id: _, ...nameless } = schema
+  const nameless = { ...schema }
+  delete nameless['$id']
   const ajv = compiler()
   try {
     return ajv.compile(nameless)
