@@ -1,14 +1,10 @@
-import { type Db, sql } from '../server/db/pool.ts'
+import { sql } from '../server/db/pool.ts'
+import { auditLedger } from '../server/ledger/audit.ts'
 import { type Command, readTime, UsageError } from './command.ts'
 import { readConfig, requireDatabase, withDatabase } from './database.ts'
 import { print, printJson, style, table } from './print.ts'
 
-type Value = string | number | boolean | object | null | undefined
-
-/** What server/ledger/audit.ts offers. */
-interface Auditor {
-  auditLedger(db: Db, options: { tenant?: number; from?: Date; to?: Date }): Promise<Record<string, Value>[]>
-}
+type Value = string | number | string[] | null | undefined
 
 const findTenant = sql('cli_find_tenant', 'select id from tenants where name = $1')
 
@@ -28,15 +24,12 @@ export const command: Command = {
     const config = readConfig(input)
     requireDatabase(config)
     const [from, to] = [readTime(input.text('from'), 'from'), readTime(input.text('to'), 'to')]
-    const { auditLedger } = (await import(
-      new URL('../server/ledger/audit.ts', import.meta.url).href
-    )) as Auditor
     const differences = await withDatabase(config, async db => {
       const name = input.text('tenant')
       const tenant = name === undefined ? undefined : (await db.one<{ id: number }>(findTenant, [name]))?.id
       if (name !== undefined && tenant === undefined) throw new UsageError(`There is no tenant "${name}"`)
       return auditLedger(db, {
-        tenant,
+        tenantId: tenant,
         from: from ? new Date(from) : undefined,
         to: to ? new Date(to) : undefined,
       })
@@ -45,18 +38,18 @@ export const command: Command = {
     else if (differences.length === 0) print(`${style('green', '✓')} Everything adds up.`)
     else {
       const columns = [...new Set(differences.flatMap(Object.keys))]
-      print(table([columns, ...differences.map(row => columns.map(column => cell(row[column])))]))
+      print(
+        table([
+          columns,
+          ...differences.map(row =>
+            columns.map(column => cell((row as unknown as Record<string, Value>)[column])),
+          ),
+        ]),
+      )
       print(`${style('red', '✗')} ${differences.length} differences.`)
     }
     return differences.length === 0 ? 0 : 1
   },
 }
 
-const cell = (value: Value): string =>
-  value == null
-    ? ''
-    : value instanceof Date
-      ? value.toISOString()
-      : typeof value === 'object'
-        ? JSON.stringify(value)
-        : String(value)
+const cell = (value: Value): string => (Array.isArray(value) ? value.join(' ') : String(value ?? ''))

@@ -208,8 +208,9 @@ test('send: people, lists and bare addresses', async t => {
     ],
     channels: ['email', 'in_app'],
     addresses: { email: ['bob@example.org'] },
-    fallback: ['sms'],
-    content: { subject: 'Hello', body: 'Lunch is ready' },
+    fallbackChannels: ['sms'],
+    subject: 'Hello',
+    body: 'Lunch is ready',
   })
 })
 

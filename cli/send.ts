@@ -99,16 +99,18 @@ async function requestOf(input: Input): Promise<unknown> {
     throw new UsageError('Nothing is said: use --body or --template')
   }
   if (given.body === '-') given.body = (await readStdin()).trimEnd()
-  const content = { ...given, data: data === undefined ? undefined : await readJsonObject(data, 'data') }
   return {
-    recipients,
+    ...(recipients.length === 0 ? {} : { recipients }),
     channels: [...channels],
     ...(addressed.length === 0 ? {} : { addresses }),
     ...(input.list('fallback').length === 0
       ? {}
-      : { fallback: input.list('fallback').map(word => channelOf(word, 'fallback')) }),
+      : { fallbackChannels: input.list('fallback').map(word => channelOf(word, 'fallback')) }),
     templateId: template,
-    ...(Object.values(content).every(part => part === undefined) ? {} : { content }),
+    subject: given.subject,
+    body: given.body,
+    bodyHtml: given.html,
+    data: data === undefined ? undefined : await readJsonObject(data, 'data'),
     priority: input.choice('priority', PRIORITIES),
     category: input.text('category'),
     scheduledAt: readTime(input.text('scheduled-at'), 'scheduled-at'),

@@ -1,11 +1,6 @@
-import { type Config, listSettings, loadConfig } from '../server/config.ts'
+import { listSettings, loadConfig } from '../server/config.ts'
 import type { Command } from './command.ts'
 import { complain } from './print.ts'
-
-/** What server/main.ts offers. */
-interface Server {
-  run(config: Config): Promise<{ stop(): Promise<void> }>
-}
 
 const flags = listSettings().flatMap(one =>
   one.flag === undefined
@@ -30,7 +25,7 @@ export const command: Command = {
     const config = loadConfig(env, args)
     for (const warning of config.warnings) complain(`Warning: ${warning}`)
     const stopped = stopSignal()
-    const { run } = (await import(new URL('../server/main.ts', import.meta.url).href)) as Server
+    const { run } = await import('../server/main.ts')
     const server = await run(config)
     await stopped
     await server.stop()

@@ -6,6 +6,7 @@ import type { Static } from 'typebox'
 import { newId } from '../db/ids.ts'
 import { AppError } from '../errors.ts'
 import { CHANNEL_SPELLINGS, PRIORITY_SPELLINGS, readChannel, readPriority } from '../spelling.ts'
+import { CHANNELS } from '../types.ts'
 import type { Channel, DirectSend, Event, JsonObject, TenantId } from '../types.ts'
 
 /** Bounds of one event. */
@@ -14,6 +15,7 @@ export const MAX_AHEAD_MS = 366 * 86_400_000
 /** `commerce.order.shipped`: segments of letters, digits, `_` and `-`. */
 export const EVENT_TYPE = '^[A-Za-z0-9_-]+([.:/][A-Za-z0-9_-]+)*$'
 
+const OUTSIDE = CHANNELS.filter(channel => channel !== 'in_app')
 const Time = Type.String({ format: 'date-time' })
 const ChannelName = Type.Enum([...CHANNEL_SPELLINGS])
 const PriorityName = Type.Enum([...PRIORITY_SPELLINGS])
@@ -88,6 +90,19 @@ export const SendInput = Type.Object(
         maxLength: 2048,
         description: 'Of a recipient that is no user; one channel then.',
       }),
+    ),
+    addresses: Type.Optional(
+      Type.Partial(
+        Type.Object(
+          Object.fromEntries(
+            OUTSIDE.map(channel => [
+              channel,
+              Type.Array(Type.String({ minLength: 1, maxLength: 2048 }), { minItems: 1, maxItems: 100 }),
+            ]),
+          ),
+          { additionalProperties: false, description: 'Bare addresses by channel, besides the recipients.' },
+        ),
+      ),
     ),
     channels: Type.Optional(Type.Array(ChannelName, { minItems: 1, maxItems: 10 })),
     fallbackChannels: Type.Optional(Type.Array(ChannelName, { maxItems: 10 })),
@@ -203,7 +218,8 @@ export function readSend(item: unknown, origin: Origin): Event {
     direct.addresses = { [channels[0]!]: [item.address] }
   } else {
     if (item.address !== undefined) throw refuse('/address', "A user's address is the user's own")
-    if (item.recipientId === undefined && direct.recipients.length === 0) {
+    direct.addresses = item.addresses as DirectSend['addresses']
+    if (item.recipientId === undefined && direct.recipients.length === 0 && !direct.addresses) {
       throw refuse('/recipientId', 'Say who is to be told')
     }
     if (item.recipientId !== undefined)
