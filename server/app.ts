@@ -409,7 +409,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   const api = await buildServer({
     auth: credentials,
     version: VERSION,
-    logger: log as never,
+    logger: log,
     bodyLimitBytes: config.http.bodyLimitBytes,
     trustProxy: config.http.trustedProxies.length > 0 ? [...config.http.trustedProxies] : undefined,
     corsOrigins: [...config.http.corsOrigins],
@@ -527,7 +527,8 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     clearTimeout(hurry)
     clearInterval(renewal)
     hub.close()
-    await Promise.all([inboxKeeper.close(), keeper.stop(), credentials.close(), limits.close()])
+    limits.close()
+    await Promise.all([inboxKeeper.close(), keeper.stop(), credentials.close()])
     await fanout.close()
     await outside.close()
     await owner.close()

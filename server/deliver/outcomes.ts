@@ -30,7 +30,7 @@ export interface OutcomesParts {
 const RECONNECT_MS = 200
 
 export function outcomes(parts: OutcomesParts): Outcomes {
-  let done: Settlement[] = []
+  const done: Settlement[] = []
   let timer: NodeJS.Timeout | undefined
   let writing: Promise<void> | undefined
   let client: pg.Client | undefined

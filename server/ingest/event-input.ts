@@ -218,7 +218,7 @@ export function readSend(item: unknown, origin: Origin): Event {
     direct.addresses = { [channels[0]!]: [item.address] }
   } else {
     if (item.address !== undefined) throw refuse('/address', "A user's address is the user's own")
-    direct.addresses = item.addresses as DirectSend['addresses']
+    direct.addresses = item.addresses
     if (item.recipientId === undefined && direct.recipients.length === 0 && !direct.addresses) {
       throw refuse('/recipientId', 'Say who is to be told')
     }
