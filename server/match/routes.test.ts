@@ -123,6 +123,21 @@ test('a rule with every documented field is made and read back', async () => {
   assert.deepEqual(read.body, { ...rest, id, no, createdBy, createdAt, updatedAt })
 })
 
+// covers: DIC-021
+test('the table has the documented indexes', async () => {
+  const rows = await t.db.rows<{ indexdef: string }>(
+    sql('indexes_of_rules', `select indexdef from pg_indexes where tablename = 'rules'`),
+  )
+  const has = (part: RegExp) =>
+    assert.ok(
+      rows.some(({ indexdef }) => part.test(indexdef)),
+      String(part),
+    )
+  has(/WHERE \(enabled AND/)
+  has(/USING gin \(domains\)/)
+  has(/USING gin \(event_types\)/)
+})
+
 // covers: DIC-019
 test('what is left out has its documented default', async () => {
   const rule = await create()
@@ -254,6 +269,11 @@ test('bad input is refused under its field, and nothing is stored', async () => 
     [{ batchWindow: '5m', batchWindowSeconds: 3 }, 'invalid_rule', '/batchWindow'],
     [{ batchWindow: '900d' }, 'invalid_rule', '/batchWindowSeconds'],
     [{ templateVars: { a: 'x'.repeat(70_000) } }, 'invalid_rule', '/templateVars'],
+    [
+      { recipientSelector: { targets: { email: Array.from({ length: 200 }, () => 'x'.repeat(2_000)) } } },
+      'invalid_rule',
+      '/recipientSelector',
+    ],
   ]
   const count = sql('count_test_rules', 'select count(*) as n from rules')
   const { n } = (await t.db.one<{ n: number }>(count))!

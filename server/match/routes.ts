@@ -63,7 +63,9 @@ const orNull = <S extends TSchema>(schema: S, description: string) =>
   Type.Union([schema, Type.Null()], { description })
 
 /** Of the variables that a rule adds to every message; they are held in memory with it. */
-const MAX_VARS_BYTES = 64 * 1024
+const MAX_VARS_LENGTH = 64 * 1024
+/** Of a whole rule as JSON: enough for a thousand long user ids. */
+const MAX_RULE_LENGTH = 300_000
 
 const Id = Type.String({ format: 'uuid' })
 const Time = Type.String({ format: 'date-time' })
@@ -471,9 +473,14 @@ function define(body: Static<typeof Definition>, madeAt: Date): RuleDefinition {
       field: '/batchWindow',
     })
   }
-  if (JSON.stringify(body.templateVars ?? {}).length > MAX_VARS_BYTES) {
-    throw new AppError('invalid_rule', `templateVars has more than ${MAX_VARS_BYTES} bytes`, {
+  if (JSON.stringify(body.templateVars ?? {}).length > MAX_VARS_LENGTH) {
+    throw new AppError('invalid_rule', `templateVars are longer than ${MAX_VARS_LENGTH} characters`, {
       field: '/templateVars',
+    })
+  }
+  if (JSON.stringify(body).length > MAX_RULE_LENGTH) {
+    throw new AppError('invalid_rule', `The rule is longer than ${MAX_RULE_LENGTH} characters`, {
+      field: '/recipientSelector',
     })
   }
   try {
