@@ -23,7 +23,7 @@ export interface DryRun {
 /** More people than this are not worked out for a draft. */
 const MOST = 1000
 
-/** Runs the real stages on a draft and writes nothing: the transaction is rolled back. */
+/** Runs the real stages on a draft. They only read; what they plan is shown instead of being committed. */
 export function dryRunner({ db, pipeline }: { db: Db; pipeline: Pipeline }) {
   return async ({
     rule,

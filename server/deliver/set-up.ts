@@ -18,8 +18,9 @@ export interface ProviderSetting {
 }
 
 export interface Outside {
-  /** By channel, in the order in which they are tried. */
+  /** By channel, in the order in which they are tried; only of channels that this process delivers. */
   providers: ReadonlyMap<Channel, readonly OpenedProvider[]>
+  /** Channels that some process of this installation delivers: what may be planned. */
   configured: ReadonlySet<Channel>
   /** Set when mail stays on this machine. */
   mailbox: Mailbox | undefined
@@ -50,7 +51,10 @@ export async function openProviders({
   const mailHttp = openHttp({ allowPrivate: ['0.0.0.0/0', '::/0'], ca: config.outbound.certificates })
 
   const opened: OpenedProvider[] = []
+  const configured = new Set<Channel>()
   const open = async (provider: AnyProvider, settings: unknown, door = http) => {
+    configured.add(provider.channel)
+    if (!config.process.roles.deliver.includes(provider.channel)) return
     opened.push(await openProvider(provider, settings, { http: door, now }))
   }
 
@@ -71,26 +75,25 @@ export async function openProviders({
       },
       mailHttp,
     )
-  } else if (
-    config.mode === 'embedded' &&
-    config.process.roles.deliver.includes('email') &&
-    senders.length === 0
-  ) {
-    mailbox = await openMailbox({
-      dir: join(config.data.dir, 'mailbox'),
-      port: config.mailbox.port,
-      keep: config.mailbox.keep,
-    })
-    await open(
-      smtp,
-      {
-        host: '127.0.0.1',
-        port: mailbox.port,
-        tls: 'off',
-        from: config.smtp.from ?? 'Carillon <carillon@localhost.localdomain>',
-      },
-      openHttp({ allowPrivate: LOOPBACK }),
-    )
+  } else if (config.mode === 'embedded' && senders.length === 0) {
+    configured.add('email')
+    if (config.process.roles.deliver.includes('email')) {
+      mailbox = await openMailbox({
+        dir: join(config.data.dir, 'mailbox'),
+        port: config.mailbox.port,
+        keep: config.mailbox.keep,
+      })
+      await open(
+        smtp,
+        {
+          host: '127.0.0.1',
+          port: mailbox.port,
+          tls: 'off',
+          from: config.smtp.from ?? 'Carillon <carillon@localhost.localdomain>',
+        },
+        openHttp({ allowPrivate: LOOPBACK }),
+      )
+    }
   }
   if (!more.some(({ provider }) => typeof provider !== 'string' && provider.channel === 'webhook')) {
     await open(catalog.get('webhook')!, {})
@@ -104,7 +107,7 @@ export async function openProviders({
   )
   return {
     providers,
-    configured: new Set(opened.map(provider => provider.channel)),
+    configured,
     mailbox,
     async close() {
       await Promise.all(opened.map(provider => provider.close()))

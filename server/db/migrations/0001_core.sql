@@ -225,6 +225,7 @@ create table rules (
 );
 create unique index rules_name on rules (tenant_id, name) where deleted_at is null;
 create index rules_enabled on rules (tenant_id) where enabled and deleted_at is null;
+create index rules_list on rules (tenant_id, id) where deleted_at is null;
 create index rules_domains on rules using gin (domains);
 create index rules_event_types on rules using gin (event_types);
 
