@@ -1,6 +1,7 @@
 import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv'
 import formatsPlugin from 'ajv-formats'
 import type { FastifySchemaCompiler } from 'fastify'
+import { type TSchema, Type } from 'typebox'
 import { isId } from '../db/ids.ts'
 import { AppError, type ErrorDetail } from '../errors.ts'
 
@@ -57,8 +58,11 @@ export function validatorCompiler(): FastifySchemaCompiler<object> {
     const part = httpPart ?? 'body'
     const coerce = part === 'body' ? false : 'array'
     const validate = instance(coerce, false).compile(schema)
+    // A request without a body has null here, and a body that is Type.Optional may be left out.
+    const optional = part === 'body' && Type.IsOptional(schema as TSchema)
     let explain: ValidateFunction | undefined
     return (value: unknown) => {
+      if (optional && (value === null || value === undefined)) return { value }
       if (validate(value)) return { value }
       let errors = validate.errors!
       if (parts(value, EXPLAINED_PARTS) <= EXPLAINED_PARTS) {
