@@ -1,6 +1,6 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import type { ErrorObject } from 'ajv/dist/2020.js'
-import addFormats from 'ajv-formats'
+import formatsPlugin from 'ajv-formats'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import { newId } from '../db/ids.ts'
@@ -92,16 +92,16 @@ export const SendInput = Type.Object(
       }),
     ),
     addresses: Type.Optional(
-      Type.Partial(
-        Type.Object(
-          Object.fromEntries(
-            OUTSIDE.map(channel => [
-              channel,
+      Type.Object(
+        Object.fromEntries(
+          OUTSIDE.map(channel => [
+            channel,
+            Type.Optional(
               Type.Array(Type.String({ minLength: 1, maxLength: 2048 }), { minItems: 1, maxItems: 100 }),
-            ]),
-          ),
-          { additionalProperties: false, description: 'Bare addresses by channel, besides the recipients.' },
+            ),
+          ]),
         ),
+        { additionalProperties: false, description: 'Bare addresses by channel, besides the recipients.' },
       ),
     ),
     channels: Type.Optional(Type.Array(ChannelName, { minItems: 1, maxItems: 10 })),
@@ -125,8 +125,16 @@ export type EventInput = Static<typeof EventInput>
 export type TypedEventInput = Static<typeof TypedEventInput>
 export type SendInput = Static<typeof SendInput>
 
+// CommonJS default of a CommonJS default.
+const addFormats = formatsPlugin as unknown as typeof formatsPlugin.default
+const libraryDateTime = addFormats.get('date-time') as { validate(text: string): boolean }
 const ajv = new Ajv2020({ strict: false, allErrors: false })
 addFormats.default(ajv)
+// Only instants that Date and PostgreSQL have too: no leap second, no zone without minutes, no year 0.
+ajv.addFormat('date-time', {
+  type: 'string',
+  validate: text => libraryDateTime.validate(text) && new Date(text).getUTCFullYear() >= 1,
+})
 const isEvent = ajv.compile<EventInput>(EventInput)
 const isTyped = ajv.compile<TypedEventInput>(TypedEventInput)
 const isSend = ajv.compile<SendInput>(SendInput)
@@ -232,9 +240,19 @@ export function readSend(item: unknown, origin: Origin): Event {
     time: origin.now,
     // What templates see; the content itself is in `direct`.
     data: dataOf(item.templateVars ?? item.data),
-    category: item.category ?? (item.metadata?.category as string | undefined),
+    category: item.category ?? categoryOf(item.metadata),
     direct,
   }
+}
+
+/** The documented place of it is the metadata, which may hold anything. */
+function categoryOf(metadata: Record<string, unknown> | undefined): string | undefined {
+  const category = metadata?.category
+  if (category === undefined) return undefined
+  if (typeof category === 'string' && category.length >= 1 && category.length <= 100) return category
+  throw new AppError('invalid_request', 'category is a text of 1 to 100 characters', {
+    field: '/metadata/category',
+  })
 }
 
 const channelsOf = (names: string[] | undefined): Channel[] | undefined =>

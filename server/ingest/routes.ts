@@ -6,7 +6,7 @@ import type { Api } from '../http/api.ts'
 import { fingerprint, keyOf, readIdempotencyKey } from '../ingest/idempotency.ts'
 import type { Event, Id, TenantId } from '../types.ts'
 import type { Accepted, Acceptor, Answer } from './acceptor.ts'
-import { BATCHED, STRUCTURED, isBinary, readBinary, readStructured } from './cloudevents.ts'
+import { BATCHED, STRUCTURED, binaryIdentity, isBinary, readBinary, readStructured } from './cloudevents.ts'
 import { EventInput, SendInput, TypedEventInput, readEvent, readSend } from './event-input.ts'
 import type { Origin } from './event-input.ts'
 
@@ -90,7 +90,9 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
         ? undefined
         : {
             key: keyOf(request.caller, `${request.method} ${request.routeOptions.url}`, key),
-            fingerprint: fingerprint(request.body),
+            fingerprint: fingerprint(
+              isBinary(request.headers) ? binaryIdentity(request.headers, request.body) : request.body,
+            ),
           }
     if (events.length === 0 && !idempotency) {
       const { status, body } = answer([])
@@ -122,7 +124,8 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
   api.post(
     '/api/events/publish',
     {
-      config: { access: write },
+      // In binary mode the data may be of any type.
+      config: { access: write, rawBody: true },
       ...readByHand,
       schema: {
         tags: ['Events'],
@@ -164,9 +167,9 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
       const origin = originOf(request)
       const batched = request.headers['content-type']?.startsWith(BATCHED)
       const items = listOf(
-        batched ? request.body : (request.body as { events?: unknown })?.events,
+        batched ? request.body : onlyMember(request.body, 'events'),
         maxItems,
-        '/events',
+        batched ? '/' : '/events',
       )
       const { events, errors } = readAll(items, item =>
         batched || isCloudEvent(item) ? readStructured(item, origin) : readEvent(item, origin),
@@ -245,11 +248,7 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
     },
     async (request, reply) => {
       const origin = originOf(request)
-      const items = listOf(
-        (request.body as { notifications?: unknown })?.notifications,
-        maxItems,
-        '/notifications',
-      )
+      const items = listOf(onlyMember(request.body, 'notifications'), maxItems, '/notifications')
       const read = readAll(items, item => readSend(item, origin))
       const events = await resolveEach(deps, items, read)
       return accept(request, reply, events, results => {
@@ -277,9 +276,24 @@ function readOne(request: FastifyRequest, origin: Origin): Event {
     throw new AppError('unsupported_media_type', 'Batches go to /api/events/batch')
   }
   if (isBinary(request.headers)) return readBinary(request.headers, request.body, origin)
+  if (Buffer.isBuffer(request.body)) {
+    throw new AppError('unsupported_media_type', 'Send JSON, or a CloudEvent with its headers', {
+      field: 'content-type',
+    })
+  }
   return type.startsWith(STRUCTURED) || isCloudEvent(request.body)
     ? readStructured(request.body, origin)
     : readEvent(request.body, origin)
+}
+
+/** The one field of a batch's body; a second one would be a mistake that nobody sees. */
+function onlyMember(body: unknown, name: string): unknown {
+  if (typeof body !== 'object' || body === null) return undefined
+  const unknown = Object.keys(body).find(other => other !== name)
+  if (unknown !== undefined) {
+    throw new AppError('invalid_request', 'There is no such field', { field: `/${unknown.slice(0, 100)}` })
+  }
+  return (body as Record<string, unknown>)[name]
 }
 
 function listOf(value: unknown, maxItems: number, field: string): unknown[] {
