@@ -55,8 +55,15 @@ const TABLE: [files: string, mayImport: string[]][] = [
     ['server/http/', 'server/admin/', 'server/people/', 'server/ledger/', 'server/config.ts', ...BASE],
   ],
 
+  // Doors for programs with a language of their own.
+  ['server/ingest/senders/routes.ts', ['server/http/', 'server/ingest/', ...BASE]],
+
   // The stages, in the order of an event's way. None knows another; all but the pure ones know the ledger.
-  ['server/ingest/**', ['server/ledger/', 'server/people/', 'server/admin/audit.ts', ...BASE]],
+  // A CloudEvent may bring JSON within its JSON, for which the bounds of the door hold as well.
+  [
+    'server/ingest/**',
+    ['server/ledger/', 'server/people/', 'server/admin/audit.ts', 'server/http/json-body.ts', ...BASE],
+  ],
   ['server/match/**', ['server/people/', 'server/admin/audit.ts', ...BASE]],
   ['server/decide/**', ['server/people/', ...BASE]],
   ['server/render/**', ['server/people/', 'server/admin/audit.ts', ...BASE]],
