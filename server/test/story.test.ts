@@ -87,7 +87,7 @@ test('Alice, Bob and Charlie', async () => {
       headers: { authorization: `Bearer ${alice}` },
     })
     socket.close = () => ws.terminate()
-    ws.on('message', text => envelopes.push(JSON.parse(String(text))))
+    ws.on('message', (text: Buffer) => envelopes.push(JSON.parse(text.toString('utf8'))))
     await once(ws, 'open')
     await eventually('the greeting of the stream', () => envelopes.length > 0)
 
