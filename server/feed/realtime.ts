@@ -211,6 +211,7 @@ export function realtimeRoutes(api: Api, deps: RealtimeDeps): void {
           },
           { additionalProperties: false },
         ),
+        response: { 200: { content: { 'text/event-stream': { schema: Type.String() } } } },
       },
       preHandler: async request => {
         readers.set(request, await whoOpens(request, request.query))

@@ -187,6 +187,7 @@ export function feedRoutes(api: Api, deps: { feed: FeedStore; hub: Hub; now?: ()
         description: 'Repeating it changes nothing: `readAt` stays the first time.',
         params: IdParams,
         querystring: Reader,
+        body: Type.Optional(Type.Object({}, { additionalProperties: false })),
         response: { 200: Type.Object({ success: Type.Literal(true), readAt: Time }) },
       },
       handler: async request => {

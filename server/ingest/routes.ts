@@ -157,9 +157,10 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
         tags: ['Events'],
         operationId: 'publishEvents',
         summary: 'Publish many events; each has its own result',
-        body: Type.Object({
-          events: Type.Array(Type.Union([EventInput, TypedEventInput]), { minItems: 1, maxItems }),
-        }),
+        body: Type.Object(
+          { events: Type.Array(Type.Union([EventInput, TypedEventInput]), { minItems: 1, maxItems }) },
+          { additionalProperties: false },
+        ),
         response: { 202: BatchAnswer },
       },
     },
@@ -242,7 +243,10 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
         tags: ['Notifications'],
         operationId: 'sendNotifications',
         summary: 'Send many; each has its own result',
-        body: Type.Object({ notifications: Type.Array(SendInput, { minItems: 1, maxItems }) }),
+        body: Type.Object(
+          { notifications: Type.Array(SendInput, { minItems: 1, maxItems }) },
+          { additionalProperties: false },
+        ),
         response: { 202: BulkAnswer },
       },
     },

@@ -307,6 +307,7 @@ export function ledgerRoutes(api: Api, deps: LedgerRoutesDeps): void {
         tags: ['Events'],
         operationId: 'getEventMetrics',
         summary: 'How many events were received, processed, failed',
+        querystring: Type.Object({}, { additionalProperties: false }),
         response: {
           200: Type.Object({
             received: Type.Integer(),
