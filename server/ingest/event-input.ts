@@ -144,6 +144,8 @@ export interface Origin {
   tenantId: TenantId
   now: Date
   traceId: string | undefined
+  /** The whole body is smaller than one event's data may be: nobody needs to measure it. */
+  small?: boolean
 }
 
 /**
@@ -161,7 +163,7 @@ export function readEvent(item: unknown, origin: Origin): Event {
     type: item.type,
     subject: item.subject,
     time: item.time === undefined ? origin.now : new Date(item.time),
-    data: dataOf(item.data),
+    data: dataOf(item.data, origin),
     category: item.category,
   }
 }
@@ -287,9 +289,9 @@ function base(
 }
 
 /** The size is only measured where it could matter: a walk that stops at the bound, not a stringify. */
-export function dataOf(data: unknown): JsonObject {
+export function dataOf(data: unknown, { small }: Pick<Origin, 'small'> = {}): JsonObject {
   if (data === undefined) return {}
-  if (sizeOf(data, MAX_DATA_BYTES) <= 0) {
+  if (!small && sizeOf(data, MAX_DATA_BYTES) <= 0) {
     throw new AppError('body_too_large', `data is larger than ${MAX_DATA_BYTES} bytes`, { field: '/data' })
   }
   return data as JsonObject

@@ -7,7 +7,7 @@ import { fingerprint, keyOf, readIdempotencyKey } from '../ingest/idempotency.ts
 import type { Event, Id, TenantId } from '../types.ts'
 import type { Accepted, Acceptor, Answer } from './acceptor.ts'
 import { BATCHED, STRUCTURED, binaryIdentity, isBinary, readBinary, readStructured } from './cloudevents.ts'
-import { EventInput, SendInput, TypedEventInput, readEvent, readSend } from './event-input.ts'
+import { EventInput, MAX_DATA_BYTES, SendInput, TypedEventInput, readEvent, readSend } from './event-input.ts'
 import type { Origin } from './event-input.ts'
 
 export interface IngestDeps {
@@ -74,7 +74,8 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
   const originOf = (request: FastifyRequest): Origin => ({
     tenantId: request.caller.tenantId,
     now: now(),
-    traceId: (request as { traceId?: string }).traceId,
+    traceId: request.traceId,
+    small: Number(request.headers['content-length'] ?? Infinity) <= MAX_DATA_BYTES,
   })
 
   /** Accepts what could be read; an item that could not keeps its error at its place. */

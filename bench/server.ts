@@ -1,0 +1,125 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { embeddedUrl } from '../server/db/embedded.ts'
+
+/** The real product in a process of its own, on its own embedded PostgreSQL with default, durable settings. */
+export interface BenchServer {
+  url: string
+  key: string
+  databaseUrl: string
+  /** CPU seconds so far: of the server, and of every process of its PostgreSQL. */
+  cpu(): { node: number; postgres: number }
+  /** Resident memory of the server without PostgreSQL, in MB. */
+  rss(): number
+  call(method: string, path: string, body?: unknown): Promise<any> // bench code: each caller knows its answer
+  stop(): Promise<void>
+}
+
+export async function benchServer(environment: Record<string, string> = {}): Promise<BenchServer> {
+  const dir = mkdtempSync(join(tmpdir(), 'carillon-bench-'))
+  const data = join(dir, 'data')
+  const port = await freePort()
+  const server = spawn(
+    process.execPath,
+    ['--max-semi-space-size=16', join(import.meta.dirname, '..', 'cli', 'carillon.ts'), 'start'],
+    {
+      env: {
+        ...process.env,
+        PORT: String(port),
+        MAILBOX_PORT: '0',
+        CARILLON_DATA_DIR: data,
+        LOG_LEVEL: 'error',
+        OUTBOUND_ALLOW: '127.0.0.1/32',
+        CARILLON_LIMIT_PER_KEY: '10000000',
+        ...environment,
+      },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  )
+  await said(server, 'Carillon is ready.')
+  const url = `http://127.0.0.1:${port}`
+  const key = readFileSync(join(data, 'admin.key'), 'utf8').trim()
+
+  return {
+    url,
+    key,
+    databaseUrl: embeddedUrl(data)!,
+    cpu: () => ({
+      node: cpuOf(server.pid!),
+      postgres: postgresOf(data).reduce((sum, pid) => sum + cpuOf(pid), 0),
+    }),
+    rss: () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${server.pid}/status`, 'utf8'))![1]) / 1024,
+    async call(method, path, body) {
+      const response = await fetch(url + path, {
+        method,
+        headers: {
+          authorization: `Bearer ${key}`,
+          ...(body !== undefined && { 'content-type': 'application/json' }),
+        },
+        body: body === undefined ? undefined : JSON.stringify(body),
+      })
+      const text = await response.text()
+      if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text.slice(0, 300)}`)
+      return text === '' ? undefined : JSON.parse(text)
+    },
+    async stop() {
+      const ended = new Promise(resolve => server.once('exit', resolve))
+      server.kill('SIGTERM')
+      await ended
+      rmSync(dir, { recursive: true, force: true })
+    },
+  }
+}
+
+/** Resolves when the child prints a line with this text; what it prints is not shown. */
+export function said(child: ChildProcess, text: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let seen = ''
+    child.stdout!.on('data', chunk => {
+      seen += chunk
+      const line = seen.split('\n').find(each => each.includes(text))
+      if (line !== undefined) resolve(line)
+    })
+    child.once('exit', code => reject(new Error(`The process ended with ${code} before it said "${text}"`)))
+  })
+}
+
+export const freePort = (): Promise<number> =>
+  new Promise(resolve => {
+    const probe = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = probe.address() as { port: number }
+      probe.close(() => resolve(port))
+    })
+  })
+
+/** User and system time of a process in seconds; 0 once it is gone. */
+export function cpuOf(pid: number): number {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')
+    return (Number(fields[11]) + Number(fields[12])) / 100
+  } catch {
+    return 0
+  }
+}
+
+/** Every process below the postmaster of this data folder, and itself. */
+function postgresOf(data: string): number[] {
+  const all = readdirSync('/proc')
+    .filter(name => /^\d+$/.test(name))
+    .map(Number)
+  const parents = new Map<number, number>()
+  let root: number | undefined
+  for (const pid of all) {
+    try {
+      parents.set(pid, Number(readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')[1]))
+      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+      if (command.includes('bin/postgres') && command.includes(data)) root ??= pid
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  return root === undefined ? [] : [root, ...all.filter(pid => parents.get(pid) === root)]
+}
