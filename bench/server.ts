@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -20,6 +20,8 @@ export interface BenchServer {
 
 export async function benchServer(environment: Record<string, string> = {}): Promise<BenchServer> {
   const dir = mkdtempSync(join(tmpdir(), 'carillon-bench-'))
+  // PostgreSQL runs as another user than root, who must be able to come by here.
+  chmodSync(dir, 0o755)
   const data = join(dir, 'data')
   const port = await freePort()
   const server = spawn(

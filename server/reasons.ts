@@ -6,11 +6,9 @@ import type { Outcome } from './types.ts'
  */
 export const REASONS = {
   // what became of the event itself
-  duplicate_event: { text: 'An event with this source and id was accepted before' },
   schema_violation: { text: "The event does not fit its type's JSON Schema" },
   event_type_disabled: { text: 'This event type is switched off' },
   no_rule_matched: { text: 'No rule matched the event' },
-  event_cancelled: { text: 'The event was cancelled before it was planned' },
 
   // why a rule did not take the event
   pattern_false: { text: "The rule's pattern is false for this event" },
@@ -34,7 +32,6 @@ export const REASONS = {
   suppressed_address: { text: 'The address is on the suppression list' },
   channel_unavailable: { text: 'No provider is set up for this channel' },
   render_failed: { text: 'The content could not be rendered' },
-  fallback_not_needed: { text: 'A fallback channel, and another channel could be tried' },
 
   // why it waits
   scheduled: { text: 'It is to be sent at a later time' },
@@ -49,9 +46,6 @@ export const REASONS = {
 
   // why it ended
   cancelled: { text: 'It was cancelled' },
-  attempts_exhausted: { text: 'Every try failed' },
-  permanent_failure: { text: 'The provider refused it for good' },
-  unknown_outcome: { text: 'The provider never answered; sending again could tell the person twice' },
 } as const satisfies Record<string, { text: string }>
 
 export type Reason = keyof typeof REASONS
