@@ -4,30 +4,43 @@ import { parseJsonBody } from '../http/json-body.ts'
 import { readPriority } from '../spelling.ts'
 import type { Event, JsonObject } from '../types.ts'
 import { newId } from '../db/ids.ts'
-import { EVENT_TYPE, MAX_AHEAD_MS, dataOf } from './event-input.ts'
+import { EVENT_TYPE, MAX_AHEAD_MS, dataOf, isInstant } from './event-input.ts'
 import type { Origin } from './event-input.ts'
 
 /**
  * CloudEvents 1.0.2: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md and its HTTP binding.
  *
- * Beyond the core attributes four extensions are read: `traceparent` (distributed tracing), `expirytime`
- * (RFC 3339), `priority` and `category`. Others are kept in `data` under no name: rules see core attributes and
+ * Beyond the core attributes five extensions are read: `traceparent` (distributed tracing), `expirytime` and
+ * `scheduledtime` (RFC 3339), `priority` and `category`. Others are checked and let go: rules see core attributes and
  * data.
  */
 
-export const STRUCTURED = 'application/cloudevents+json'
-export const BATCHED = 'application/cloudevents-batch+json'
+type Headers = Record<string, string | string[] | undefined>
 
-/** Is this request one event in binary mode? Its attributes are headers. */
-export const isBinary = (headers: Record<string, unknown>): boolean => headers['ce-specversion'] !== undefined
+export type Mode = 'structured' | 'batched' | 'binary'
+
+const STRUCTURED = /^application\/cloudevents\+json\s*(;|$)/i
+const BATCHED = /^application\/cloudevents-batch\+json\s*(;|$)/i
+
+/**
+ * How a request carries CloudEvents (HTTP binding §3); undefined when it does not say. The content type goes first: a
+ * structured event may repeat its attributes as headers (§3.2.3), which are then only for those on the way.
+ */
+export function modeOf(headers: Headers): Mode | undefined {
+  const type = headers['content-type']
+  if (typeof type === 'string') {
+    if (STRUCTURED.test(type)) return 'structured'
+    if (BATCHED.test(type)) return 'batched'
+  }
+  return headers['ce-specversion'] === undefined ? undefined : 'binary'
+}
 
 const TYPE = new RegExp(EVENT_TYPE)
 const NAME = /^[a-z0-9]{1,20}$/
-/** RFC 3339, with any number of fraction digits. */
-const TIME = /^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$/
 const JSON_TYPE = /^(application|text)\/([\w.+-]+\+)?json\s*(;|$)/i
 const TEXT_TYPE = /^(text\/|application\/([\w.-]+\+)?xml)/i
-const TRACEPARENT = /^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$/
+/** Version 00 of the distributed tracing extension; ids of zeros alone are invalid (W3C Trace Context §3.2.2). */
+const TRACEPARENT = /^00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/
 const STANDARD = new Set([
   'specversion',
   'id',
@@ -72,11 +85,7 @@ export function readStructured(item: unknown, origin: Origin): Event {
  *
  * @throws AppError invalid_cloudevent naming the header
  */
-export function readBinary(
-  headers: Record<string, string | string[] | undefined>,
-  body: unknown,
-  origin: Origin,
-): Event {
+export function readBinary(headers: Headers, body: unknown, origin: Origin): Event {
   const attributes: Record<string, unknown> = {}
   for (const [name, value] of Object.entries(headers)) {
     if (!name.startsWith('ce-') || value === undefined) continue
@@ -84,7 +93,7 @@ export function readBinary(
     if (!NAME.test(name.slice(3)))
       throw refuse(name.slice(0, 50), 'Attribute names are 1 to 20 of a-z and 0-9')
     try {
-      attributes[name.slice(3)] = decodeURIComponent(raw.replace(/^"(.*)"$/, '$1'))
+      attributes[name.slice(3)] = decodeURIComponent(unquoted(raw))
     } catch {
       throw refuse(name, 'The percent-encoding is broken')
     }
@@ -97,6 +106,12 @@ export function readBinary(
     ? bytesData(body, attributes.datacontenttype as string | undefined)
     : jsonData(body, attributes.datacontenttype as string | undefined)
   return build(attributes, data, origin)
+}
+
+/** A header's value may be a quoted string (RFC 9110 §5.6.4); it is unquoted before it is decoded. */
+function unquoted(value: string): string {
+  if (value.length < 2 || !value.startsWith('"') || !value.endsWith('"')) return value
+  return value.slice(1, -1).replaceAll(/\\(.)/g, '$1')
 }
 
 /** What makes two requests in binary mode the same: what they say in headers, and the body. */
@@ -122,6 +137,9 @@ function build(
   const scheduledAt = time(attributes, 'scheduledtime')
   if (scheduledAt && scheduledAt.getTime() - now.getTime() > MAX_AHEAD_MS) {
     throw refuse('/scheduledtime', 'Nothing is scheduled more than a year ahead')
+  }
+  if (expiresAt && scheduledAt && expiresAt <= scheduledAt) {
+    throw refuse('/expirytime', 'It would expire before it is due')
   }
   const priority = text(attributes, 'priority')
   const read = priority === undefined ? undefined : readPriority(priority)
@@ -163,11 +181,8 @@ function required(attributes: Record<string, unknown>, name: string, max: number
 function time(attributes: Record<string, unknown>, name: string): Date | undefined {
   const value = text(attributes, name)
   if (value === undefined) return undefined
-  const at = new Date(value)
-  // Instants that Date and PostgreSQL have: NaN is not above 0 either.
-  if (!TIME.test(value) || !(at.getUTCFullYear() >= 1))
-    throw refuse(`/${name}`, `${name} is an RFC 3339 time`)
-  return at
+  if (!isInstant(value)) throw refuse(`/${name}`, `${name} is an RFC 3339 time`)
+  return new Date(value)
 }
 
 /** Rules and templates work on an object, so any other JSON value becomes its `value`. */

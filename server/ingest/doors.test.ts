@@ -262,6 +262,23 @@ test('what CloudEvents forbids is refused by attribute', () => {
   }
 })
 
+test('a structured event may repeat its attributes as headers; the body is what counts', async () => {
+  const answer = await t.call('POST', '/api/events/publish', {
+    as: t.tenant.serviceKey,
+    headers: {
+      'content-type': 'Application/CloudEvents+JSON; charset=utf-8',
+      'ce-specversion': '1.0',
+      'ce-id': 'of-the-header',
+      'ce-source': '/headers',
+      'ce-type': 'of.the.header',
+    },
+    raw: JSON.stringify({ specversion: '1.0', id: 'of-the-body', source: '/headers', type: 'of.the.body' }),
+  })
+  assert.equal(answer.status, 202, answer.text)
+  const why = await t.call('GET', `/api/events/${answer.body.eventId}/explain`, { as: t.tenant.serviceKey })
+  assert.equal(why.body.event.type, 'of.the.body')
+})
+
 test('a body that is neither JSON nor a CloudEvent is refused by its type', async () => {
   for (const [path, contentType] of [
     ['/api/events/publish', 'text/plain'],

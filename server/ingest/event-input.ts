@@ -130,11 +130,10 @@ const addFormats = formatsPlugin as unknown as typeof formatsPlugin.default
 const libraryDateTime = addFormats.get('date-time') as { validate(text: string): boolean }
 const ajv = new Ajv2020({ strict: false, allErrors: false })
 addFormats.default(ajv)
-// Only instants that Date and PostgreSQL have too: no leap second, no zone without minutes, no year 0.
-ajv.addFormat('date-time', {
-  type: 'string',
-  validate: text => libraryDateTime.validate(text) && new Date(text).getUTCFullYear() >= 1,
-})
+/** RFC 3339, but only instants that Date and PostgreSQL have too: no leap second, no zone without minutes, no year 0. */
+export const isInstant = (text: string): boolean =>
+  libraryDateTime.validate(text) && new Date(text).getUTCFullYear() >= 1
+ajv.addFormat('date-time', { type: 'string', validate: isInstant })
 const isEvent = ajv.compile<EventInput>(EventInput)
 const isTyped = ajv.compile<TypedEventInput>(TypedEventInput)
 const isSend = ajv.compile<SendInput>(SendInput)

@@ -6,7 +6,7 @@ import type { Api } from '../http/api.ts'
 import { fingerprint, keyOf, readIdempotencyKey } from '../ingest/idempotency.ts'
 import type { Event, Id, TenantId } from '../types.ts'
 import type { Accepted, Acceptor, Answer } from './acceptor.ts'
-import { BATCHED, STRUCTURED, binaryIdentity, isBinary, readBinary, readStructured } from './cloudevents.ts'
+import { binaryIdentity, modeOf, readBinary, readStructured } from './cloudevents.ts'
 import { EventInput, MAX_DATA_BYTES, SendInput, TypedEventInput, readEvent, readSend } from './event-input.ts'
 import type { Origin } from './event-input.ts'
 
@@ -92,7 +92,9 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
         : {
             key: keyOf(request.caller, `${request.method} ${request.routeOptions.url}`, key),
             fingerprint: fingerprint(
-              isBinary(request.headers) ? binaryIdentity(request.headers, request.body) : request.body,
+              modeOf(request.headers) === 'binary'
+                ? binaryIdentity(request.headers, request.body)
+                : request.body,
             ),
           }
     if (events.length === 0 && !idempotency) {
@@ -167,7 +169,7 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
     },
     async (request, reply) => {
       const origin = originOf(request)
-      const batched = request.headers['content-type']?.startsWith(BATCHED)
+      const batched = modeOf(request.headers) === 'batched'
       const items = listOf(
         batched ? request.body : onlyMember(request.body, 'events'),
         maxItems,
@@ -276,17 +278,15 @@ const isCloudEvent = (item: unknown): boolean =>
   typeof item === 'object' && item !== null && 'specversion' in item
 
 function readOne(request: FastifyRequest, origin: Origin): Event {
-  const type = request.headers['content-type'] ?? ''
-  if (type.startsWith(BATCHED)) {
-    throw new AppError('unsupported_media_type', 'Batches go to /api/events/batch')
-  }
-  if (isBinary(request.headers)) return readBinary(request.headers, request.body, origin)
+  const mode = modeOf(request.headers)
+  if (mode === 'batched') throw new AppError('unsupported_media_type', 'Batches go to /api/events/batch')
+  if (mode === 'binary') return readBinary(request.headers, request.body, origin)
   if (Buffer.isBuffer(request.body)) {
     throw new AppError('unsupported_media_type', 'Send JSON, or a CloudEvent with its headers', {
       field: 'content-type',
     })
   }
-  return type.startsWith(STRUCTURED) || isCloudEvent(request.body)
+  return mode === 'structured' || isCloudEvent(request.body)
     ? readStructured(request.body, origin)
     : readEvent(request.body, origin)
 }
