@@ -356,7 +356,13 @@ export const SETTINGS = {
     ),
     flushItems: integer('CARILLON_SETTLE_ITEMS', 1000, 1, 10_000, 'after so many outcomes.'),
     claimJobs: integer('CARILLON_CLAIM_JOBS', 500, 1, 5000, 'Due retries and held deliveries taken at once.'),
-    claimBatches: integer('CARILLON_CLAIM_BATCHES', 2, 1, 100, 'Waiting batches taken at once.'),
+    claimBatches: integer(
+      'CARILLON_CLAIM_BATCHES',
+      8,
+      1,
+      100,
+      'Waiting batches taken of each tenant at once.',
+    ),
     sweepMs: integer(
       'CARILLON_SWEEP_MS',
       1000,

@@ -47,6 +47,9 @@ export interface BacklogParts {
   onError(error: unknown): void
 }
 
+/** About what a batch holds (config.ingest.batchSize); only used to judge what there is room for. */
+const BATCH_SIZE = 500
+
 export function backlog(parts: BacklogParts): Backlog {
   const { db, loop } = parts
   const outside = new Set(parts.channels)
@@ -80,12 +83,13 @@ export function backlog(parts: BacklogParts): Backlog {
         )
       }
     }
-    if (loop.room > parts.claimBatches * 500) {
+    if (loop.room > parts.claimBatches * BATCH_SIZE) {
       const batches = await claimSpilled(db, {
         owner,
         now: parts.now(),
-        perTenant: 1,
-        most: parts.claimBatches,
+        // Each tenant as much as any other, and no more than there is room for.
+        perTenant: parts.claimBatches,
+        most: Math.floor(loop.room / BATCH_SIZE),
       })
       if (batches.length > 0) {
         more = true
