@@ -36,6 +36,7 @@ import { eventTypeBook } from './ingest/event-types.ts'
 import { eventTypeRoutes } from './ingest/event-types-routes.ts'
 import { planner as openPlanner } from './ingest/planner.ts'
 import { ingestRoutes } from './ingest/routes.ts'
+import { githubSecrets } from './ingest/senders/github.ts'
 import { senderRoutes } from './ingest/senders/routes.ts'
 import { SHARDS } from './ledger/counters.ts'
 import { replanEvent } from './ledger/events.ts'
@@ -464,7 +465,14 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     maxItems: config.http.batchItems,
     maxBytes: config.http.batchBodyLimitBytes,
   })
-  senderRoutes(api, { acceptor, now, maxBytes: config.http.batchBodyLimitBytes })
+  senderRoutes(api, {
+    db,
+    acceptor,
+    now,
+    maxBytes: config.http.batchBodyLimitBytes,
+    github: githubSecrets(derivedKeys(masterKeyring(config).reveal(), 'github webhook')),
+    publicUrl: config.http.publicUrl,
+  })
   ledgerRoutes(api, { db, shard, now, openContent: contentOpener(sealer), replan })
   explainRoutes(api, { db })
   deadLettersRoutes(api, { db, shard, now, replan, reaccept })
