@@ -14,7 +14,8 @@ export interface BenchServer {
   cpu(): { node: number; postgres: number }
   /** Resident memory of the server without PostgreSQL, in MB. */
   rss(): number
-  call(method: string, path: string, body?: unknown): Promise<any> // bench code: each caller knows its answer
+  /** The parsed answer of a request; what was created has an id. */
+  call(method: string, path: string, body?: unknown): Promise<{ id: string }>
   stop(): Promise<void>
 }
 
@@ -65,7 +66,7 @@ export async function benchServer(environment: Record<string, string> = {}): Pro
       })
       const text = await response.text()
       if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text.slice(0, 300)}`)
-      return text === '' ? undefined : JSON.parse(text)
+      return JSON.parse(text || '{}') as { id: string }
     },
     async stop() {
       const ended = new Promise(resolve => server.once('exit', resolve))
