@@ -218,6 +218,12 @@ test('what Alertmanager repeats is told once; what is not its message is refused
       const answer = await push(body)
       assert.deepEqual([answer.status, answer.body.errors[0].field], [400, field], answer.text)
     }
+    const long = {
+      ...alert('d'),
+      annotations: Object.fromEntries(Array.from({ length: 6 }, (_, n) => [`a${n}`, 'x'.repeat(49_000)])),
+    }
+    const tooLarge = await push(message(long))
+    assert.deepEqual([tooLarge.status, tooLarge.body.code], [413, 'body_too_large'], tooLarge.text)
     if (existsSync(SAMPLE)) {
       for (const example of examplesIn(JSON.parse(readFileSync(SAMPLE, 'utf8')))) {
         const answer = await push(example)

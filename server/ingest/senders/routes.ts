@@ -6,7 +6,7 @@ import type { Api, Caller, Role, Scope } from '../../http/api.ts'
 import { requireAccess } from '../../http/auth.ts'
 import type { Id, TenantId } from '../../types.ts'
 import type { Accepted, Acceptor } from '../acceptor.ts'
-import { MAX_DATA_BYTES } from '../event-input.ts'
+import { MAX_DATA_BYTES, dataOf } from '../event-input.ts'
 import { AlertmanagerMessage, alertEvents } from './alertmanager.ts'
 import { type GithubSecrets, githubEvent } from './github.ts'
 
@@ -86,9 +86,12 @@ export function senderRoutes(api: Api, deps: SenderDeps): void {
     },
     async (request, reply) => {
       const { tenantId } = request.caller
+      const events = alertEvents(request.body, { tenantId, now: now(), traceId: request.traceId })
+      // Labels and annotations may each be long; all of them together are bounded like any event's data.
+      for (const { data } of events) dataOf(data)
       const { status, body } = await acceptor.accept({
         tenantId,
-        events: alertEvents(request.body, { tenantId, now: now(), traceId: request.traceId }),
+        events,
         answer: results => ({ status: 202, body: taken(results) }),
       })
       return reply.code(status as 202).send(body as ReturnType<typeof taken>)
