@@ -96,13 +96,19 @@ const claimBatches = sql(
    returning b.id, b.tenant_id, b.id_min, b.id_max`,
 )
 
-// What a batch still owes: everything it holds that neither ended nor waits in a job.
+// What a batch still owes: everything it holds that neither ended nor waits in a job. `offset 0` keeps each batch a
+// range of the primary key: left to itself the planner joins on batch_id and reads the whole table at every claim
+// (of 480,000 rows: 45 µs a delivery instead of 12).
 const batchDeliveries = sql(
   'batch_deliveries',
   `select n.tenant_id, n.id, n.event_id, n.event_type, n.recipient_type, n.recipient_id, n.priority, c.channel, n.fallback,
      n.created_at, n.expires_at, n.trace_id, n.content, n.batch_id::float8 as batch_id, coalesce(a.tries, 0)::int as tries
    from unnest($1::int8[], $2::int[], $3::uuid[], $4::uuid[]) as b (id, tenant_id, id_min, id_max)
-   join notifications n on n.tenant_id = b.tenant_id and n.id between b.id_min and b.id_max and n.batch_id = b.id
+   cross join lateral (
+     select * from notifications
+     where tenant_id = b.tenant_id and id between b.id_min and b.id_max and batch_id = b.id
+     offset 0
+   ) n
    cross join lateral (select get_byte(n.channels, i) as channel from generate_series(0, length(n.channels) - 1) i) c
    left join lateral (
      select max(a.attempt) as tries, bool_or(a.final) as ended from attempts a

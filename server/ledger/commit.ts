@@ -255,7 +255,11 @@ function feedScript(groups: readonly string[], anyHeld: boolean): string {
     count(*) over (partition by n.tenant_id, n.recipient_id collate "C") as of_person,
     dense_rank() over (order by n.tenant_id, n.recipient_id collate "C") as person
   from (values ${groups.join()}) as g (tenant_id, first, last, batch_id)
-  join notifications n on n.tenant_id = g.tenant_id and n.id between g.first and g.last and n.batch_id = g.batch_id
+  cross join lateral (
+    select * from notifications
+    where tenant_id = g.tenant_id and id between g.first and g.last and batch_id = g.batch_id
+    offset 0
+  ) n
   where ${IN_APP}${
     anyHeld
       ? ` and not exists (select from jobs j where j.tenant_id = n.tenant_id and j.notification_id = n.id and j.channel = ${CHANNEL_CODE.in_app})`
