@@ -173,7 +173,65 @@ test('a template is named by id or by name, and kept by id', async () => {
   ])
 })
 
-// covers: DIC-055, DIC-059, DIC-060
+// covers: DIC-059, DIC-060
+test('the two documented example rules are taken as they are written', async () => {
+  const alert = await template('infrastructure-alert', t.other.id)
+  const pool = await create(
+    {
+      name: 'database-pool-exhaustion',
+      eventPattern: 'event.type == "system.database.pool_exhausted"',
+      priority: 'CRITICAL',
+      channels: ['slack', 'email', 'pagerduty'],
+      recipientSelector: { type: 'role', Roles: ['ops-team', 'on-call'] },
+      templateId: 'infrastructure-alert',
+    },
+    t.other.adminKey,
+  )
+  assert.deepEqual(
+    [pool.eventPattern, pool.priority, pool.channels, pool.recipientSelector, pool.templateId],
+    [
+      'event.type == "system.database.pool_exhausted"',
+      'CRITICAL',
+      ['slack', 'email', 'pagerduty'],
+      { roles: ['ops-team', 'on-call'] },
+      alert,
+    ],
+  )
+  const shippedText = await template('order-shipped', t.other.id)
+  const shipped = await create(
+    {
+      name: 'order-shipped-notification',
+      domains: ['commerce'],
+      priority: 'NORMAL',
+      channels: ['email', 'push'],
+      fallbackChannels: ['sms'],
+      recipientSelector: { type: 'dynamic', Expression: 'event.data.customer_id' },
+      batchWindow: '5m',
+      templateId: 'order-shipped',
+    },
+    t.other.adminKey,
+  )
+  assert.deepEqual(
+    [shipped.domains, shipped.priority, shipped.channels, shipped.fallbackChannels],
+    [['commerce'], 'NORMAL', ['email', 'push'], ['sms']],
+  )
+  assert.deepEqual(
+    [shipped.recipientSelector, shipped.batchWindowSeconds, shipped.templateId],
+    [{ expression: 'event.data.customer_id' }, 300, shippedText],
+  )
+})
+
+// covers: DIC-020
+test('the four priorities are taken, and the table itself refuses a fifth', async () => {
+  const set = sql('set_test_priority', 'update rules set priority = $2 where id = $1')
+  for (const priority of ['CRITICAL', 'HIGH', 'NORMAL', 'LOW']) {
+    const rule = await create({ priority })
+    assert.equal(rule.priority, priority)
+    await assert.rejects(t.db.run(set, [rule.id, 'URGENT']), { constraint: 'valid_priority' })
+  }
+})
+
+// covers: DIC-055
 test('the documented spellings are understood, and one comes back', async () => {
   const pool = await create({
     eventPattern: 'event.type == "system.database.pool_exhausted"',
@@ -244,7 +302,7 @@ test('an expression that does not compile is refused with its position', async (
   )
 })
 
-// covers: DIC-020, DIC-064
+// covers: DIC-064
 test('bad input is refused under its field, and nothing is stored', async () => {
   const cases: [object, string, string?][] = [
     [{ pattern: 'true' }, 'invalid_request', '/pattern'],
@@ -588,6 +646,9 @@ test('a draft is tried on an event, with nothing stored', async () => {
   )
   const unknown = await call('POST', '/api/rules/test', { rule: { ...rule, templateId: 'none' }, event })
   assert.equal(unknown.body.errors[0].field, '/rule/templateId')
+  // The same template, asked for from another tenant.
+  const foreign = await call('POST', '/api/rules/test', { rule, event }, t.other.adminKey)
+  assert.deepEqual([foreign.status, foreign.body.errors[0].field], [400, '/rule/templateId'])
   assert.equal(
     (await call('POST', '/api/rules/test', { rule, event: { ...event, tenantId: 2 } })).status,
     400,
