@@ -59,7 +59,7 @@ export function validatorCompiler(): FastifySchemaCompiler<object> {
     const coerce = part === 'body' ? false : 'array'
     const validate = instance(coerce, false).compile(schema)
     // A request without a body has null here, and a body that is Type.Optional may be left out.
-    const optional = part === 'body' && Type.IsOptional(schema as TSchema)
+    const optional = part === 'body' && Type.IsOptional(schema)
     let explain: ValidateFunction | undefined
     return (value: unknown) => {
       if (optional && (value === null || value === undefined)) return { value }
