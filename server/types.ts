@@ -111,11 +111,35 @@ export interface Event {
   direct?: DirectSend
 }
 
+/** A button: it opens its link, or comes back to us as an interaction that names its id. */
+export interface Action {
+  id: string
+  label: string
+  /** Absolute, https. */
+  url?: string
+}
+
+export interface Attachment {
+  filename: string
+  contentType: string
+  /** Base64. */
+  content: string
+}
+
 /** One channel's finished content. Which fields mean something is the channel's business. */
 export interface Content {
+  /** Subject of a mail, title of a push. */
   subject?: string
+  /** Plain text. */
   body: string
   html?: string
+  actions?: Action[]
+  /** Absolute URL of a picture. */
+  image?: string
+  attachments?: Attachment[]
+  /** BCP 47, of the text: reading it aloud needs to know. */
+  language?: string
+  /** What only this channel understands, such as Slack's blocks. */
   data?: JsonObject
 }
 
