@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { idFloor } from '../db/ids.ts'
 import { brokenRouteRules } from '../http/route-rules.ts'
 import { testApi } from '../test/api.ts'
+import { eventually } from '../test/app.ts'
 import { testDatabase } from '../test/database.ts'
 import { createMetrics } from './metrics.ts'
 import { NotReady, type ReadyCheck, readiness, standardChecks, tablesWithoutPartition } from './ready.ts'
@@ -166,9 +167,12 @@ test('requests are counted by route, never by address', async t => {
   await world.request('GET', '/healthz')
   await world.request('GET', '/healthz?x=1')
   await world.request('GET', '/nothing/here')
-  const text = await world.metrics.text()
+  // A request is counted when its answer has left, which is after its caller has it.
+  const text = await eventually('both requests', async () => {
+    const said = await world.metrics.text()
+    return /^http_request_duration_seconds_count\{method="GET",route="\/healthz"\} 2$/m.test(said) && said
+  })
   assert.match(text, /^http_requests_total\{method="GET",route="\/healthz",status="200"\} 1$/m)
   assert.match(text, /^http_requests_total\{method="GET",route="\/healthz",status="400"\} 1$/m)
-  assert.match(text, /^http_request_duration_seconds_count\{method="GET",route="\/healthz"\} 2$/m)
   assert.doesNotMatch(text, /nothing/)
 })
