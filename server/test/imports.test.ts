@@ -45,9 +45,19 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/explain.ts', ['server/decide/trace.ts', 'server/ledger/', ...BASE]],
   ['server/explain-routes.ts', ['server/explain.ts', 'server/http/', 'server/ledger/', ...BASE]],
 
-  // A provider can be written knowing one file.
+  // A provider can be written knowing one file. What several of them share lies beside their folders.
   ['server/deliver/providers/index.ts', ['server/deliver/provider.ts', 'server/deliver/providers/']],
-  ['server/deliver/providers/**', ['server/deliver/provider.ts', 'server/types.ts']],
+  [
+    'server/deliver/providers/**',
+    [
+      'server/deliver/provider.ts',
+      'server/deliver/providers/aws.ts',
+      'server/deliver/providers/phone.ts',
+      'server/deliver/providers/sms-text.ts',
+      'server/deliver/providers/twilio-api.ts',
+      'server/types.ts',
+    ],
+  ],
 
   // A module's routes: the module at the door. They see its own folder and the door.
   [

@@ -176,7 +176,7 @@ export function testProvider(provider: AnyProvider, conformance: Conformance): v
     })
 
   test(`${provider.id}: describes itself`, () => {
-    assert.match(provider.id, /^[a-z][a-z0-9_]*$/)
+    assert.match(provider.id, /^[a-z][a-z0-9_-]*$/)
     const schema = provider.settings as { type?: string; properties?: Record<string, { title?: string }> }
     assert.equal(schema.type, 'object')
     for (const [name, property] of Object.entries(schema.properties ?? {})) {
@@ -410,9 +410,23 @@ const HTTP_REPLIES = {
   redirect: { status: 307, headers: { location: '/elsewhere' } },
 } satisfies Partial<Record<Behaviour, HttpReply>>
 
-/** A vendor that speaks HTTP. `replies`: this vendor's own words where the plain ones do not do. */
+/** A request as the far end reads it. */
+export interface Asked {
+  method: string
+  /** Path and query. */
+  path: string
+  /** Names in lower case. */
+  headers: Record<string, string>
+  body: string
+}
+
+/**
+ * A vendor that speaks HTTP. `replies`: this vendor's own words where the plain ones do not do. `reads`: looks at
+ * a request that would be accepted, as strictly as the vendor does, and gives the answer where that is another one.
+ */
 export async function httpVendor(
   replies: Partial<Record<keyof typeof HTTP_REPLIES, HttpReply>> = {},
+  reads: (asked: Asked) => HttpReply | undefined = () => undefined,
 ): Promise<Vendor> {
   let behaviour: Behaviour = 'accept'
   const seen = arrivals()
@@ -422,9 +436,11 @@ export async function httpVendor(
 
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<unknown> => {
     const body = await bodyOf(request)
-    seen.add(receivedHttp(request, body))
-    const { socket } = request
-    const accepted: HttpReply = replies.accept ?? HTTP_REPLIES.accept
+    const received = receivedHttp(request, body)
+    seen.add(received)
+    const { socket, method = '', url = '' } = request
+    const accepted: HttpReply =
+      reads({ method, path: url, headers: received.headers, body }) ?? replies.accept ?? HTTP_REPLIES.accept
     switch (behaviour) {
       case 'hang':
         return
@@ -443,6 +459,8 @@ export async function httpVendor(
         }
         return response.end()
       }
+      case 'accept':
+        return reply(response, accepted)
       case 'endless': {
         response.writeHead(accepted.status, { 'content-type': 'text/plain' })
         const pour = (): void => {
