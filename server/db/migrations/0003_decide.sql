@@ -6,6 +6,7 @@ create table claims (
   tenant_id  int not null,
   key        text not null check (length(key) <= 500),
   until      timestamptz not null,
+  was        timestamptz,                            -- what the last taker had seen: compared when it is taken
   primary key (tenant_id, key)
 ) with (fillfactor = 70);
 create index claims_until on claims using brin (until);
@@ -37,13 +38,11 @@ begin
   end if;
   select coalesce(json_array_length(taken -> 'claims'), 0) into wanted;
   if wanted > 0 then
-    insert into claims as c (tenant_id, key, until)
-      select t, k, u from json_to_recordset(taken -> 'claims') as x (t int, k text, u timestamptz, was timestamptz)
+    insert into claims as c (tenant_id, key, until, was)
+      select t, k, u, was from json_to_recordset(taken -> 'claims') as x (t int, k text, u timestamptz, was timestamptz)
       order by t, k
-    on conflict (tenant_id, key) do update set until = excluded.until
-      where c.until is not distinct from (
-        select was from json_to_recordset(taken -> 'claims') as y (t int, k text, was timestamptz)
-        where y.t = c.tenant_id and y.k = c.key);
+    on conflict (tenant_id, key) do update set until = excluded.until, was = excluded.was
+      where c.until = excluded.was;
     get diagnostics got = row_count;
     if got <> wanted then raise exception 'claimed meanwhile' using errcode = 'CAR01'; end if;
   end if;
