@@ -16,6 +16,10 @@ export const CHANNELS = [
   'slack',
   'webhook',
   'pagerduty',
+  'discord',
+  'telegram',
+  'teams',
+  'ntfy',
 ] as const
 export type Channel = (typeof CHANNELS)[number]
 

@@ -52,4 +52,7 @@ test('mail and text messages are not repeated after an unknown outcome; webhooks
   assert.equal(RETRY.email.unknown, 'hold')
   assert.equal(RETRY.sms.unknown, 'hold')
   assert.equal(RETRY.webhook.unknown, 'resend')
+  for (const channel of ['slack', 'discord', 'telegram', 'teams'] as const) {
+    assert.equal(RETRY[channel].unknown, 'hold')
+  }
 })

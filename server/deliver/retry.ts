@@ -41,6 +41,10 @@ export const RETRY: Record<Channel, RetryPolicy> = {
   slack: policy(3, 1000, 60_000, 'hold'),
   webhook: policy(3, 1000, 60_000, 'resend'),
   pagerduty: policy(3, 1000, 60_000, 'resend'),
+  discord: policy(3, 1000, 60_000, 'hold'),
+  telegram: policy(3, 1000, 60_000, 'hold'),
+  teams: policy(3, 1000, 60_000, 'hold'),
+  ntfy: policy(4, 1000, 60_000, 'resend'), // a push by another way
 }
 
 /** A provider that keeps asking us to wait is obeyed this often, beyond the tries of its policy. */

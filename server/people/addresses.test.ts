@@ -93,10 +93,28 @@ test('webhooks are http or https without credentials', () => {
 test('the other channels', () => {
   assert.equal(normalizeAddress('slack', 'C024BE91L'), 'C024BE91L')
   assert.equal(normalizeAddress('slack', '#ops-alerts'), '#ops-alerts')
+  assert.equal(normalizeAddress('slack', 'Ann@EXAMPLE.org'), 'Ann@example.org')
+  const hook = 'https://hooks.slack.com/services/T0/B0/x'
+  assert.equal(normalizeAddress('slack', hook.replace('hooks', 'HOOKS')), hook)
   refused('slack', 'ops')
+  refused('slack', hook.replace('https', 'http'))
   assert.equal(normalizeAddress('pagerduty', 'a'.repeat(32)), 'a'.repeat(32))
   refused('pagerduty', 'a'.repeat(31))
   for (const channel of ['in_app', 'push', 'web_push'] as const) refused(channel, 'anything')
+  for (const channel of ['discord', 'teams'] as const) {
+    const url = 'https://example.org/api/webhooks/1/x?sig=y'
+    assert.equal(normalizeAddress(channel, `${url}#top`), url)
+    refused(channel, url.replace('https', 'http'))
+    refused(channel, 'ops')
+  }
+  for (const chat of ['42', '-1001234567890', '@ops_alerts']) {
+    assert.equal(normalizeAddress('telegram', chat), chat)
+  }
+  for (const chat of ['0', '+41791234567', '@ab', 'ops', '1'.repeat(17)]) refused('telegram', chat)
+  assert.equal(normalizeAddress('ntfy', 'ops-alerts'), 'ops-alerts')
+  assert.equal(normalizeAddress('ntfy', 'https://NTFY.sh/ops'), 'https://ntfy.sh/ops')
+  refused('ntfy', 'ops alerts')
+  refused('ntfy', 'a'.repeat(65))
 })
 
 test('whatever the text: refused as an address, or one spelling that stays as it is and fits its index', () => {

@@ -68,6 +68,11 @@ const DOMAIN = /^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?!\d+$)[a-z0-9](?:[
 const PHONE = /^\+[1-9]\d{6,14}$/
 // Slack's ids of conversations and people, or a channel's name.
 const SLACK = /^(?:[CDGUW][A-Z0-9]{8,20}|#[\p{L}\p{N}_-]{1,80})$/u
+// The id of a chat (at most 52 significant bits; groups are negative) or the name of a public channel:
+// https://core.telegram.org/bots/api#chat and #sendmessage.
+const TELEGRAM = /^(?:-?[1-9]\d{0,15}|@[A-Za-z][A-Za-z0-9_]{3,31})$/
+// A topic (https://docs.ntfy.sh/publish/, `^[-_A-Za-z0-9]{1,64}$` in its server).
+const NTFY = /^[-_A-Za-z0-9]{1,64}$/
 // Events API v2 integration key.
 const PAGERDUTY = /^[A-Za-z0-9]{32}$/
 
@@ -90,10 +95,27 @@ export function normalizeAddress(channel: Channel, text: string, field = '/addre
       return normalizeUrl(address, field)
     case 'slack':
       if (SLACK.test(address)) return address
-      throw refused('A Slack address is an id such as C024BE91L or a channel such as #ops.', field)
+      // Of an incoming webhook, or of a person whom the bot looks up.
+      if (/^https:/i.test(address)) return normalizeUrl(address, field)
+      if (address.includes('@')) return normalizeEmail(address, field)
+      throw refused(
+        'A Slack address is an id such as C024BE91L, a channel such as #ops, an e-mail address or the https URL of an incoming webhook.',
+        field,
+      )
     case 'pagerduty':
       if (PAGERDUTY.test(address)) return address
       throw refused('A PagerDuty address is an integration key of 32 letters and digits.', field)
+    case 'discord':
+    case 'teams':
+      if (/^https:/i.test(address)) return normalizeUrl(address, field)
+      throw refused('A Discord or Teams address is the https URL of a webhook.', field)
+    case 'telegram':
+      if (TELEGRAM.test(address)) return address
+      throw refused('A Telegram address is the id of a chat or a public channel such as @ops_alerts.', field)
+    case 'ntfy':
+      if (NTFY.test(address)) return address
+      if (/^https?:/i.test(address)) return normalizeUrl(address, field)
+      throw refused('An ntfy address is a topic or its URL, such as https://ntfy.sh/ops-alerts.', field)
     case 'push':
     case 'web_push':
       throw refused('Push goes to devices, which register at /api/users/{userId}/devices.', field)
