@@ -106,6 +106,7 @@ const TESTS = [
   'server/feed/test-inbox.ts',
   'server/ledger/test-ledger.ts',
   'server/deliver/providers/conformance.ts',
+  'server/deliver/providers/twilio-vendor.ts',
 ]
 
 const ROOT = join(import.meta.dirname, '..', '..')

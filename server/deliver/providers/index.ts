@@ -1,3 +1,4 @@
 // Every provider there is, one line each; nothing else lists them (server/deliver/catalog.ts reads this file).
 export { smtp } from './smtp/smtp.ts'
+export { twilio } from './twilio/twilio.ts'
 export { webhook } from './webhook/webhook.ts'
