@@ -9,7 +9,7 @@ import { test } from 'node:test'
  * no two rows reach each other.
  */
 const WORDS = ['server/types.ts', 'server/errors.ts', 'server/reasons.ts', 'server/spelling.ts']
-const BASE = ['server/db/', ...WORDS]
+const BASE = ['server/db/', 'server/time/', ...WORDS]
 const EVERYTHING = ['server/']
 
 const TABLE: [files: string, mayImport: string[]][] = [
@@ -93,6 +93,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/config.ts', ['server/config-values.ts', 'server/db/seal.ts', ...WORDS]],
   ['server/config-values.ts', ['server/db/seal.ts', ...WORDS]],
   ['server/db/**', WORDS],
+  ['server/time/**', ['server/errors.ts', 'server/types.ts']],
   ['server/spelling.ts', ['server/types.ts']],
   ['server/reasons.ts', ['server/types.ts']],
   ['server/errors.ts', ['server/types.ts']],
