@@ -51,10 +51,13 @@ const TABLE: [files: string, mayImport: string[]][] = [
     'server/deliver/providers/**',
     [
       'server/deliver/provider.ts',
+      'server/deliver/providers/answers.ts',
       'server/deliver/providers/aws.ts',
       'server/deliver/providers/phone.ts',
+      'server/deliver/providers/slack-blocks.ts',
       'server/deliver/providers/sms-text.ts',
       'server/deliver/providers/twilio-api.ts',
+      'server/deliver/providers/whatsapp-content.ts',
       'server/types.ts',
     ],
   ],
@@ -107,6 +110,7 @@ const TESTS = [
   'server/feed/test-inbox.ts',
   'server/ledger/test-ledger.ts',
   'server/deliver/providers/conformance.ts',
+  'server/deliver/providers/test-slack.ts',
   'server/deliver/providers/twilio-vendor.ts',
 ]
 

@@ -307,10 +307,16 @@ const ERRORS: Readonly<Record<string, Verdict>> = {
   63051: ACCOUNT, // business account locked
 }
 
-function failureOf(code: string, detail: string, response?: string): DeliveryError | undefined {
+/** What to do about it, where the number alone leaves people helpless. */
+const ADVICE: Readonly<Record<string, string>> = {
+  63016:
+    'More than 24 hours after the recipient last wrote, WhatsApp takes templates only: set data.template.contentSid',
+}
+
+function failureOf(code: string, detail: string, words?: string): DeliveryError | undefined {
   const [kind, word] = ERRORS[code] ?? []
   if (kind === undefined || word === undefined) return undefined
-  return new DeliveryError(kind, word, detail, { vendorCode: code, response })
+  return new DeliveryError(kind, word, detail, { vendorCode: code, response: ADVICE[code] ?? words })
 }
 
 function verdict(
