@@ -5,15 +5,9 @@ import fc from 'fast-check'
 import { sql } from '../db/pool.ts'
 import { sealer as openSealer } from '../db/seal.ts'
 import { type TestDatabase, testDatabase } from '../test/database.ts'
-import { CHANNELS, type Channel } from '../types.ts'
-import { type PreferenceRow, peopleFacts } from './facts.ts'
-import {
-  effectivePreference,
-  getPreferences,
-  PREFERENCE_CHANNELS,
-  putDefaults,
-  putPreferences,
-} from './preferences.ts'
+import { effectivePreference } from './effective-preference.ts'
+import { peopleFacts } from './facts.ts'
+import { getPreferences, PREFERENCE_CHANNELS, putDefaults, putPreferences } from './preferences.ts'
 import { upsertUsers } from './users.ts'
 
 const sealer = openSealer(randomBytes(32).toString('hex'))
@@ -26,65 +20,6 @@ before(async () => {
   )
 })
 after(() => database.drop())
-
-const row = (channel: Channel | null, enabled: boolean | null, scope = ''): PreferenceRow => ({
-  scope,
-  channel,
-  enabled,
-  settings: {},
-})
-const email = { channel: 'email' as const, scopes: [] }
-
-// covers: DIC-080, ALP-119
-test('a person who switched everything off gets nothing, whatever else anybody says', () => {
-  const opinions = fc.array(
-    fc
-      .tuple(fc.constantFrom(null, ...CHANNELS), fc.constantFrom(true, false, null))
-      .map(([channel, enabled]) => row(channel, enabled)),
-  )
-  fc.assert(
-    fc.property(opinions, opinions, fc.constantFrom(...CHANNELS), (own, tenant, channel) => {
-      const off = [row(null, false), ...own.filter(r => r.channel !== null)]
-      assert.deepEqual(effectivePreference(off, tenant, { channel, scopes: [] }), {
-        enabled: false,
-        layer: 'user:global',
-      })
-    }),
-  )
-})
-
-test('each layer has the word when those before it are silent', () => {
-  assert.deepEqual(effectivePreference([], [], email), { enabled: true, layer: 'built_in' })
-  assert.deepEqual(effectivePreference([], [row('email', false)], email), {
-    enabled: false,
-    layer: 'tenant:channel',
-  })
-  assert.deepEqual(effectivePreference([row('email', true)], [row('email', false)], email), {
-    enabled: true,
-    layer: 'user:channel',
-  })
-  assert.deepEqual(effectivePreference([row('email', true)], [row(null, false)], email), {
-    enabled: false,
-    layer: 'tenant:global',
-  })
-  assert.deepEqual(effectivePreference([row(null, true), row('email', false)], [row(null, false)], email), {
-    enabled: false,
-    layer: 'user:channel',
-  })
-  assert.deepEqual(effectivePreference([row(null, true)], [row(null, false)], email), {
-    enabled: true,
-    layer: 'built_in',
-  })
-  assert.deepEqual(effectivePreference([row(null, null), row('email', null)], [row('email', null)], email), {
-    enabled: true,
-    layer: 'built_in',
-  })
-  assert.deepEqual(
-    effectivePreference([row('sms', false), row('email', false, 'category:x')], [row('sms', false)], email),
-    { enabled: true, layer: 'built_in' },
-    'other channels and other scopes say nothing about this one',
-  )
-})
 
 test('what is decided by is what the person was shown: globally on and the channel on', async () => {
   const { db } = database
@@ -112,6 +47,8 @@ test('what is decided by is what the person was shown: globally on and the chann
         const { enabled } = effectivePreference(batch.get(1, 'ann')!.preferences, batch.tenantDefaults(1), {
           channel,
           scopes: [],
+          eventType: 'x',
+          priority: 'NORMAL',
         })
         assert.equal(enabled, view.globalEnabled && view.channels[name]!.enabled, name)
       }

@@ -3,55 +3,8 @@ import { AppError } from '../errors.ts'
 import { CHANNELS, type Channel, type TenantId, type UserId } from '../types.ts'
 import { type AddressSealer, byPosition, preferAddress } from './addresses.ts'
 import { makeAudiences, subscribe } from './audiences.ts'
-import type { PreferenceRow, TopicLevel, Verification } from './facts.ts'
+import type { TopicLevel, Verification } from './facts.ts'
 import { getUser, lockUser, patchUser } from './users.ts'
-
-// ---------------------------------------------------------------- deciding
-
-/** Which layer of preferences had the last word; it goes into the decision trace. */
-export type PreferenceLayer = 'user:global' | 'user:channel' | 'tenant:global' | 'tenant:channel' | 'built_in'
-
-export interface EffectivePreference {
-  enabled: boolean
-  layer: PreferenceLayer
-}
-
-/**
- * Whether this person is to be told anything on this channel. The first of these that applies decides:
- *
- * 1. the person switched everything off                                  user:global
- * 2. the tenant's default is everything off, and the person says nothing  tenant:global
- * 3. what the person says about the channel                              user:channel
- * 4. the tenant's default for the channel                                tenant:channel
- * 5. every channel is on                                                 built_in
- *
- * So "everything off" outweighs every channel, and what a person says outweighs what the tenant says of the same
- * thing. `scopes` are the others this notification falls under ('category:x', 'topic:x', 'rule:<id>'); none has
- * preferences of its own yet.
- */
-export function effectivePreference(
-  userRows: readonly PreferenceRow[],
-  tenantDefaultRows: readonly PreferenceRow[],
-  { channel }: { channel: Channel; scopes: readonly string[] },
-): EffectivePreference {
-  const own = opinion(userRows, null)
-  if (own === false) return { enabled: false, layer: 'user:global' }
-  if (own === null && opinion(tenantDefaultRows, null) === false)
-    return { enabled: false, layer: 'tenant:global' }
-  const ownChannel = opinion(userRows, channel)
-  if (ownChannel !== null) return { enabled: ownChannel, layer: 'user:channel' }
-  const tenantChannel = opinion(tenantDefaultRows, channel)
-  if (tenantChannel !== null) return { enabled: tenantChannel, layer: 'tenant:channel' }
-  return BUILT_IN
-}
-
-const BUILT_IN: EffectivePreference = Object.freeze({ enabled: true, layer: 'built_in' })
-
-/** Of the global scope; null channel: about all of them. */
-function opinion(rows: readonly PreferenceRow[], channel: Channel | null): boolean | null {
-  for (const row of rows) if (row.scope === '' && row.channel === channel) return row.enabled
-  return null
-}
 
 // ---------------------------------------------------------------- the documented view
 

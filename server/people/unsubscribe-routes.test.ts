@@ -6,7 +6,7 @@ import { brokenRouteRules } from '../http/route-rules.ts'
 import { type TestApi, testApi } from '../test/api.ts'
 import type { Channel } from '../types.ts'
 import { peopleFacts } from './facts.ts'
-import { effectivePreference } from './preferences.ts'
+import { effectivePreference } from './effective-preference.ts'
 import { unsubscribeLinks } from './unsubscribe.ts'
 import { unsubscribeRoutes } from './unsubscribe-routes.ts'
 import { upsertUsers } from './users.ts'
@@ -55,7 +55,13 @@ async function told(userId: string, channel: Channel = 'email', tenantId = serve
     { tenantId, userIds: [userId] },
   ])
   const { preferences } = facts.get(tenantId, userId)!
-  return effectivePreference(preferences, facts.tenantDefaults(tenantId), { channel, scopes: [] })
+  const { enabled, layer } = effectivePreference(preferences, facts.tenantDefaults(tenantId), {
+    channel,
+    scopes: [],
+    eventType: 'news.published',
+    priority: 'NORMAL',
+  })
+  return { enabled, layer }
 }
 
 const receipts = async (userId: string) =>
@@ -67,8 +73,8 @@ const receipts = async (userId: string) =>
     )
   ).rows
 
-const OFF = { enabled: false, layer: 'user:channel' }
-const ON = { enabled: true, layer: 'user:channel' }
+const OFF = { enabled: false, layer: 'user:email' }
+const ON = { enabled: true, layer: 'user:email' }
 const BUILT_IN = { enabled: true, layer: 'built_in' }
 
 test('one click of a mail program switches e-mail off, leaves a receipt, and changes nothing else', async () => {
@@ -158,7 +164,7 @@ test('on the page: looking changes nothing, a button switches off, another on ag
   assert.match(first, /<h1>Stop SMS notifications\?<\/h1>/)
   const off = await (await press(path, first)).text()
   assert.match(off, /<h1>SMS notifications are off<\/h1>/)
-  assert.deepEqual(await told('dave', 'sms'), OFF)
+  assert.deepEqual(await told('dave', 'sms'), { ...OFF, layer: 'user:sms' })
   assert.equal(await (await fetch(base + path)).text(), off)
 
   const on = await (await press(path, off)).text()
