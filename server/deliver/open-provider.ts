@@ -81,7 +81,7 @@ export async function openProvider(
     channel: provider.channel,
     limits,
     mayRepeat: provider.mayRepeat === true,
-    accepts: message => provider.accepts?.(message) ?? true,
+    accepts: message => provider.accepts?.(message, sealed) ?? true,
     lane: message => (provider.lane === undefined ? provider.id : `${provider.id} ${provider.lane(message)}`),
     group: message => (provider.sendMany === undefined ? undefined : provider.group?.(message, sealed)),
     send,

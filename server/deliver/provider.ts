@@ -30,7 +30,7 @@ export interface Provider<S, C extends Connection | undefined = undefined> {
    */
   open?(ctx: OpenContext<S>): C | Promise<C>
   /** Where several providers serve one channel: whether this address is one of ours. Default: yes. */
-  accepts?(message: Message): boolean
+  accepts?(message: Message, settings: S): boolean
   /**
    * What fails and is limited together, such as the origin of an endpoint: breaker and rate are kept per lane.
    * Default: one lane for the provider.

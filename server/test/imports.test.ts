@@ -53,9 +53,11 @@ const TABLE: [files: string, mayImport: string[]][] = [
       'server/deliver/provider.ts',
       'server/deliver/providers/answers.ts',
       'server/deliver/providers/aws.ts',
+      'server/deliver/providers/email.ts',
       'server/deliver/providers/phone.ts',
       'server/deliver/providers/slack-blocks.ts',
       'server/deliver/providers/sms-text.ts',
+      'server/deliver/providers/sns-message.ts',
       'server/deliver/providers/twilio-api.ts',
       'server/deliver/providers/whatsapp-content.ts',
       'server/types.ts',
@@ -110,7 +112,7 @@ const TESTS = [
   'server/feed/test-inbox.ts',
   'server/ledger/test-ledger.ts',
   'server/deliver/providers/conformance.ts',
-  'server/deliver/providers/test-slack.ts',
+  'server/deliver/providers/slack-vendor.ts',
   'server/deliver/providers/twilio-vendor.ts',
 ]
 

@@ -14,6 +14,7 @@ import {
   type CallbackRequest,
   DeliveryError,
   type FailureKind,
+  type Http,
   type Receipt,
   type Sent,
 } from '../provider.ts'
@@ -32,7 +33,20 @@ export interface Conformance {
   /** Cases that cannot apply, each with its reason; the report names them. */
   notApplicable?: Partial<Record<CaseName, string>>
   /** Requests as the vendor posts them, signed with the settings; each is also tried forged and cut. */
-  callbacks?: { name: string; request(settings: JsonObject): CallbackRequest; receipts: Receipt[] }[]
+  callbacks?: ConformingCallback[]
+  /** Stands before the door and answers for hosts of the vendor that no local server can be. */
+  door?(http: Http): Http
+}
+
+export interface ConformingCallback {
+  name: string
+  request(settings: JsonObject): CallbackRequest
+  receipts: Receipt[]
+  /**
+   * What must be refused besides a body that is cut. Default, for a signature in the headers over the whole body:
+   * one byte more, and no headers.
+   */
+  forged?(request: CallbackRequest): CallbackRequest[]
 }
 
 export type CaseName =
@@ -131,7 +145,8 @@ export function testProvider(provider: AnyProvider, conformance: Conformance): v
     const vendor = await openVendor()
     const http = openHttp({ allowPrivate, maxTimeoutMs: TIMEOUT_MS })
     const settings = conformance.settings(vendor)
-    const opened = await openProvider(provider, settings, { http, now: () => NOW })
+    const world = { http: conformance.door?.(http) ?? http, now: () => NOW }
+    const opened = await openProvider(provider, settings, world)
     const giveUp = new AbortController()
     const message = conformance.message(vendor)
     const send = (each = message) => opened.send(each, giveUp.signal)
@@ -350,14 +365,20 @@ export function testProvider(provider: AnyProvider, conformance: Conformance): v
         assert.deepEqual((await opened.callback(request(), giveUp.signal)).receipts, callback.receipts)
 
         const refused = (error: unknown) => error instanceof AppError && error.status < 500
-        const forged = { ...request(), body: Buffer.concat([request().body, Buffer.from(' ')]) }
-        await assert.rejects(opened.callback(forged, giveUp.signal), refused)
-        await assert.rejects(opened.callback({ ...request(), headers: {} }, giveUp.signal), refused)
+        const forged = callback.forged ?? forgedAtAll
+        for (const each of forged(request())) {
+          await assert.rejects(opened.callback(each, giveUp.signal), refused)
+        }
         const cut = { ...request(), body: request().body.subarray(0, 5) }
         await assert.rejects(opened.callback(cut, giveUp.signal), refused)
       }))
   }
 }
+
+const forgedAtAll = (request: CallbackRequest): CallbackRequest[] => [
+  { ...request, body: Buffer.concat([request.body, Buffer.from(' ')]) },
+  { ...request, headers: {} },
+]
 
 /* ---------------------------------------------------------------- far ends */
 
@@ -423,10 +444,12 @@ export interface Asked {
 /**
  * A vendor that speaks HTTP. `replies`: this vendor's own words where the plain ones do not do. `reads`: looks at
  * a request that would be accepted, as strictly as the vendor does, and gives the answer where that is another one.
+ * `decode`: what the vendor shows of a text that came escaped.
  */
 export async function httpVendor(
   replies: Partial<Record<keyof typeof HTTP_REPLIES, HttpReply>> = {},
   reads: (asked: Asked) => HttpReply | undefined = () => undefined,
+  decode: (text: string) => string = text => text,
 ): Promise<Vendor> {
   let behaviour: Behaviour = 'accept'
   const seen = arrivals()
@@ -436,7 +459,8 @@ export async function httpVendor(
 
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<unknown> => {
     const body = await bodyOf(request)
-    const received = receivedHttp(request, body)
+    const received = await receivedHttp(request, body)
+    received.texts = received.texts.map(decode)
     seen.add(received)
     const { socket, method = '', url = '' } = request
     const accepted: HttpReply =
@@ -501,7 +525,7 @@ async function bodyOf(request: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8')
 }
 
-function receivedHttp(request: IncomingMessage, body: string): Received {
+async function receivedHttp(request: IncomingMessage, body: string): Promise<Received> {
   const lines = request.rawHeaders.map((each, at) => (at % 2 === 0 ? `${each}: ` : `${each}\r\n`)).join('')
   const headers = Object.fromEntries(
     Object.entries(request.headers).map(([name, value]) => [name, String(value)]),
@@ -509,12 +533,16 @@ function receivedHttp(request: IncomingMessage, body: string): Received {
   return {
     raw: `${request.method} ${request.url}\r\n${lines}\r\n${body}`,
     headers,
-    texts: textsIn(headers['content-type'] ?? '', body),
+    texts: await textsIn(headers['content-type'] ?? '', body),
     to: [request.url ?? ''],
   }
 }
 
-function textsIn(type: string, body: string): string[] {
+async function textsIn(type: string, body: string): Promise<string[]> {
+  if (type.startsWith('multipart/form-data')) {
+    const form = await new Response(body, { headers: { 'content-type': type } }).formData()
+    return [...form.values()].filter(each => typeof each === 'string')
+  }
   if (type.includes('x-www-form-urlencoded')) return [...new URLSearchParams(body).values()]
   try {
     return stringsIn(JSON.parse(body) as Json)
