@@ -39,6 +39,12 @@ export function whatsappContent({ content }: Message): WhatsAppContent {
   if (template !== undefined && template !== null) found.template = templateOf(template)
   if (media !== undefined && media !== null) found.media = mediaOf(media)
   else if (content.image !== undefined) found.media = { type: 'image', link: link(content.image) }
+  if (found.template === undefined) {
+    if (found.media?.type === 'audio' && found.text !== '') {
+      throw permanent('content_refused', 'An audio message carries no text')
+    }
+    if (found.media === undefined && found.text === '') throw permanent('content_refused', 'There is no text')
+  }
   return found
 }
 
