@@ -44,6 +44,7 @@ import { contentOpener } from './ledger/notifications.ts'
 import { ledgerRoutes } from './ledger/routes.ts'
 import { LEASE_SECONDS, claimOwner } from './ledger/owner.ts'
 import type { Owner } from './ledger/owner.ts'
+import { ownCaps } from './limits/limit-book.ts'
 import { ruleBook } from './match/rule-book.ts'
 import { rulesRoutes } from './match/routes.ts'
 import type { Logger } from './observe/log.ts'
@@ -273,6 +274,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     people,
     templates,
     sealer,
+    limits: ownCaps,
     channelOpen: channel => channel === 'in_app' || outside.configured.has(channel),
     observe: {
       matched(seconds, events, matched) {

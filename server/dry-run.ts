@@ -44,7 +44,8 @@ export function dryRunner({ db, pipeline }: { db: Db; pipeline: Pipeline }) {
     try {
       const q = queryable(client)
       await pipeline.refresh(q)
-      const [plan] = await pipeline.plan(q, [event], now, { rules: match, audienceLimit: MOST })
+      const { events } = await pipeline.plan(q, [event], now, { rules: match, audienceLimit: MOST })
+      const plan = events[0]
       if (!plan!.planned) return { matched: true, error: `more than ${MOST} recipients`, recipients: [] }
       const trace = readTrace(JSON.parse(plan!.trace!) as StoredTrace)
       const bodies = new Map(plan!.notifications.map(({ recipientId, bodies }) => [recipientId, bodies]))

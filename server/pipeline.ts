@@ -1,28 +1,49 @@
+import { hash } from 'node:crypto'
 import type { ChangeWatch } from './db/changes.ts'
 import { newId } from './db/ids.ts'
 import type { Queryable } from './db/pool.ts'
 import type { Sealer } from './db/seal.ts'
 import type { TenantBook, TenantFacts } from './people/tenant-book.ts'
-import type { Candidate } from './decide/candidate.ts'
-import { decide } from './decide/decide.ts'
+import type { Candidate, Cooldown, Standing } from './decide/candidate.ts'
+import { takeCooldown } from './decide/cooldown.ts'
+import { decide, use } from './decide/decide.ts'
 import type { Schedule } from './decide/schedule.ts'
 import { storeDecision, storeRecipient } from './decide/trace.ts'
 import type { StoredRule, StoredTrace } from './decide/trace.ts'
-import type { AddressedContent, PlannedEvent, PlannedHold, PlannedNotification } from './ledger/plan.ts'
+import { digestWish, overflowWish } from './digest/wish.ts'
+import type {
+  AddressedContent,
+  Plan,
+  PlannedCollect,
+  PlannedEvent,
+  PlannedHold,
+  PlannedNotification,
+} from './ledger/plan.ts'
+import { readUsage } from './ledger/usage.ts'
+import type { UsageWish } from './ledger/usage.ts'
+import type { LimitBook } from './limits/limit-book.ts'
+import { NO_USAGE, claimName, usage, usageName } from './limits/usage.ts'
+import type { Cap, Usage } from './limits/usage.ts'
 import { celEvent } from './match/cel.ts'
 import type { RuleBook } from './match/rule-book.ts'
 import type { Match } from './match/rule-index.ts'
+import type { RulePolicy } from './match/policy.ts'
 import type { Rule } from './match/rules.ts'
 import { openAddressSettings } from './people/addresses.ts'
+import { effectivePreference } from './people/effective-preference.ts'
+import type { EffectivePreference } from './people/effective-preference.ts'
 import type { AddressFact, BatchFacts, PeopleFacts, UserFacts } from './people/facts.ts'
 import { suppressionsFor } from './people/facts.ts'
 import { alreadyTold, audienceChunk, expandAudiences } from './people/recipients.ts'
 import type { Audience, AudienceWish, Level } from './people/recipients.ts'
+import { scopesOf } from './people/preference-scopes.ts'
 import type { Decision, Reason } from './reasons.ts'
 import { render } from './render/content.ts'
 import type { CompiledRevision } from './render/content.ts'
 import { renderDefault } from './render/default-templates.ts'
 import type { Templates } from './render/templates.ts'
+import { zoneOrUtc } from './time/zone.ts'
+import { windowOf } from './time/window.ts'
 import { eventView, templateView } from './render/view.ts'
 import type { EventView } from './render/view.ts'
 import type {
@@ -49,9 +70,9 @@ import type {
 export interface Pipeline {
   /** Forgets and reloads what changed: tenants, rules, event types. Once a batch, before `plan`. */
   refresh(q: Queryable): Promise<void>
-  plan(q: Queryable, events: readonly Event[], now: Date, options?: PlanOptions): Promise<PlannedEvent[]>
+  plan(q: Queryable, events: readonly Event[], now: Date, options?: PlanOptions): Promise<Plan>
   /** The same for chosen routes and people only: one chunk of a large audience (server/ingest/planner.ts). */
-  planChunk(q: Queryable, event: Event, route: Route, people: Audience, now: Date): Promise<PlannedEvent>
+  planChunk(q: Queryable, event: Event, route: Route, people: Audience, now: Date): Promise<Plan>
   /** The next people of a route after `after`, in the database's order of user ids. */
   chunk(
     q: Queryable,
@@ -87,6 +108,12 @@ export interface Route {
   vars: JsonObject
   inline: InlineContent | undefined
   schedule: Schedule | null
+  policy: RulePolicy
+  /** Preference scopes of a solution, such as `aura:<id>`. */
+  scopes: readonly string[]
+  /** What divides its cooldowns and digests, evaluated for this event. */
+  cooldownKey: string
+  digestKey: string
   users: UserId[]
   audiences: AudienceWish['names']
   addresses: { channel: Channel; address: string }[]
@@ -102,6 +129,9 @@ export interface PipelineParts {
   people: PeopleFacts
   templates: Templates
   sealer: Sealer
+  limits: LimitBook
+  /** Silences and inhibitions in force for these events. */
+  standing?(q: Queryable, events: readonly Event[], now: Date): Promise<(event: Event) => Standing | null>
   /** Channels with at least one provider. */
   channelOpen(channel: Channel): boolean
   /** Seconds each of these stages took for so many items, for metrics. */
@@ -155,6 +185,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
       ...routes(event, now, options.rules),
       audiences: [] as (Audience | null)[],
       told: NOBODY,
+      tellings: [] as Telling[],
     }))
     parts.observe?.matched(
       (performance.now() - started) / 1000,
@@ -170,12 +201,13 @@ export function pipeline(parts: PipelineParts): Pipeline {
         draft.told = await alreadyTold(q, draft.event.tenantId, draft.event.id, ids)
       }
     }
-    const world = await load(q, inline)
+    const world = await load(q, inline, now)
     const inlined = new Set(inline)
     // Ids are drawn only here, in one turn of the event loop, so that a batch's ids are one range.
-    return drafts.map(draft =>
+    const planned = drafts.map(draft =>
       inlined.has(draft) ? decideEvent(draft, world, now) : { ...accepted(draft.event), planAt: now },
     )
+    return { events: planned, usage: world.usage.taken() }
   }
 
   /** An event whose plan is left to a worker. */
@@ -199,8 +231,10 @@ export function pipeline(parts: PipelineParts): Pipeline {
       more: 0,
       audiences: [audience],
       told: await alreadyTold(q, event.tenantId, event.id, [...audience.keys()]),
+      tellings: [],
     }
-    return decideEvent(draft, await load(q, [draft]), now)
+    const world = await load(q, [draft], now)
+    return { events: [decideEvent(draft, world, now)], usage: world.usage.taken() }
   }
 
   // ---------------------------------------------------------------- reading
@@ -227,7 +261,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
     }
   }
 
-  async function load(q: Queryable, drafts: readonly Draft[]): Promise<World> {
+  async function load(q: Queryable, drafts: readonly Draft[], now: Date): Promise<World> {
     const wanted = new Map<TenantId, Set<UserId>>()
     const wantedTemplates = new Map<string, { tenantId: TenantId; templateId: Id }>()
     const bare = new Map<TenantId, { channel: Channel; address: string }[]>()
@@ -238,6 +272,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
       for (const [at, route] of draft.routes.entries()) {
         for (const id of route.users) users.add(id)
         for (const id of draft.audiences[at]!.keys()) users.add(id)
+        for (const step of route.policy.escalation ?? []) for (const id of step.users ?? []) users.add(id)
         if (route.templateId)
           wantedTemplates.set(`${tenantId} ${route.templateId}`, { tenantId, templateId: route.templateId })
         if (route.addresses.length > 0)
@@ -266,7 +301,121 @@ export function pipeline(parts: PipelineParts): Pipeline {
         })
       }
     }
-    return { facts, templates: new Map(names.map(([name], at) => [name, revisions[at]])), addresses }
+    const standing = await parts.standing?.(
+      q,
+      drafts.map(({ event }) => event),
+      now,
+    )
+    const wish: Wish = { counts: new Map(), claims: new Map() }
+    for (const draft of drafts) draft.tellings = tellingsOf(draft, facts, addresses, now, wish)
+    const read = wish.counts.size === 0 && wish.claims.size === 0 ? NO_USAGE : await readUsage(q, asked(wish))
+    return {
+      facts,
+      templates: new Map(names.map(([name], at) => [name, revisions[at]])),
+      addresses,
+      standing: standing ?? NOTHING_STANDS,
+      usage: usage(read),
+    }
+  }
+
+  // ---------------------------------------------------------------- whom, and what that may use up
+
+  function tellingsOf(
+    draft: Draft,
+    facts: BatchFacts,
+    addresses: World['addresses'],
+    now: Date,
+    wish: Wish,
+  ): Telling[] {
+    const { event } = draft
+    const tellings: Telling[] = []
+    const add = (made: Omit<Telling, 'zone' | 'cooldown' | 'views'>): void => {
+      const { route, recipient, user } = made
+      const zone = user ? zoneOrUtc(user.timezone) : 'UTC'
+      const cooldown = cooldownOf(route, recipient, zone)
+      if (cooldown)
+        wish.claims.set(claimName(event.tenantId, cooldown.key), {
+          tenantId: event.tenantId,
+          key: cooldown.key,
+        })
+      const telling: Telling = { ...made, zone, cooldown, views: new Map() }
+      for (const channel of channelsOf(telling)) {
+        const view = viewOf(telling, channel, event, facts)
+        telling.views.set(channel, view)
+        for (const cap of view.caps) {
+          if (cap.window === 'gap')
+            wish.claims.set(claimName(event.tenantId, cap.key), { tenantId: event.tenantId, key: cap.key })
+          else {
+            const fromMs = windowOf(cap.window, cap.zone, now.getTime()).start
+            wish.counts.set(usageName(event.tenantId, cap.key, fromMs), {
+              tenantId: event.tenantId,
+              key: cap.key,
+              fromMs,
+            })
+          }
+        }
+      }
+      tellings.push(telling)
+    }
+    for (const [at, route] of draft.routes.entries()) {
+      if (route.failed !== undefined) continue
+      for (const [userId, level] of peopleOf(route, draft.audiences[at]!)) {
+        const user = facts.get(event.tenantId, userId)!
+        add({
+          at,
+          route,
+          recipient: { type: 'user', id: userId },
+          user,
+          level,
+          bare: null,
+          channels: route.channels,
+          fallback: route.fallback,
+        })
+      }
+      for (const { channel, address } of route.addresses) {
+        const bare = addresses.get(`${event.tenantId} ${channel} ${address}`)!
+        const recipient: Recipient = { type: 'system', id: `${channel}:${address}`.slice(0, 255) }
+        add({
+          at,
+          route,
+          recipient,
+          user: null,
+          level: 'ALL',
+          bare,
+          channels: [channel],
+          fallback: NO_CHANNELS,
+        })
+      }
+    }
+    return tellings
+  }
+
+  /** What preferences and limits say of one channel, before anything is decided. */
+  function viewOf(telling: Telling, channel: Channel, event: Event, facts: BatchFacts): ChannelView {
+    const { route, user, bare, zone } = telling
+    const preference = user
+      ? effectivePreference(user.preferences, facts.tenantDefaults(event.tenantId), {
+          channel,
+          scopes: scopesFor(route, event),
+          eventType: event.type,
+          priority: route.priority,
+        })
+      : null
+    const address = bare ?? user?.addresses[channel]?.[0] ?? null
+    const caps = parts.limits.caps({
+      tenantId: event.tenantId,
+      userId: user?.userId ?? null,
+      address: address?.address ?? null,
+      channel,
+      category: route.category,
+      eventType: event.type,
+      priority: route.priority,
+      ruleId: route.rule?.id ?? null,
+      preference,
+      zone,
+      attributes: user?.attributes ?? NO_ATTRIBUTES,
+    })
+    return { preference, address, caps }
   }
 
   // ---------------------------------------------------------------- decide and render
@@ -282,6 +431,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
     let suppressed = 0
     let only: UserFacts | null | undefined
 
+    const standing = world.standing(event)
     for (const [at, route] of draft.routes.entries()) {
       const stored: StoredRule = { r: route.rule?.no ?? null, v: route.rule?.revision }
       trace.rules.push(stored)
@@ -291,92 +441,76 @@ export function pipeline(parts: PipelineParts): Pipeline {
         continue
       }
       const to: NonNullable<StoredRule['to']> = []
-      for (const [userId, level] of peopleOf(route, draft.audiences[at]!)) {
-        const user = world.facts.get(event.tenantId, userId)!
-        only = only === undefined || only === user ? user : null
-        tell({ type: 'user', id: userId }, user, route.channels, route.fallback, level, null)
-      }
-      for (const { channel, address } of route.addresses) {
-        only = null
-        const fact = world.addresses.get(`${event.tenantId} ${channel} ${address}`)!
-        tell({ type: 'system', id: `${channel}:${address}`.slice(0, 255) }, null, [channel], [], 'ALL', fact)
+      for (const telling of draft.tellings) {
+        if (telling.at !== at) continue
+        only = telling.user !== null && (only === undefined || only === telling.user) ? telling.user : null
+        tell(telling)
       }
       if (to.length > 0) stored.to = to
       else stored.w = 'no_recipients'
 
-      function tell(
-        recipient: Recipient,
-        user: UserFacts | null,
-        channels: readonly Channel[],
-        fallback: readonly Channel[],
-        level: Level,
-        bare: AddressFact | null,
-      ): void {
+      function tell(telling: Telling): void {
+        const { recipient, user } = telling
         const entry = storeRecipient(recipient, [])
         const bodies: PlannedNotification['bodies'] = {}
         const holds: PlannedHold[] = []
+        const collects: PlannedCollect[] = []
         const going: Channel[] = []
         const id = newId()
         const compiled = route.templateId
           ? world.templates.get(`${event.tenantId} ${route.templateId}`)
           : undefined
 
-        const ask = (channel: Channel): Decision => {
-          const address = bare ?? user?.addresses[channel]?.[0] ?? null
-          const candidate: Candidate = {
-            event,
-            channel,
-            recipient,
-            priority: route.priority,
-            category: route.category,
-            expiresAt: event.expiresAt ?? null,
-            user,
-            address,
-            tenantDefaults: world.facts.tenantDefaults(event.tenantId),
-            scopes: NO_SCOPES,
-            level,
-            schedule: route.schedule,
-            alreadyTold: draft.told.size > 0 && draft.told.has(`${route.rule?.id ?? ''} ${recipient.id}`),
-            channelOpen: parts.channelOpen(channel),
-          }
-          const decision = decide(candidate, now)
-          if (decision.kind === 'skip' || decision.kind === 'digest') return decision
+        /** What becomes of it on this channel, and, if it goes there, what it would say. */
+        const ask = (channel: Channel, at: Date): { decision: Decision; candidate: Candidate } => {
+          const candidate = candidateOf(draft, telling, channel, standing, world, now)
+          const decision = decide(candidate, at)
+          if (decision.kind === 'skip') return { decision, candidate }
           try {
+            const { address } = candidate
             bodies[channel] = {
               ...write(channel, route, compiled, view, recipient, user, id, tenant, now),
               to: address?.address ?? recipient.id,
               ...(address && settingsOf(address, tenant)),
             }
           } catch (error) {
-            return { kind: 'skip', reason: 'render_failed', detail: (error as Error).message.slice(0, 200) }
+            const detail = (error as Error).message.slice(0, 200)
+            return { decision: { kind: 'skip', reason: 'render_failed', detail }, candidate }
           }
-          return decision
+          return { decision, candidate }
         }
         const consider = (channel: Channel): boolean => {
-          const decision = ask(channel)
+          const { decision, candidate } = ask(channel, now)
           entry.push(storeDecision(channel, decision))
           deliveries++
-          if (decision.kind === 'skip' || decision.kind === 'digest') {
+          if (decision.kind === 'skip') {
             suppressed++
             parts.observe?.skipped(decision.reason, 1)
             return false
           }
           going.push(channel)
+          if (decision.kind === 'digest') {
+            collects.push({ channel, wish: decision.wish })
+            takeCooldown(candidate, now)
+            return true
+          }
           if (decision.kind === 'hold')
             holds.push({ channel, until: decision.until, reason: decision.reason })
+          use(candidate, decision.kind === 'hold' ? decision.until : now)
           return true
         }
-        for (const channel of channels) consider(channel)
+        for (const channel of telling.channels) consider(channel)
         // Nothing could even be tried: the fallback begins at once, with the first channel that can.
-        let rest = fallback
+        let rest = telling.fallback
         while (going.length === 0 && rest.length > 0) {
           consider(rest[0]!)
           rest = rest.slice(1)
         }
         to.push(entry)
         if (going.length === 0) return
-        const spare = rest.filter(channel => !going.includes(channel) && ask(channel).kind === 'send')
-
+        const spare = rest.filter(
+          channel => !going.includes(channel) && ask(channel, now).decision.kind === 'send',
+        )
         const scheduled =
           holds.length === 0 ? null : new Date(Math.min(...holds.map(hold => hold.until.getTime())))
         notifications.push({
@@ -394,6 +528,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
           channels: going,
           fallback: spare,
           holds,
+          collects,
           expiresAt: event.expiresAt ?? null,
           scheduledAt: scheduled,
           bodies,
@@ -413,6 +548,56 @@ export function pipeline(parts: PipelineParts): Pipeline {
       notifications,
       deliveries,
       suppressed,
+    }
+  }
+
+  function candidateOf(
+    draft: Draft,
+    telling: Telling,
+    channel: Channel,
+    standing: Standing | null,
+    world: World,
+    now: Date,
+  ): Candidate {
+    const { event } = draft
+    const { route, recipient, user, level, zone, cooldown } = telling
+    const { preference, address, caps } =
+      telling.views.get(channel) ?? viewOf(telling, channel, event, world.facts)
+    return {
+      event,
+      channel,
+      recipient,
+      priority: route.priority,
+      category: route.category,
+      expiresAt: event.expiresAt ?? null,
+      user,
+      address,
+      preference,
+      level,
+      schedule: route.schedule,
+      alreadyTold: draft.told.size > 0 && draft.told.has(`${route.rule?.id ?? ''} ${recipient.id}`),
+      channelOpen: parts.channelOpen(channel),
+      zone,
+      policy: route.policy,
+      score: route.policy.score ?? null,
+      standing,
+      cooldown,
+      repeats: null,
+      caps,
+      usage: world.usage,
+      telling,
+      digest: digestWish(
+        {
+          ...telling,
+          ruleId: route.rule?.id ?? null,
+          policy: route.policy,
+          key: route.digestKey,
+          preference,
+          channel,
+        },
+        now,
+      ),
+      overflow: overflowWish(zone, now),
     }
   }
 
@@ -485,17 +670,103 @@ interface Draft extends ReturnType<Pipeline['routes']> {
   event: Event
   audiences: (Audience | null)[]
   told: ReadonlySet<string>
+  tellings: Telling[]
+}
+
+/** Somebody who may be told because of a route. */
+interface Telling {
+  /** Of the route. */
+  at: number
+  route: Route
+  recipient: Recipient
+  /** Null for a bare address. */
+  user: UserFacts | null
+  bare: AddressFact | null
+  level: Level
+  channels: readonly Channel[]
+  fallback: readonly Channel[]
+  zone: string
+  cooldown: Cooldown | null
+  views: Map<Channel, ChannelView>
+}
+
+interface ChannelView {
+  preference: EffectivePreference | null
+  address: AddressFact | null
+  caps: readonly Cap[]
 }
 
 interface World {
   facts: BatchFacts
   templates: Map<string, CompiledRevision | undefined>
   addresses: Map<string, AddressFact>
+  standing(event: Event): Standing | null
+  usage: Usage
+}
+
+/** What is to be read of counters and claims, each once. */
+interface Wish {
+  counts: Map<string, UsageWish['counts'][number]>
+  claims: Map<string, UsageWish['claims'][number]>
+}
+
+const asked = ({ counts, claims }: Wish): UsageWish => ({
+  counts: [...counts.values()],
+  claims: [...claims.values()],
+})
+
+const NOTHING_STANDS = () => null
+const NO_CHANNELS: readonly Channel[] = []
+const NO_ATTRIBUTES: JsonObject = Object.freeze({})
+
+function channelsOf({ channels, fallback, route }: Telling): Iterable<Channel> {
+  if (fallback.length === 0 && route.policy.escalation === undefined) return channels
+  return new Set([
+    ...channels,
+    ...fallback,
+    ...(route.policy.escalation ?? []).flatMap(step => step.channels),
+  ])
+}
+
+/** Preference scopes, most specific first; the rule may name its own class. */
+function scopesFor(route: Route, event: Event): string[] {
+  const scopes = scopesOf({
+    ruleId: route.rule?.id,
+    scopes: route.scopes,
+    topics: route.audiences.filter(({ kind }) => kind === 'topic').map(({ name }) => name),
+    category: route.category,
+    eventType: event.type,
+  })
+  if (route.policy.class !== undefined) scopes[scopes.length - 1] = `class:${route.policy.class}`
+  return scopes
+}
+
+/** A year is as good as for ever: claims are kept no longer. */
+const FOR_EVER_MS = 366 * 86_400_000
+
+function cooldownOf(
+  { rule, policy, cooldownKey }: Route,
+  recipient: Recipient,
+  zone: string,
+): Cooldown | null {
+  const { cooldown } = policy
+  if (!cooldown || !rule) return null
+  const { seconds, period, per } = cooldown
+  const who = per === 'rule' ? '' : `${recipient.type}:${recipient.id}`
+  return {
+    // Values of the event may be long; a key is not.
+    key: `cooldown:${rule.id}:${hash('sha256', `${who}\0${cooldownKey}`, 'base64url')}`,
+    untilMs: toldAtMs =>
+      seconds !== undefined
+        ? toldAtMs + seconds * 1000
+        : period !== undefined
+          ? windowOf(period, zone, toldAtMs).end
+          : toldAtMs + FOR_EVER_MS,
+  }
 }
 
 const NOBODY: ReadonlySet<string> = new Set()
 const NO_AUDIENCE: Audience = new Map()
-const NO_SCOPES: readonly string[] = []
 
 function tooLarge(draft: Draft, limit: number): boolean {
   let people = 0
@@ -535,6 +806,10 @@ function ruleRoute(rule: Rule, view: ReturnType<typeof celEvent>, now: Date): Ro
     vars: rule.templateVars,
     inline: undefined,
     schedule: scheduleOf(rule),
+    policy: rule.policy,
+    scopes: rule.keys.scopes(view, now),
+    cooldownKey: rule.keys.cooldown(view, now),
+    digestKey: rule.keys.digest(view, now),
     users,
     audiences: audiencesOf(rule),
     addresses: targetsOf(rule),
@@ -572,6 +847,9 @@ function targetsOf({ recipients: { targets } }: Rule): Route['addresses'] {
   )
 }
 
+const NO_POLICY: RulePolicy = Object.freeze({})
+const NO_SCOPES: readonly string[] = []
+
 function directRoute(event: Event): Route {
   const direct = event.direct!
   return {
@@ -584,6 +862,10 @@ function directRoute(event: Event): Route {
     vars: {},
     inline: direct.content,
     schedule: null,
+    policy: NO_POLICY,
+    scopes: NO_SCOPES,
+    cooldownKey: '',
+    digestKey: '',
     users: direct.recipients.filter(({ type }) => type === 'user').map(({ id }) => id),
     audiences: direct.recipients
       .filter(({ type }) => type === 'group' || type === 'role' || type === 'topic')

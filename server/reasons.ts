@@ -1,4 +1,4 @@
-import type { Outcome } from './types.ts'
+import type { Id, JsonObject, Outcome } from './types.ts'
 
 /**
  * Every reason a delivery was not sent at once, once. A decision, a job and an attempt carry one of these keys;
@@ -33,9 +33,33 @@ export const REASONS = {
   channel_unavailable: { text: 'No provider is set up for this channel' },
   render_failed: { text: 'The content could not be rendered' },
 
+  silenced: { text: 'An operator silenced it' },
+  inhibited: { text: 'A more important alert covers it' },
+  muted: { text: 'The user muted it for now' },
+  preference_category_off: { text: 'The user, or the tenant default, switched this category off' },
+  preference_scope_off: { text: 'The user, or the tenant default, switched this rule or source off' },
+  below_minimum_priority: { text: 'It is less important than the user wants to hear of' },
+  no_consent: { text: 'The user never agreed to messages of this kind' },
+  cooldown: { text: 'The rule told about the same thing before, and its cooldown is not over' },
+  repeated: { text: 'The same text was sent to this recipient a short time ago' },
+  similar: { text: 'Almost the same text was sent to this recipient a short time ago' },
+  spam: { text: 'It looks like spam' },
+  over_limit: { text: 'It would exceed a limit' },
+  channel_not_allowed: { text: "The channel is not part of the user's plan" },
+
   // why it waits
   scheduled: { text: 'It is to be sent at a later time' },
   rule_schedule: { text: 'The rule sends at set times' },
+  quiet_hours: { text: "It is the user's quiet time" },
+  delivery_window: { text: 'It is outside the times at which it may be delivered' },
+  limit: { text: 'A limit is reached; it goes with the next free window' },
+  minimum_gap: { text: 'The message before it is too recent' },
+  throttled: { text: 'Too much of the same kind; it is slowed down' },
+  digest: { text: 'It is collected and goes together with others' },
+  frequency: { text: 'The user wants a summary instead of single messages' },
+  attention: { text: "The user's attention budget is spent; it joins the summary" },
+  group: { text: 'It goes together with the other alerts of its group' },
+  escalation: { text: 'It goes only if nobody reacts before' },
   retry: { text: 'The last try failed; the next one is due later' },
   rate_limited: { text: 'The provider asked to wait' },
   provider_rate: { text: "The provider's own rate is used up" },
@@ -46,6 +70,12 @@ export const REASONS = {
 
   // why it ended
   cancelled: { text: 'It was cancelled' },
+  in_digest: { text: 'It went as part of a digest' },
+  not_retained: { text: 'Its digest kept other items' },
+  condition_met: { text: 'What it was waiting for happened, so it was not needed' },
+  acknowledged: { text: 'Somebody acknowledged it' },
+  retracted: { text: 'It is no longer true' },
+  preference_changed: { text: 'The user decided otherwise while it waited' },
 } as const satisfies Record<string, { text: string }>
 
 export type Reason = keyof typeof REASONS
@@ -54,8 +84,25 @@ export type Reason = keyof typeof REASONS
 export type Decision =
   | { kind: 'send' }
   | { kind: 'hold'; until: Date; reason: Reason; detail?: string }
-  | { kind: 'digest'; key: string; until: Date; reason: Reason; detail?: string }
+  | { kind: 'digest'; wish: DigestWish; until: Date; reason: Reason; detail?: string }
   | { kind: 'skip'; reason: Reason; detail?: string }
+
+/** Which digest a delivery joins, and how that digest is opened if there is none yet. */
+export interface DigestWish {
+  /** Beside recipient and channel; at most 500 characters. */
+  key: string
+  /** Null: the reader's own frequency, or what a limit left over. */
+  ruleId: Id | null
+  reason: Reason
+  closesAt: Date
+  /** However many more come. */
+  latestAt: Date
+  /** Closes after so long without a new item. */
+  quietSeconds: number | null
+  maxItems: number
+  /** retain, single, template: for whoever closes it (server/digest/). */
+  spec: JsonObject
+}
 
 export const SEND: Decision = Object.freeze({ kind: 'send' })
 

@@ -1,6 +1,8 @@
 import type { Channel, Event, Priority, Recipient } from '../types.ts'
-import type { AddressFact, PreferenceRow, UserFacts } from '../people/facts.ts'
-import type { Decision } from '../reasons.ts'
+import type { EffectivePreference } from '../people/effective-preference.ts'
+import type { AddressFact, UserFacts } from '../people/facts.ts'
+import type { Cap, Usage } from '../limits/usage.ts'
+import type { Decision, DigestWish, Reason } from '../reasons.ts'
 import type { Schedule } from './schedule.ts'
 
 /** One possible delivery: this recipient, on this channel, because of this rule or direct request. */
@@ -15,9 +17,8 @@ export interface Candidate {
   user: UserFacts | null
   /** The address it would go to. In-app needs none. */
   address: AddressFact | null
-  tenantDefaults: readonly PreferenceRow[]
-  /** Preference scopes this notification falls under, besides the global one: 'category:x', 'rule:<id>' … */
-  scopes: readonly string[]
+  /** What the person and their tenant want of it; null for a bare address. */
+  preference: EffectivePreference | null
   /** What brought this person in: a topic subscription may want important messages only. */
   level: 'ALL' | 'IMPORTANT'
   /** The rule's own times of sending. */
@@ -26,6 +27,45 @@ export interface Candidate {
   alreadyTold: boolean
   /** Is there a provider for the channel? */
   channelOpen: boolean
+  /** IANA zone of the reader: their day, their quiet hours. */
+  zone: string
+  /** What the rule says about when and how; {} for a direct request. */
+  policy: TimePolicy
+  /** 1 to 10, for readers who set a threshold; null: the rule has none. */
+  score: number | null
+  /** An operator's silence, or a more important alert that covers this one. */
+  standing: Standing | null
+  /** Once a rule, recipient and key; null: no cooldown. */
+  cooldown: Cooldown | null
+  /** Told before, or nearly told before, within the rule's window; found by its text. */
+  repeats: Extract<Reason, 'repeated' | 'similar' | 'spam'> | null
+  /** The limits it falls under, in the order of checking. */
+  caps: readonly Cap[]
+  usage: Usage
+  /** The notification at hand: what counts once for all its channels is remembered under it. */
+  telling: object
+  /** The digest it joins; null: it goes by itself. */
+  digest: DigestWish | null
+  /** The digest that takes what a limit leaves over; null: it waits instead. */
+  overflow: DigestWish | null
+}
+
+/** The parts of a rule's policy (server/match/policy.ts) that deciding reads. */
+export interface TimePolicy {
+  quietHours?: 'respect' | 'ignore' | 'in_app'
+  deliveryWindows?: { start: string; end: string; weekdays?: number[]; timezone?: string }[]
+}
+
+export interface Standing {
+  reason: Extract<Reason, 'silenced' | 'inhibited'>
+  /** Which one, for the trace. */
+  detail: string
+}
+
+export interface Cooldown {
+  key: string
+  /** Until when it holds once told, in milliseconds since 1970. */
+  untilMs(toldAtMs: number): number
 }
 
 /**

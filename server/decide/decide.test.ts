@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import type { AddressFact, UserFacts } from '../people/facts.ts'
-import type { Event } from '../types.ts'
+import { NO_USAGE, usage } from '../limits/usage.ts'
+import { effectivePreference } from '../people/effective-preference.ts'
+import type { AddressFact, PreferenceRow, UserFacts } from '../people/facts.ts'
+import type { Channel, Event } from '../types.ts'
 import type { Candidate } from './candidate.ts'
 import { CHECKS, decide } from './decide.ts'
 import { checkSchedule, nextTime } from './schedule.ts'
@@ -40,6 +42,11 @@ const event: Event = {
   receivedAt: now,
   data: {},
 }
+const wanted = (
+  rows: readonly PreferenceRow[],
+  defaults: readonly PreferenceRow[] = [],
+  channel: Channel = 'email',
+) => effectivePreference(rows, defaults, { channel, scopes: [], eventType: event.type, priority: 'NORMAL' })
 const candidate = (more: Partial<Candidate> = {}): Candidate => ({
   event,
   channel: 'email',
@@ -49,12 +56,22 @@ const candidate = (more: Partial<Candidate> = {}): Candidate => ({
   expiresAt: null,
   user: alice,
   address: verified,
-  tenantDefaults: [],
-  scopes: [],
+  preference: wanted([]),
   level: 'ALL',
   schedule: null,
   alreadyTold: false,
   channelOpen: true,
+  zone: 'UTC',
+  policy: {},
+  score: null,
+  standing: null,
+  cooldown: null,
+  repeats: null,
+  caps: [],
+  usage: usage(NO_USAGE),
+  telling: {},
+  digest: null,
+  overflow: null,
   ...more,
 })
 const reason = (more: Partial<Candidate>) => {
@@ -72,9 +89,9 @@ test('every reason not to send is named', () => {
   assert.equal(reason({ user: { ...alice, known: false } }), 'skip unknown_user')
   assert.equal(reason({ user: { ...alice, enabled: false } }), 'skip user_disabled')
   assert.equal(reason({ user: { ...alice, erased: true } }), 'skip user_erased')
-  assert.equal(reason({ user: { ...alice, preferences: off(null) } }), 'skip preference_global_off')
-  assert.equal(reason({ user: { ...alice, preferences: off('email') } }), 'skip preference_channel_off')
-  assert.equal(reason({ tenantDefaults: off('email') }), 'skip preference_channel_off')
+  assert.equal(reason({ preference: wanted(off(null)) }), 'skip preference_global_off')
+  assert.equal(reason({ preference: wanted(off('email')) }), 'skip preference_channel_off')
+  assert.equal(reason({ preference: wanted([], off('email')) }), 'skip preference_channel_off')
   assert.equal(reason({ address: null }), 'skip missing_address')
   assert.equal(reason({ address: { ...verified, verification: 'pending' } }), 'skip unverified_address')
   assert.equal(

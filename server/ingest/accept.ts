@@ -8,7 +8,8 @@ import { claimIdempotency, idempotencyError, storeIdempotency } from '../ingest/
 import { SHARDS } from '../ledger/counters.ts'
 import { ledgerWriter } from '../ledger/commit.ts'
 import type { Batch, CommitOptions, LedgerWriter } from '../ledger/commit.ts'
-import type { PlannedEvent } from '../ledger/plan.ts'
+import type { Plan, PlannedEvent } from '../ledger/plan.ts'
+import { MAX_CONFLICTS, isUsageConflict } from '../ledger/usage.ts'
 import type { Event, JsonObject, TenantId } from '../types.ts'
 import type { AcceptAnswer, AcceptRequest, Accepted, Acceptor, EventTypes } from './acceptor.ts'
 
@@ -17,7 +18,7 @@ export interface AcceptParts {
   /** The stages between accepting and committing (server/pipeline.ts). */
   pipeline: {
     refresh(q: Queryable): Promise<void>
-    plan(q: Queryable, events: readonly Event[], now: Date): Promise<PlannedEvent[]>
+    plan(q: Queryable, events: readonly Event[], now: Date): Promise<Plan>
     seal(event: Event): Buffer
   }
   eventTypes: EventTypes
@@ -91,7 +92,7 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
       if (batch.length === 0) continue
       try {
         client ??= await connect(at)
-        await acceptBatch(client, batch, shards[at]!)
+        await acceptAgain(client, batch, shards[at]!)
       } catch (error) {
         if (client && !(await stillGood(client))) client = undefined
         await failed(batch, error, client, at)
@@ -132,7 +133,7 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
     }
     for (const one of batch) {
       try {
-        await acceptBatch(client, [one], shards[at]!)
+        await acceptAgain(client, [one], shards[at]!)
       } catch (cause) {
         if (!(cause instanceof AppError)) parts.onError(cause)
         one.reject(cause)
@@ -149,6 +150,22 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
     }
     waiting -= events
     return pending.splice(0, n)
+  }
+
+  /** Decided anew whenever another batch took a cap or a claim in between (server/ledger/usage.ts). */
+  async function acceptAgain(
+    client: pg.Client,
+    batch: Pending[],
+    shard: { writer: LedgerWriter },
+  ): Promise<void> {
+    for (let conflicts = 0; ; conflicts++) {
+      try {
+        return await acceptBatch(client, batch, shard)
+      } catch (error) {
+        if (!isUsageConflict(error) || conflicts >= MAX_CONFLICTS) throw error
+        await client.query('rollback')
+      }
+    }
   }
 
   async function acceptBatch(
@@ -172,7 +189,7 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
     const drafts = fresh.flatMap(({ request }) => request.events.map(event => draft(event, duplicates, now)))
     const planning = drafts.filter(each => each.kind === 'plan')
     const plannedMs = Date.now()
-    const plans = await parts.pipeline.plan(
+    const plan = await parts.pipeline.plan(
       q,
       planning.map(each => each.event),
       now,
@@ -180,7 +197,7 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
     const later = drafts.filter(each => each.kind === 'later')
     const refused = drafts.filter(each => each.kind === 'refused')
     const committing: PlannedEvent[] = [
-      ...plans,
+      ...plan.events,
       ...later.map(({ event }) => ({
         event,
         sealed: parts.pipeline.seal(event),
@@ -224,6 +241,8 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
       ...parts.ledger(),
       insertEvents: true,
       inTransaction,
+      nowMs: now.getTime(),
+      usage: plan.usage,
       count(delta) {
         for (const each of drafts) {
           if (each.kind === 'duplicate') delta.event(each.event.tenantId, now.getTime(), { duplicates: 1 })

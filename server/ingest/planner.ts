@@ -5,7 +5,8 @@ import { SHARDS } from '../ledger/counters.ts'
 import { ledgerWriter } from '../ledger/commit.ts'
 import type { Batch, CommitOptions } from '../ledger/commit.ts'
 import { LEASE_SECONDS } from '../ledger/owner.ts'
-import type { PlannedEvent } from '../ledger/plan.ts'
+import type { Plan, PlannedEvent } from '../ledger/plan.ts'
+import { MAX_CONFLICTS, isUsageConflict } from '../ledger/usage.ts'
 import { PRIORITIES } from '../types.ts'
 import type { DirectSend, Event, JsonObject, TenantId } from '../types.ts'
 
@@ -29,19 +30,14 @@ export interface PlannerParts<R extends RouteLike> {
   db: Db
   pipeline: {
     refresh(q: Queryable): Promise<void>
-    plan(
-      q: Queryable,
-      events: readonly Event[],
-      now: Date,
-      options: { again: boolean },
-    ): Promise<PlannedEvent[]>
+    plan(q: Queryable, events: readonly Event[], now: Date, options: { again: boolean }): Promise<Plan>
     planChunk(
       q: Queryable,
       event: Event,
       route: R,
       people: Map<string, 'ALL' | 'IMPORTANT'>,
       now: Date,
-    ): Promise<PlannedEvent>
+    ): Promise<Plan>
     routes(event: Event, now: Date): { routes: R[] }
     /** The next people of a route, in the database's order of user ids. */
     chunk(
@@ -174,13 +170,24 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
       let at = row
       // Chunk after chunk, each a transaction of its own.
       for (;;) {
-        const next = await planPart(at, event)
+        const next = await planAgain(at, event)
         if (!next) return
         at = { ...at, part: at.part + 1, cursor: next }
       }
     } catch (error) {
       parts.onError(error)
       await failed(row, error)
+    }
+  }
+
+  /** Decided anew whenever another batch took a cap or a claim in between (server/ledger/usage.ts). */
+  async function planAgain(row: PlanningRow, event: Event): Promise<PlanningRow['cursor']> {
+    for (let conflicts = 0; ; conflicts++) {
+      try {
+        return await planPart(row, event)
+      } catch (error) {
+        if (!isUsageConflict(error) || conflicts >= MAX_CONFLICTS) throw error
+      }
     }
   }
 
@@ -193,12 +200,15 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
         await pipeline.refresh(q)
         const { tenant_id: tenantId, event_id: eventId, part } = row
         let plan: PlannedEvent
+        let usage: Plan['usage'] = null
         let next: PlanningRow['cursor'] = null
         let from: string | null = null
         let to: string | null = null
         if (row.cursor === null) {
           // Often it is not large at all, only late: then one part is everything.
-          const whole = (await pipeline.plan(q, [event], now, { again: true }))[0]!
+          const planned = await pipeline.plan(q, [event], now, { again: true })
+          const whole = planned.events[0]!
+          usage = planned.usage
           if (whole.planned) plan = whole
           else {
             plan = { ...whole, planned: true, trace: JSON.stringify({ rules: [] }) }
@@ -213,13 +223,15 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
             const people = await pipeline.chunk(q, event, route, from, parts.chunkSize)
             to = people.at(-1)?.user_id ?? null
             const last = people.length < parts.chunkSize
-            plan = await pipeline.planChunk(
+            const planned = await pipeline.planChunk(
               q,
               event,
               last ? route : pipeline.withoutAddresses(route),
               new Map(people.map(({ user_id, level }) => [user_id, level])),
               now,
             )
+            plan = planned.events[0]!
+            usage = planned.usage
             next = last
               ? row.cursor.route + 1 < routes.length
                 ? { route: row.cursor.route + 1, after: '' }
@@ -249,6 +261,8 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
           ...parts.ledger(),
           insertEvents: false,
           inTransaction: false,
+          nowMs: now.getTime(),
+          usage,
           count(delta) {
             if (!next) {
               delta.event(tenantId, idTime(eventId), {
@@ -288,6 +302,7 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
         ...parts.ledger(),
         insertEvents: false,
         inTransaction: false,
+        nowMs: parts.now().getTime(),
         count: delta => delta.event(tenantId, idTime(eventId), { cancelled: 1 }),
       })
     })
@@ -324,6 +339,7 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
           ...parts.ledger(),
           insertEvents: false,
           inTransaction: false,
+          nowMs: parts.now().getTime(),
           count: delta => delta.event(tenantId, idTime(eventId), { failed: 1 }),
         })
       })

@@ -1,11 +1,14 @@
 import type pg from 'pg'
 import { idTime } from '../db/ids.ts'
+import type { TakenUsage } from '../limits/usage.ts'
 import type { Channel, Id, Priority, TenantId } from '../types.ts'
+import { COLLECTED_RUN_AT_MS, collectScript } from './collect.ts'
 import { copyRows, runScript } from './copy.ts'
 import type { CopyRows } from './copy.ts'
 import { counterDelta } from './counters.ts'
 import type { CounterDelta } from './counters.ts'
 import type { PlannedEvent, PlannedNotification } from './plan.ts'
+import { takeUsage } from './usage.ts'
 import {
   COPY_EVENTS,
   COPY_JOBS,
@@ -54,6 +57,9 @@ export interface CommitOptions {
   /** False when these events already have their row and only their plan is written (server/ingest/planner.ts). */
   insertEvents: boolean
   inTransaction: boolean
+  nowMs: number
+  /** What the plans used up. The commit fails with `USAGE_CONFLICT` when it is no longer to be had. */
+  usage?: TakenUsage | null
   /** Further statements of the same transaction, without parameters. */
   also?: string
   /** Counter changes of the same transaction that the plans do not show, such as duplicates. */
@@ -113,21 +119,36 @@ export function ledgerWriter(shard: number): LedgerWriter {
               tenantId: notification.tenantId,
               notificationId: notification.id,
               channel: hold.channel,
-              kind: 'held',
+              kind: hold.kind ?? 'held',
               runAtMs: hold.until.getTime(),
               priority: notification.priority,
               attempt: 0,
               reason: hold.reason,
               provider: null,
+              state: hold.state,
             })
             if (hold.channel === 'in_app') anyInAppHeld = true
+          }
+          for (const { channel, wish } of notification.collects) {
+            jobRow(jobs, {
+              tenantId: notification.tenantId,
+              notificationId: notification.id,
+              channel,
+              kind: 'collected',
+              runAtMs: COLLECTED_RUN_AT_MS,
+              priority: notification.priority,
+              attempt: 0,
+              reason: wish.reason,
+              provider: null,
+            })
+            if (channel === 'in_app') anyInAppHeld = true
           }
           for (const channel of notification.channels) {
             const name = `${channel}${Math.floor(ms / 86_400_000)}`
             let count = counts.get(name)
             if (!count) counts.set(name, (count = { channel, ms, planned: 0, delivered: 0 }))
             count.planned++
-            if (channel === 'in_app' && !isHeld(notification, channel)) {
+            if (channel === 'in_app' && !waits(notification, channel)) {
               count.delivered++
               feeds++
               fed.set(`${notification.tenantId} ${notification.recipientId}`, {
@@ -162,6 +183,9 @@ export function ledgerWriter(shard: number): LedgerWriter {
       const sending = batches.filter(batch => batch.sends > 0)
       if (sending.length > 0) script.push(insertBatches(sending, options))
       if (options.also) script.push(options.also)
+      const collect = collectScript(collecting(batches), options.nowMs)
+      if (collect) script.push(collect)
+      if (options.usage) script.push(takeUsage(options.usage))
       // Last, because these rows are shared between writers: the shorter they are locked, the better.
       const counters = delta.take(shard)
       if (counters) script.push(counters.trimEnd().replace(/;$/, ''))
@@ -185,12 +209,20 @@ export function ledgerWriter(shard: number): LedgerWriter {
   }
 }
 
-export const isHeld = (notification: PlannedNotification, channel: Channel): boolean =>
-  notification.holds.length > 0 && notification.holds.some(hold => hold.channel === channel)
+/** For a time or for a digest. */
+export const waits = ({ holds, collects }: PlannedNotification, channel: Channel): boolean =>
+  (holds.length > 0 && holds.some(hold => hold.channel === channel)) ||
+  (collects.length > 0 && collects.some(collect => collect.channel === channel))
 
 /** What leaves through a provider now: in-app is delivered by the commit itself. */
 export const sendsNow = (notification: PlannedNotification): Channel[] =>
-  notification.channels.filter(channel => channel !== 'in_app' && !isHeld(notification, channel))
+  notification.channels.filter(channel => channel !== 'in_app' && !waits(notification, channel))
+
+function* collecting(batches: readonly Batch[]): Iterable<PlannedNotification> {
+  for (const { notifications } of batches) {
+    for (const notification of notifications) if (notification.collects.length > 0) yield notification
+  }
+}
 
 /** One batch a tenant and priority, so that a spilled one can wait in its own queue. */
 function groupIntoBatches(plans: readonly PlannedEvent[], options: CommitOptions): Batch[] {

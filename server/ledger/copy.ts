@@ -18,6 +18,8 @@ export interface CopyRows {
   timestamp(ms: number | null | undefined): void
   uuid(value: string | null | undefined): void
   text(value: string | null | undefined): void
+  /** JSON text, for a jsonb column. */
+  jsonb(value: string): void
   bytes(value: Uint8Array | null | undefined): void
   /** A non-negative amount with at most six decimals, as numeric. */
   numeric(value: number | null | undefined): void
@@ -109,6 +111,14 @@ export function copyRows(initialBytes = 256 << 10): CopyRows {
       int32(16)
       writeUuid(buffer, at, value)
       at += 16
+    },
+    jsonb(value) {
+      room(5 + value.length * 3)
+      // The version of the format, then the text.
+      buffer[at + 4] = 1
+      const written = 1 + buffer.write(value, at + 5)
+      int32(written)
+      at += written
     },
     text(value) {
       if (value == null) return absent()

@@ -1,5 +1,13 @@
 import type { Channel, Content, Event, Id, JsonObject, Priority, RecipientType, TenantId } from '../types.ts'
-import type { Reason } from '../reasons.ts'
+import type { TakenUsage } from '../limits/usage.ts'
+import type { DigestWish, Reason } from '../reasons.ts'
+
+/** What planning a batch came to. */
+export interface Plan {
+  events: PlannedEvent[]
+  /** What the decisions used up: written in the same transaction, or none of it is (server/ledger/usage.ts). */
+  usage: TakenUsage | null
+}
 
 /** What planning an event came to: everything one transaction has to write about it. */
 export interface PlannedEvent {
@@ -37,8 +45,10 @@ export interface PlannedNotification {
   /** Deliveries to make now or later, in order; never a skipped one. */
   channels: Channel[]
   fallback: Channel[]
-  /** Those of `channels` that wait. */
+  /** Those of `channels` that wait for a time. */
   holds: PlannedHold[]
+  /** Those of `channels` that wait for their digest. */
+  collects: PlannedCollect[]
   expiresAt: Date | null
   scheduledAt: Date | null
   /** What each channel, fallback channels included, would send. */
@@ -51,6 +61,16 @@ export interface PlannedHold {
   channel: Channel
   until: Date
   reason: Reason
+  /** An escalation goes only if something did not happen until then; `state` says what. Default `held`. */
+  kind?: 'held' | 'escalation'
+  /** For whoever releases it (server/deliver/release.ts). */
+  state?: JsonObject
+}
+
+/** A delivery that waits for its digest. */
+export interface PlannedCollect {
+  channel: Channel
+  wish: DigestWish
 }
 
 /** Content with the address it goes to; sealed together, because both are personal. */

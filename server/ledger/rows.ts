@@ -1,5 +1,5 @@
 import { CHANNELS, OUTCOMES, PRIORITIES, RECIPIENT_TYPES } from '../types.ts'
-import type { Channel, Outcome, Priority, RecipientType } from '../types.ts'
+import type { Channel, JsonObject, Outcome, Priority, RecipientType } from '../types.ts'
 import { idTime } from '../db/ids.ts'
 import type { CopyRows } from './copy.ts'
 import type { PlannedEvent, PlannedNotification } from './plan.ts'
@@ -132,23 +132,26 @@ export function attemptRow(rows: CopyRows, attempt: AttemptRow, worker: number):
 }
 
 export const COPY_JOBS =
-  'copy jobs (tenant_id, notification_id, channel, kind, run_at, priority, attempt, reason, provider) ' +
+  'copy jobs (tenant_id, notification_id, channel, kind, run_at, priority, attempt, reason, provider, state) ' +
   'from stdin (format binary)'
+
+export type JobKind = 'held' | 'retry' | 'fallback' | 'redrive' | 'collected' | 'escalation'
 
 export interface JobRow {
   tenantId: number
   notificationId: string
   channel: Channel
-  kind: 'held' | 'retry' | 'fallback' | 'redrive'
+  kind: JobKind
   runAtMs: number
   priority: Priority
   attempt: number
   reason: Reason
   provider: string | null
+  state?: JsonObject
 }
 
 export function jobRow(rows: CopyRows, job: JobRow): void {
-  rows.row(9)
+  rows.row(10)
   rows.int4(job.tenantId)
   rows.uuid(job.notificationId)
   rows.int2(CHANNEL_CODE[job.channel])
@@ -158,6 +161,7 @@ export function jobRow(rows: CopyRows, job: JobRow): void {
   rows.int2(job.attempt)
   rows.text(job.reason)
   rows.text(job.provider)
+  rows.jsonb(job.state === undefined ? '{}' : JSON.stringify(job.state))
 }
 
 export const COPY_PLANNING =

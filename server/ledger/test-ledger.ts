@@ -7,7 +7,7 @@ import { claimDueJobs, claimSpilled } from './claim.ts'
 import type { StoredDelivery } from './claim.ts'
 import { ledgerWriter } from './commit.ts'
 import type { Batch, LedgerWriter } from './commit.ts'
-import type { PlannedEvent, PlannedHold, PlannedNotification } from './plan.ts'
+import type { PlannedCollect, PlannedEvent, PlannedHold, PlannedNotification } from './plan.ts'
 import { settler } from './settle.ts'
 import type { Settlement, Settler } from './settle.ts'
 
@@ -48,6 +48,7 @@ export function testLedger(db: Db): TestLedger {
           roomFor: () => !spill,
           insertEvents: !inserted,
           inTransaction: false,
+          nowMs: Date.now(),
         })
         return made
       } finally {
@@ -164,6 +165,7 @@ export interface TestNotification {
   channels: Channel[]
   recipientId?: string
   fallback?: Channel[]
+  collects?: PlannedCollect[]
   holds?: PlannedHold[]
   priority?: Priority
   ruleId?: Id
@@ -201,6 +203,7 @@ export function testPlan(
     channels: n.channels,
     fallback: n.fallback ?? [],
     holds: n.holds ?? [],
+    collects: n.collects ?? [],
     expiresAt: null,
     scheduledAt: null,
     bodies: {},

@@ -108,6 +108,12 @@ test('a rule with every documented field is made and read back', async () => {
     templateId,
     templateVars: { brand: 'Acme', nested: { a: [1, 'b'] } },
     category: 'orders',
+    policy: {
+      class: 'transactional',
+      cooldown: { seconds: 3600, key: ['event.data.order_id'] },
+      digest: { windowSeconds: 600, maxItems: 20, retain: 'last' },
+      escalation: [{ afterSeconds: 300, unless: 'seen', channels: ['sms'] }],
+    },
     enabled: true,
     validFrom: '2026-12-01T00:00:00.000Z',
     validUntil: '2027-01-01T00:00:00.000Z',

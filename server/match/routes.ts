@@ -146,6 +146,13 @@ const OPTIONAL = {
   templateId: Type.Optional(orNull(Name, 'Id or unique name; stored as id.')),
   templateVars: Type.Optional(Vars),
   category: Type.Optional(orNull(Type.String({ maxLength: 100 }), 'What people can opt out of.')),
+  policy: Type.Optional(
+    Type.Record(Type.String({ minLength: 1, maxLength: 40 }), Type.Any(), {
+      maxProperties: 20,
+      description:
+        'How it tells: cooldown, repeat, similar, digest, group, state, escalation, quietHours … (docs/guides/rules.md).',
+    }),
+  ),
   enabled: Type.Optional(Type.Boolean()),
   validFrom: Type.Optional(Type.String({ ...Time, description: 'Unless stated: when the rule was made.' })),
   validUntil: Type.Optional(orNull(Time, 'The first instant at which it no longer holds.')),
@@ -212,6 +219,7 @@ const RULE = {
   templateId: shown(Id),
   templateVars: Type.Record(Type.String(), Type.Any()),
   category: shown(Type.String()),
+  policy: Type.Record(Type.String(), Type.Any()),
   enabled: Type.Boolean(),
   validFrom: Time,
   validUntil: shown(Time),
@@ -456,7 +464,7 @@ export function rulesRoutes(api: Api, { db, dryRun, now = () => new Date() }: Ru
       const { definition, warnings } = await under('/rule', () =>
         resolveReferences(db, tenantId, define({ name: 'draft', ...draft }, at)),
       )
-      const rule = compileRule(definition, { id: newId(), no: 0, revision: 0, tenantId, settings: {} })
+      const rule = compileRule(definition, { id: newId(), no: 0, revision: 0, tenantId })
       const outcome = await dryRun({ tenantId, rule, event: eventOf(event, tenantId, at), now: at })
       return { ...outcome, warnings }
     },
@@ -534,6 +542,7 @@ function asBody(rule: StoredRule, change: Static<typeof Change>): Static<typeof 
     templateId: rule.templateId,
     templateVars: rule.templateVars,
     category: rule.category,
+    policy: { ...rule.policy },
     enabled: rule.enabled,
     validFrom: rule.validFrom.toISOString(),
     validUntil: rule.validUntil?.toISOString(),
@@ -550,6 +559,7 @@ function show(rule: StoredRule): Static<typeof Shown> {
     batchSize: rule.batchSize ?? null,
     templateId: rule.templateId ?? null,
     category: rule.category ?? null,
+    policy: { ...rule.policy },
     validFrom: rule.validFrom.toISOString(),
     validUntil: rule.validUntil?.toISOString() ?? null,
     createdAt: rule.createdAt.toISOString(),

@@ -22,11 +22,12 @@ function newRule(no: number, part: Partial<RuleDefinition> = {}): Rule {
       recipients: { users: ['alice'] },
       templateVars: {},
       timezone: 'UTC',
+      policy: {},
       enabled: true,
       validFrom: new Date(0),
       ...part,
     },
-    { id: `id-${no}`, no, revision: 1, tenantId: 1, settings: {} },
+    { id: `id-${no}`, no, revision: 1, tenantId: 1 },
   )
 }
 

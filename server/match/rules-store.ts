@@ -5,6 +5,7 @@ import { type Queryable, type Tx, sql } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Channel, Id, Priority, TenantId } from '../types.ts'
 import type { RuleDefinition, RuleRow, RuleSchedule } from './rules.ts'
+import type { RulePolicy } from './policy.ts'
 
 /** A rule as it is stored, for the people who write rules. Matching compiles it (rules.ts). */
 export interface StoredRule extends RuleDefinition {
@@ -61,6 +62,7 @@ const ruleOf = (row: Row): StoredRule => ({
   batchWindowSeconds: row.batch_window_seconds ?? undefined,
   batchSize: row.batch_size ?? undefined,
   category: row.category || undefined,
+  policy: row.settings as RulePolicy,
   enabled: row.enabled,
   validFrom: row.valid_from,
   validUntil: row.valid_until ?? undefined,
@@ -201,8 +203,8 @@ const insert = sql(
   'insert_rule',
   `insert into rules (tenant_id, id, name, description, event_pattern, domains, event_types, priority, channels,
      fallback_channels, recipient_selector, template_id, template_vars, schedule, timezone, batch_window_seconds,
-     batch_size, category, enabled, valid_from, valid_until, created_by, created_at, updated_at)
-   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $23)
+     batch_size, category, settings, enabled, valid_from, valid_until, created_by, created_at, updated_at)
+   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $24)
    returning ${columns}`,
 )
 const lock = sql(
@@ -213,8 +215,8 @@ const update = sql(
   'update_rule',
   `update rules set name = $3, description = $4, event_pattern = $5, domains = $6, event_types = $7, priority = $8,
      channels = $9, fallback_channels = $10, recipient_selector = $11, template_id = $12, template_vars = $13,
-     schedule = $14, timezone = $15, batch_window_seconds = $16, batch_size = $17, category = $18, enabled = $19,
-     valid_from = $20, valid_until = $21, revision = revision + 1, updated_at = now()
+     schedule = $14, timezone = $15, batch_window_seconds = $16, batch_size = $17, category = $18, settings = $19,
+     enabled = $20, valid_from = $21, valid_until = $22, revision = revision + 1, updated_at = now()
    where tenant_id = $1 and id = $2
    returning ${columns}`,
 )
@@ -252,6 +254,7 @@ const values = (tenantId: TenantId, id: Id, d: RuleDefinition): unknown[] => [
   d.batchWindowSeconds ?? null,
   d.batchSize ?? null,
   d.category ?? '',
+  JSON.stringify(d.policy),
   d.enabled,
   d.validFrom,
   d.validUntil ?? null,
@@ -397,6 +400,7 @@ function plain(rule: RuleDefinition): Record<string, unknown> {
     batchWindowSeconds: rule.batchWindowSeconds,
     batchSize: rule.batchSize,
     category: rule.category,
+    policy: rule.policy,
     enabled: rule.enabled,
     validFrom: rule.validFrom,
     validUntil: rule.validUntil,

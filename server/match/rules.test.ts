@@ -82,6 +82,7 @@ test('a request becomes a definition with every documented part', () => {
     batchWindowSeconds: 300,
     batchSize: 50,
     category: 'orders',
+    policy: {},
     enabled: false,
     validFrom: new Date('2026-12-01T00:00:00Z'),
     validUntil: new Date('2027-01-01T00:00:00Z'),

@@ -11,6 +11,7 @@ import {
 } from '../types.ts'
 import { compile, type CelEvent, type CelFailure, type Evaluation, type Kind, type Program } from './cel.ts'
 import { ALWAYS, type Conditions } from './conditions.ts'
+import { type PolicyKeys, type RulePolicy, policyKeys, rulePolicy } from './policy.ts'
 
 /** Who a rule tells. The parts add up; each person counts once. */
 export interface RecipientSelector {
@@ -51,6 +52,7 @@ export interface RuleDefinition {
   batchWindowSeconds?: number
   batchSize?: number
   category?: string
+  policy: RulePolicy
   enabled: boolean
   validFrom: Date
   /** The first instant at which it no longer holds. */
@@ -64,10 +66,10 @@ export interface Rule extends RuleDefinition {
   no: number
   revision: number
   tenantId: TenantId
-  settings: JsonObject
   pattern: Pattern
   /** Undefined where the selector has no expression. */
   recipientExpression: RecipientExpression | undefined
+  keys: PolicyKeys
 }
 
 export interface Pattern {
@@ -131,18 +133,19 @@ export function ruleFromRow(row: RuleRow): Rule {
       batchWindowSeconds: row.batch_window_seconds ?? undefined,
       batchSize: row.batch_size ?? undefined,
       category: row.category === '' ? undefined : row.category,
+      policy: row.settings as RulePolicy,
       enabled: row.enabled,
       validFrom: row.valid_from,
       validUntil: row.valid_until ?? undefined,
     },
-    { id: row.id, no: row.no, revision: row.revision, tenantId: row.tenant_id, settings: row.settings },
+    { id: row.id, no: row.no, revision: row.revision, tenantId: row.tenant_id },
   )
 }
 
 /** A definition with an identity becomes a rule. */
 export function compileRule(
   definition: RuleDefinition,
-  identity: Pick<Rule, 'id' | 'no' | 'revision' | 'tenantId' | 'settings'>,
+  identity: Pick<Rule, 'id' | 'no' | 'revision' | 'tenantId'>,
 ): Rule {
   const { expression } = definition.recipients
   return {
@@ -150,6 +153,7 @@ export function compileRule(
     ...identity,
     pattern: patternOf(definition.eventPattern),
     recipientExpression: expression === undefined ? undefined : recipientsOf(expression),
+    keys: policyKeys(definition.policy),
   }
 }
 
@@ -235,6 +239,7 @@ export function ruleDefinition(body: Readonly<Record<string, unknown>>, now: Dat
     batchSize: body['batchSize'] == null ? undefined : whole(body['batchSize'], 'batchSize', 10_000),
     category:
       body['category'] == null ? undefined : text(body['category'], 'category', MAX_TEXT) || undefined,
+    policy: rulePolicy(body['policy'] ?? {}, 'policy'),
     enabled: body['enabled'] !== false,
     validFrom,
     validUntil,

@@ -36,10 +36,14 @@ const TABLE: [files: string, mayImport: string[]][] = [
       'server/render/',
       'server/ledger/',
       'server/deliver/',
+      'server/digest/wish.ts',
+      'server/limits/',
       'server/people/',
       ...BASE,
     ],
   ],
+  // Which digest a delivery joins is decided with it; closing digests is somebody else's.
+  ['server/digest/wish.ts', ['server/match/policy.ts', 'server/people/', ...BASE]],
   ['server/dry-run.ts', ['server/pipeline.ts', 'server/match/', 'server/decide/trace.ts', ...BASE]],
   // Questions across the stages: what was decided, beside what came of it.
   ['server/explain.ts', ['server/decide/trace.ts', 'server/ledger/', ...BASE]],
@@ -80,14 +84,15 @@ const TABLE: [files: string, mayImport: string[]][] = [
     ['server/ledger/', 'server/people/', 'server/admin/audit.ts', 'server/http/json-body.ts', ...BASE],
   ],
   ['server/match/**', ['server/people/', 'server/admin/audit.ts', ...BASE]],
-  ['server/decide/**', ['server/people/', ...BASE]],
+  ['server/decide/**', ['server/people/', 'server/limits/usage.ts', ...BASE]],
   ['server/render/**', ['server/people/', 'server/admin/audit.ts', ...BASE]],
   // What is configured becomes what is open.
   ['server/deliver/set-up.ts', ['server/config.ts', ...BASE]],
   ['server/deliver/**', ['server/ledger/', 'server/people/', 'server/admin/audit.ts', ...BASE]],
   // The live stream is a door of its own, so it knows callers.
   ['server/feed/**', ['server/ledger/', 'server/people/', 'server/http/', ...BASE]],
-  ['server/ledger/**', ['server/people/', ...BASE]],
+  ['server/ledger/**', ['server/people/', 'server/limits/usage.ts', ...BASE]],
+  ['server/limits/**', ['server/people/', 'server/admin/audit.ts', ...BASE]],
 
   // What the stages and the doors stand on.
   ['server/people/**', ['server/admin/audit.ts', ...BASE]],

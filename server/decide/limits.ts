@@ -1,0 +1,64 @@
+import { claimName, usageName } from '../limits/usage.ts'
+import type { Cap } from '../limits/usage.ts'
+import type { Decision } from '../reasons.ts'
+import { windowOf } from '../time/window.ts'
+import type { Candidate, Check } from './candidate.ts'
+
+/**
+ * Every limit the delivery falls under, at one instant. In-app is stored whatever the limits say: they are about
+ * interrupting people, and nothing may vanish.
+ */
+export const limits: Check = (candidate, at) => {
+  if (candidate.channel === 'in_app') return null
+  let held: Extract<Decision, { kind: 'hold' }> | null = null
+  for (const cap of candidate.caps) {
+    if (cap.bypass) continue
+    const free = freeAt(candidate, cap, at.getTime())
+    if (free === null) continue
+    const detail = free === NEVER ? cap.label : `${cap.label}: ${free.used} used`
+    if (free === NEVER || cap.overflow === 'skip') return { kind: 'skip', reason: 'over_limit', detail }
+    if (cap.overflow === 'digest' && candidate.overflow) {
+      const wish = candidate.overflow
+      return { kind: 'digest', wish, until: wish.closesAt, reason: wish.reason, detail }
+    }
+    const until = new Date(free.untilMs)
+    if (held === null || until > held.until) held = { kind: 'hold', until, reason: cap.reason, detail }
+  }
+  return held
+}
+
+/** It can never fit: the bound is zero, or less than this one costs. */
+const NEVER = 'never'
+
+/** Null: there is room. Else when there may be. */
+function freeAt(
+  { event: { tenantId }, usage, telling }: Candidate,
+  cap: Cap,
+  atMs: number,
+): { untilMs: number; used: number } | typeof NEVER | null {
+  if (cap.window === 'gap') {
+    if (usage.has(telling, claimName(tenantId, cap.key))) return null
+    const untilMs = usage.claimedUntil(tenantId, cap.key)
+    return untilMs > atMs ? { untilMs, used: 1 } : null
+  }
+  if (cap.cost > cap.max) return NEVER
+  const { start, end } = windowOf(cap.window, cap.zone, atMs)
+  if (cap.per === 'notification' && usage.has(telling, usageName(tenantId, cap.key, start))) return null
+  const used = usage.used(tenantId, cap.key, start)
+  return used + cap.cost > cap.max ? { untilMs: end, used } : null
+}
+
+/** Counts a delivery that goes at this instant against all its limits, those it passes included. */
+export function takeLimits(
+  { channel, caps, event: { tenantId }, usage, telling }: Candidate,
+  at: Date,
+): void {
+  if (channel === 'in_app') return
+  for (const cap of caps) {
+    if (cap.window !== 'gap') {
+      usage.take(tenantId, cap, windowOf(cap.window, cap.zone, at.getTime()).start, telling)
+    } else if (!usage.has(telling, claimName(tenantId, cap.key))) {
+      usage.claim(tenantId, cap.key, at.getTime() + (cap.gapSeconds ?? 0) * 1000, telling)
+    }
+  }
+}

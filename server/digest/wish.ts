@@ -1,0 +1,103 @@
+import type { RulePolicy } from '../match/policy.ts'
+import type { EffectivePreference } from '../people/effective-preference.ts'
+import type { DigestWish } from '../reasons.ts'
+import { nextTime } from '../time/schedule.ts'
+import type { Schedule } from '../time/schedule.ts'
+import { windowOf } from '../time/window.ts'
+import type { Channel, Id, JsonObject } from '../types.ts'
+
+/** What is known of a delivery that may be collected. */
+export interface Collectable {
+  ruleId: Id | null
+  policy: RulePolicy
+  /** The values of the rule's own key, for this event. */
+  key: string
+  /** The rule's older way of saying it: `batch_window` and `batch_size`. */
+  batchWindowSeconds?: number
+  batchSize?: number
+  preference: EffectivePreference | null
+  channel: Channel
+  /** IANA zone of the reader. */
+  zone: string
+}
+
+const DEFAULT_MAX_ITEMS = 100
+
+/** The digest of the rule, else of the reader's own frequency; null: it goes by itself. */
+export function digestWish(about: Collectable, now: Date): DigestWish | null {
+  return ruleDigest(about, now) ?? frequencyDigest(about, now)
+}
+
+function ruleDigest(
+  { ruleId, policy, key, batchWindowSeconds, batchSize, channel, zone }: Collectable,
+  now: Date,
+) {
+  const digest =
+    policy.digest ??
+    (batchWindowSeconds === undefined
+      ? undefined
+      : { windowSeconds: batchWindowSeconds, maxItems: batchSize })
+  if (digest === undefined || ruleId === null) return null
+  if (policy.digest?.channels && !policy.digest.channels.includes(channel)) return null
+  const { windowSeconds, schedule, quietSeconds, maxItems } = digest as NonNullable<RulePolicy['digest']>
+  const latestAt =
+    windowSeconds !== undefined
+      ? new Date(now.getTime() + windowSeconds * 1000)
+      : nextTime({ ...schedule, timezone: zone, anchorMs: 0 } as Schedule, now)
+  if (latestAt === null) return null
+  const quietAt = quietSeconds === undefined ? latestAt : new Date(now.getTime() + quietSeconds * 1000)
+  return {
+    key: `rule:${ruleId}:${key}`.slice(0, 500),
+    ruleId,
+    reason: 'digest' as const,
+    closesAt: quietAt < latestAt ? quietAt : latestAt,
+    latestAt,
+    quietSeconds: quietSeconds ?? null,
+    maxItems: maxItems ?? DEFAULT_MAX_ITEMS,
+    spec: specOf(policy.digest),
+  }
+}
+
+const specOf = (digest: RulePolicy['digest']): JsonObject => ({
+  retain: digest?.retain ?? 'all',
+  single: digest?.single ?? 'release',
+  ...(digest?.template === undefined ? {} : { template: digest.template }),
+})
+
+/** In-app is a list already: only what interrupts is gathered. */
+function frequencyDigest({ preference, channel, zone }: Collectable, now: Date): DigestWish | null {
+  if (preference === null || preference.frequency === 'instant' || channel === 'in_app') return null
+  const { frequency, digestAt = '09:00', digestWeekday = 1 } = preference
+  const closesAt =
+    frequency === 'hourly'
+      ? new Date(windowOf('hour', zone, now.getTime()).end)
+      : nextTime(
+          {
+            ...(frequency === 'daily'
+              ? { daily: digestAt }
+              : { weekly: { weekday: digestWeekday, time: digestAt } }),
+            timezone: zone,
+            anchorMs: 0,
+          },
+          now,
+        )
+  return closesAt && readerDigest(`frequency:${frequency}`, 'frequency', closesAt)
+}
+
+/** What a limit leaves over goes with the next hour. */
+export function overflowWish(zone: string, now: Date): DigestWish {
+  return readerDigest('overflow', 'attention', new Date(windowOf('hour', zone, now.getTime()).end))
+}
+
+const readerDigest = (key: string, reason: DigestWish['reason'], closesAt: Date): DigestWish => ({
+  key,
+  ruleId: null,
+  reason,
+  closesAt,
+  latestAt: closesAt,
+  quietSeconds: null,
+  maxItems: DEFAULT_MAX_ITEMS,
+  spec: SPEC,
+})
+
+const SPEC: JsonObject = Object.freeze({ retain: 'all', single: 'release' })

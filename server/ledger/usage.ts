@@ -1,0 +1,104 @@
+import pg from 'pg'
+import { sql } from '../db/pool.ts'
+import type { Queryable } from '../db/pool.ts'
+import { claimName, usageName } from '../limits/usage.ts'
+import type { TakenUsage, UsageRead } from '../limits/usage.ts'
+import type { TenantId } from '../types.ts'
+
+/**
+ * Caps and claims are read before a batch is decided, and taken in the transaction that writes it: the commit
+ * compares what was taken with what is there by then. When another writer was faster the whole batch fails with
+ * `USAGE_CONFLICT`, is read again and decided again. So a cap is never exceeded, not by one, and nobody holds a
+ * lock while deciding.
+ */
+export const USAGE_CONFLICT = 'CAR01'
+
+export const isUsageConflict = (error: unknown): boolean =>
+  (error as { code?: string } | null)?.code === USAGE_CONFLICT
+
+/** Each conflict means that another batch got through, so a handful of rounds is rare and this many never seen. */
+export const MAX_CONFLICTS = 50
+
+export interface UsageWish {
+  /** Counters from the window that begins here on: later windows may be filled already. */
+  counts: { tenantId: TenantId; key: string; fromMs: number }[]
+  claims: { tenantId: TenantId; key: string }[]
+}
+
+const readCounts = sql(
+  'read_counters',
+  `select c.tenant_id, c.key, (extract(epoch from c.window_at) * 1000)::float8 as at, c.count::float8 as n
+   from unnest($1::int[], $2::text[], $3::timestamptz[]) as w (tenant_id, key, since)
+   join counters c on c.tenant_id = w.tenant_id and c.key = w.key and c.window_at >= w.since`,
+)
+const readClaims = sql(
+  'read_claims',
+  `select c.tenant_id, c.key, (extract(epoch from c.until) * 1000)::float8 as until
+   from unnest($1::int[], $2::text[]) as w (tenant_id, key)
+   join claims c on c.tenant_id = w.tenant_id and c.key = w.key`,
+)
+
+/** At most one statement for the counters and one for the claims of a whole batch. */
+export async function readUsage(q: Queryable, { counts, claims }: UsageWish): Promise<UsageRead> {
+  const read = { counts: new Map<string, number>(), claims: new Map<string, number>() }
+  if (counts.length > 0) {
+    const rows = await q.rows<{ tenant_id: number; key: string; at: number; n: number }>(readCounts, [
+      counts.map(wish => wish.tenantId),
+      counts.map(wish => wish.key),
+      counts.map(wish => new Date(wish.fromMs)),
+    ])
+    for (const row of rows) read.counts.set(usageName(row.tenant_id, row.key, Math.round(row.at)), row.n)
+  }
+  if (claims.length > 0) {
+    const rows = await q.rows<{ tenant_id: number; key: string; until: number }>(readClaims, [
+      claims.map(wish => wish.tenantId),
+      claims.map(wish => wish.key),
+    ])
+    for (const row of rows) read.claims.set(claimName(row.tenant_id, row.key), Math.round(row.until))
+  }
+  return read
+}
+
+const time = (ms: number) => new Date(ms).toISOString()
+
+/** The statement that takes it, for the script of the commit. */
+export function takeUsage({ counts, claims }: TakenUsage): string {
+  const taken = {
+    counters: counts.map(({ tenantId, key, windowMs, bounded, free, max }) => ({
+      t: tenantId,
+      k: key,
+      w: time(windowMs),
+      n: bounded,
+      f: free,
+      m: max,
+    })),
+    claims: claims.map(({ tenantId, key, untilMs, wasMs }) => ({
+      t: tenantId,
+      k: key,
+      u: time(untilMs),
+      was: wasMs === null ? null : time(wasMs),
+    })),
+  }
+  return `select take_usage(${pg.escapeLiteral(JSON.stringify(taken))}::json)`
+}
+
+const giveBack = sql(
+  'give_back_usage',
+  `update counters c set count = greatest(0, c.count - w.n)
+   from unnest($1::int[], $2::text[], $3::timestamptz[], $4::int8[]) as w (tenant_id, key, window_at, n)
+   where c.tenant_id = w.tenant_id and c.key = w.key and c.window_at = w.window_at`,
+)
+
+/** For what was planned into a later window and did not go after all: cancelled, or no longer wanted. */
+export async function giveBackUsage(
+  tx: Queryable,
+  given: readonly { tenantId: TenantId; key: string; windowMs: number; n: number }[],
+): Promise<void> {
+  if (given.length === 0) return
+  await tx.run(giveBack, [
+    given.map(one => one.tenantId),
+    given.map(one => one.key),
+    given.map(one => new Date(one.windowMs)),
+    given.map(one => one.n),
+  ])
+}

@@ -1,0 +1,135 @@
+import type { Reason } from '../reasons.ts'
+import type { TenantId } from '../types.ts'
+
+/** A span of time that is counted in; by UTC, or by a zone from the day up. */
+export type CapWindow = 'minute' | 'hour' | 'day' | 'week' | 'month'
+
+/** At most so much in each window: one limit as it applies to one candidate. */
+export interface Cap {
+  /** The counter's name within the tenant. */
+  key: string
+  max: number
+  /** `gap`: nothing for `gapSeconds` after the one before. */
+  window: CapWindow | 'gap'
+  gapSeconds?: number
+  zone: string
+  /** What this one counts as: 1, or its price in a quota. */
+  cost: number
+  /** All channels of one notification count once, or each delivery for itself. */
+  per: 'delivery' | 'notification'
+  /** What becomes of what is over: it waits for the next window, is left out, or joins the digest. */
+  overflow: 'hold' | 'skip' | 'digest'
+  /** Counted, never stopped. */
+  bypass: boolean
+  reason: Reason
+  /** For the trace: 'email 100/hour'. */
+  label: string
+}
+
+/** What the database said before a batch was decided. Absent: nothing used, nothing claimed. */
+export interface UsageRead {
+  /** By `usageName`: how much was counted. */
+  counts: ReadonlyMap<string, number>
+  /** By `claimName`: until when it is taken, in milliseconds since 1970. */
+  claims: ReadonlyMap<string, number>
+}
+
+export const usageName = (tenantId: TenantId, key: string, windowMs: number): string =>
+  `${tenantId} ${windowMs} ${key}`
+export const claimName = (tenantId: TenantId, key: string): string => `${tenantId} ${key}`
+
+export interface TakenCount {
+  tenantId: TenantId
+  key: string
+  windowMs: number
+  /** Under the bound; the commit fails when the bound no longer allows it. */
+  bounded: number
+  /** Counted past it. */
+  free: number
+  /** The lowest bound anybody took under; null when all was free. */
+  max: number | null
+}
+
+export interface TakenClaim {
+  tenantId: TenantId
+  key: string
+  untilMs: number
+  /** What was seen; the commit fails when somebody else changed it since. */
+  wasMs: number | null
+}
+
+/** What a batch decided to use: written with its plans, or not at all (server/ledger/usage.ts). */
+export interface TakenUsage {
+  counts: TakenCount[]
+  claims: TakenClaim[]
+}
+
+/**
+ * What is used up, as of the read, and what this batch has taken since. Decisions of one batch see each other.
+ * `telling` is the notification at hand: what counts by notification is taken once for all its channels.
+ */
+export interface Usage {
+  used(tenantId: TenantId, key: string, windowMs: number): number
+  /** 0: free. */
+  claimedUntil(tenantId: TenantId, key: string): number
+  has(telling: object, name: string): boolean
+  take(tenantId: TenantId, cap: Cap, windowMs: number, telling: object): void
+  claim(tenantId: TenantId, key: string, untilMs: number, telling: object): void
+  taken(): TakenUsage | null
+}
+
+export function usage(read: UsageRead): Usage {
+  const counts = new Map<string, TakenCount>()
+  const claims = new Map<string, TakenClaim>()
+  const told = new WeakMap<object, Set<string>>()
+
+  const note = (telling: object, name: string): void => {
+    const names = told.get(telling)
+    if (names) names.add(name)
+    else told.set(telling, new Set([name]))
+  }
+
+  return {
+    used(tenantId, key, windowMs) {
+      const name = usageName(tenantId, key, windowMs)
+      const taken = counts.get(name)
+      return (read.counts.get(name) ?? 0) + (taken ? taken.bounded + taken.free : 0)
+    },
+    claimedUntil(tenantId, key) {
+      const name = claimName(tenantId, key)
+      return claims.get(name)?.untilMs ?? read.claims.get(name) ?? 0
+    },
+    has: (telling, name) => told.get(telling)?.has(name) === true,
+    take(tenantId, cap, windowMs, telling) {
+      const name = usageName(tenantId, cap.key, windowMs)
+      if (cap.per === 'notification') {
+        if (told.get(telling)?.has(name)) return
+        note(telling, name)
+      }
+      let taken = counts.get(name)
+      if (!taken) {
+        taken = { tenantId, key: cap.key, windowMs, bounded: 0, free: 0, max: null }
+        counts.set(name, taken)
+      }
+      if (cap.bypass) taken.free += cap.cost
+      else {
+        taken.bounded += cap.cost
+        taken.max = taken.max === null ? cap.max : Math.min(taken.max, cap.max)
+      }
+    },
+    claim(tenantId, key, untilMs, telling) {
+      const name = claimName(tenantId, key)
+      note(telling, name)
+      const taken = claims.get(name)
+      if (taken) taken.untilMs = Math.max(taken.untilMs, untilMs)
+      else claims.set(name, { tenantId, key, untilMs, wasMs: read.claims.get(name) ?? null })
+    },
+    taken: () =>
+      counts.size === 0 && claims.size === 0
+        ? null
+        : { counts: [...counts.values()], claims: [...claims.values()] },
+  }
+}
+
+/** Nothing is limited, nothing claimed. */
+export const NO_USAGE: UsageRead = { counts: new Map(), claims: new Map() }
