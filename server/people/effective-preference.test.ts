@@ -94,6 +94,24 @@ test('what is on for all channels lifts no off of the channel', () => {
   )
 })
 
+// covers: ALP-120, ALP-121
+test('what is on for a kind of message on a channel lifts no off of the channel; a rule or source does', () => {
+  const off = row('', 'email', false)
+  for (const kind of ['topic:news', 'category:weather', 'class:transactional']) {
+    assert.equal(says([row(kind, 'email', true), off], []), 'off user:email', kind)
+    assert.equal(says([row(kind, 'email', true)], [off]), 'off tenant:email', kind)
+    assert.equal(says([], [row(kind, 'email', true), off]), 'off tenant:email', kind)
+  }
+  assert.equal(
+    says([row('topic:news', 'email', true), row('class:transactional', 'email', false)], []),
+    'on user:topic:news:email',
+    'but it lifts an off of a broader kind',
+  )
+  const aura = { scopes: ['aura:a', ...SCOPES] }
+  assert.equal(says([row('aura:a', 'email', true), off], [], aura), 'on user:aura:a:email')
+  assert.equal(says([], [row('aura:a', 'email', true), off], aura), 'on tenant:aura:a:email')
+})
+
 test('a default of the tenant never switches on what the person switched off', () => {
   assert.equal(says([row('', 'email', false)], [row('rule:r', 'email', true)]), 'off user:email')
   assert.equal(
@@ -410,7 +428,7 @@ test('law: the most specific word of the person, about this channel, is final bo
   fc.assert(
     fc.property(rows, rows, questions, fc.boolean(), (user, tenant, q, enabled) => {
       const top = q.scopes[0]
-      if (top === undefined || q.scopes.includes('class:marketing')) return
+      if (top === undefined || !top.startsWith('rule:') || q.scopes.includes('class:marketing')) return
       const word = row(top, q.channel, enabled)
       const others = user.filter(
         one => (one.scope !== top || one.channel !== q.channel) && (one.scope !== '' || one.channel !== null),

@@ -3,7 +3,7 @@ import type { DeliveryWindow } from '../time/delivery-window.ts'
 import type { QuietHours } from '../time/quiet-hours.ts'
 import { CHANNELS, type Channel, PRIORITIES, type Priority } from '../types.ts'
 import type { PreferenceRow } from './facts.ts'
-import { layerName, MARKETING } from './preference-scopes.ts'
+import { isKind, layerName, MARKETING } from './preference-scopes.ts'
 import {
   DEFAULT_THRESHOLD,
   DIGEST_AT,
@@ -79,6 +79,8 @@ interface Opinion {
   owner: 'user' | 'tenant'
   scope: string
   channel: Channel | null
+  /** Of a kind of message (topic, category, class), rather than of a rule or a source. */
+  isKind: boolean
   enabled: boolean | null
   required: boolean
   /** Bit by channel code; 0: no limit. */
@@ -109,7 +111,7 @@ function bookOf(owner: 'user' | 'tenant', rows: readonly PreferenceRow[]): Book 
   const book: Book = { empty: rows.length === 0, scoped: false, rows: new Map() }
   for (const row of rows) {
     let slots = book.rows.get(row.scope)
-    if (slots === undefined) book.rows.set(row.scope, (slots = new Array<undefined>(ALL + 1).fill(undefined)))
+    if (slots === undefined) book.rows.set(row.scope, (slots = Array.from({ length: ALL + 1 })))
     slots[row.channel === null ? ALL : CODE[row.channel]] = opinionOf(owner, row)
     if (row.scope !== '') book.scoped = true
   }
@@ -128,6 +130,7 @@ function opinionOf(owner: 'user' | 'tenant', { scope, channel, enabled, settings
     owner,
     scope,
     channel,
+    isKind: isKind(scope),
     enabled,
     required: owner === 'tenant' && said.mode === 'REQUIRED',
     channels,
@@ -213,9 +216,9 @@ function switched(heard: readonly Opinion[], channel: Channel, marketing: boolea
   }
 }
 
-function kindOf({ scope, channel }: Opinion): NonNullable<EffectivePreference['off']> {
+function kindOf({ scope, channel, isKind }: Opinion): NonNullable<EffectivePreference['off']> {
   if (scope === '') return channel === null ? 'global' : 'channel'
-  return /^(?:category|class|topic):/.test(scope) ? 'category' : 'scope'
+  return isKind ? 'category' : 'scope'
 }
 
 /** What a row says about the switch; null: nothing. */
@@ -237,26 +240,36 @@ function globallyOff(heard: readonly Opinion[]): Opinion | undefined {
 }
 
 /**
- * The word that switches it off. The most specific one counts, but
- * - "on" for all channels lifts no "off" for this very channel: who likes the news did not ask for them by SMS;
+ * The word that switches it off, if any. The most specific one counts, but
+ * - "on" for all channels lifts no "off" of this very channel: who likes the news did not ask for them by SMS;
+ * - "on" for a kind of message lifts no "off" of the channel itself, which only a rule or a source may pass;
  * - the tenant's "on" lifts no "off" of the person: a default is for those who have not chosen.
  */
 function firstOff(heard: readonly Opinion[], channel: Channel): Opinion | undefined {
-  // Who has said "on" so far: about the subject on all channels, and about this channel.
+  // Who said "on" so far, of what: the subject on all channels, a kind of message on this one, or a rule or source.
   let subject: Opinion['owner'] | undefined
-  let here: Opinion['owner'] | undefined
+  let kind: Opinion['owner'] | undefined
+  let source: 'tenant' | undefined
   for (const one of heard) {
     const on = says(one, channel)
     if (on === null || (one.scope === '' && one.channel === null)) continue
+    const { owner } = one
+    if (owner === 'tenant' && source !== undefined) continue
     if (one.channel === null) {
-      if (subject === 'user' || (one.owner === 'tenant' && (subject ?? here) !== undefined)) continue
+      if (subject === 'user' || kind === 'user' || (owner === 'tenant' && (subject ?? kind) !== undefined))
+        continue
       if (!on) return one
-      subject = one.owner
+      subject = owner
+    } else if (one.scope === '') {
+      return on ? undefined : one
+    } else if (one.isKind) {
+      if (kind === 'user' || (owner === 'tenant' && kind !== undefined)) continue
+      if (!on) return one
+      kind = owner
     } else {
-      if (one.owner === 'tenant' && here !== undefined) continue
       if (!on) return one
-      if (one.owner === 'user') return undefined
-      here = one.owner
+      if (owner === 'user') return undefined
+      source = owner
     }
   }
   return undefined

@@ -51,6 +51,9 @@ export function scopesOf({ ruleId, scopes, topics, category, eventType }: Subjec
   return found
 }
 
+/** Whether a scope is a kind of message; the others are rules and sources. */
+export const isKind = (scope: string): boolean => /^(?:topic|category|class):/.test(scope)
+
 /** `user:global`, `tenant:email`, `user:category:news`, `user:category:news:email` */
 export const layerName = (owner: 'user' | 'tenant', scope: string, channel: Channel | null): string => {
   if (scope === '') return `${owner}:${channel ?? 'global'}`

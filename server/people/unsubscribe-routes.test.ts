@@ -169,10 +169,10 @@ test('on the page: looking changes nothing, a button switches off, another on ag
 
   const on = await (await press(path, off)).text()
   assert.match(on, /<h1>SMS notifications are on<\/h1>/)
-  assert.deepEqual(await told('dave', 'sms'), ON)
+  assert.deepEqual(await told('dave', 'sms'), { ...ON, layer: 'user:sms' })
   assert.equal(await (await fetch(`${base + path}?undo`)).text(), on)
   await press(`${path}?undo`, on)
-  assert.deepEqual(await told('dave', 'sms'), OFF)
+  assert.deepEqual(await told('dave', 'sms'), { ...OFF, layer: 'user:sms' })
   assert.deepEqual(
     (await receipts('dave')).map(one => [one.old.enabled, one.new.enabled]),
     [
