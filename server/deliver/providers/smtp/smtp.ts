@@ -1,11 +1,10 @@
-import { createHash } from 'node:crypto'
 import { isIP } from 'node:net'
 import { Transform } from 'node:stream'
 import { getCACertificates } from 'node:tls'
 import { callbackify } from 'node:util'
 import { createTransport, type SendMailOptions } from 'nodemailer'
 import { type Static, Type } from 'typebox'
-import type { Json, Message } from '../../../types.ts'
+import type { Message } from '../../../types.ts'
 import {
   bounced,
   type Connection,
@@ -18,6 +17,7 @@ import {
   temporary,
   unknown,
 } from '../../provider.ts'
+import { composeEmail, senderSettings, withoutAddress } from '../email.ts'
 
 const ONE_LINE = '^[^\\r\\n\\0]+$'
 
@@ -52,14 +52,7 @@ const settings = Type.Object(
     ),
     user: Type.Optional(Type.String({ title: 'User', minLength: 1, maxLength: 320 })),
     password: Type.Optional(secret({ title: 'Password', description: 'Of the SMTP account.' })),
-    from: Type.String({
-      title: 'From',
-      description: 'Such as: Example <noreply@example.com>',
-      minLength: 3,
-      maxLength: 998,
-      pattern: ONE_LINE,
-    }),
-    replyTo: Type.Optional(Type.String({ title: 'Reply-To', maxLength: 998, pattern: ONE_LINE })),
+    ...senderSettings,
     returnPath: Type.Optional(
       Type.String({
         title: 'Return path',
@@ -100,17 +93,7 @@ interface SmtpConnection extends Connection {
   transport: ReturnType<typeof openTransport>
 }
 
-const MAX_COPIES = 50
-const MAX_ATTACHMENTS = 20
-/** Decoded. Base64 makes 13.4 MB of it, below the 25 MB at which large providers stop. */
-const MAX_ATTACHMENT_BYTES = 10_000_000
-
-/**
- * E-mail through any SMTP server (RFC 5321), over a pool of connections.
- *
- * `content.data.email` may carry `cc`, `bcc` (addresses), `replyTo` (one address) and `attachments`:
- * `{ filename, contentType?, content }` with base64 content.
- */
+/** E-mail through any SMTP server (RFC 5321), over a pool of connections. */
 export const smtp: Provider<SmtpSettings, SmtpConnection> = {
   id: 'smtp',
   channel: 'email',
@@ -227,116 +210,31 @@ const isThisMachine = (host: string): boolean =>
 /* ---------------------------------------------------------------- the message */
 
 function compose(message: Message, own: SmtpSettings): TrackedMail {
-  const { content } = message
-  const to = plainAddress(message.to, 'The address')
-  const extras = extrasOf(content.data?.email)
-  const headers: Record<string, string | { prepared: true; value: string }> = {
-    // RFC 3834 §5: keeps out-of-office programs from answering.
-    'Auto-Submitted': 'auto-generated',
-    'X-Carillon-Notification': message.notificationId,
-  }
-  if (message.unsubscribeUrl !== undefined) {
-    // RFC 2369 §3.2, RFC 8058 §3.1. Serialised by the URL parser, so it holds neither blank nor line end nor `>`;
-    // "prepared", because folding would break it in two for some receivers.
-    headers['List-Unsubscribe'] = { prepared: true, value: `<${new URL(message.unsubscribeUrl).href}>` }
-    headers['List-Unsubscribe-Post'] = 'List-Unsubscribe=One-Click'
-  }
+  const mail = composeEmail(message, own)
+  const headers: Record<string, string | { prepared: true; value: string }> = { ...mail.headers }
+  const unsubscribe = mail.headers['List-Unsubscribe']
+  // "prepared", because folding would break the link in two for some receivers.
+  if (unsubscribe !== undefined) headers['List-Unsubscribe'] = { prepared: true, value: unsubscribe }
   return {
-    messageId: messageIdOf(message, own.from),
-    // Of the notification, not of the try: the message is the same each time.
-    date: new Date(message.createdAt),
-    from: own.from,
-    to: { name: '', address: to },
-    cc: extras.cc,
-    bcc: extras.bcc,
-    replyTo: extras.replyTo ?? own.replyTo,
+    messageId: mail.messageId,
+    date: mail.date,
+    from: mail.from,
+    to: mail.to,
+    cc: mail.cc,
+    bcc: mail.bcc,
+    replyTo: mail.replyTo,
     envelope: {
-      from: own.returnPath ?? addressIn(own.from),
-      to: [to, ...extras.cc, ...extras.bcc],
+      from: own.returnPath ?? mail.from.address,
+      to: [mail.to.address, ...mail.cc, ...mail.bcc],
     },
-    subject: content.subject ?? '',
-    text: content.body,
-    html: content.html,
-    attachments: extras.attachments,
+    subject: mail.subject,
+    text: mail.text,
+    html: mail.html,
+    attachments: mail.attachments,
     headers,
     xMailer: false,
   }
 }
-
-/** `<idempotency key @ our domain>`: the same for every try, so receivers can see a repetition (RFC 5322 §3.6.4). */
-function messageIdOf({ idempotencyKey: key }: Message, from: string): string {
-  const left = /^[A-Za-z0-9_.-]{1,128}$/.test(key) ? key : createHash('sha256').update(key).digest('hex')
-  const domain = addressIn(from).split('@').at(-1)
-  return `<${left}@${domain}>`
-}
-
-const addressIn = (from: string): string => /<([^<>]+)>\s*$/.exec(from)?.[1] ?? from.trim()
-
-// One address and nothing else: without the characters that would make a list, a name or a header of it.
-// Quoted local parts (RFC 5321 §4.1.2) are legal and unused; leaving them out leaves out their escapes.
-const PLAIN_ADDRESS = /^[^\s\p{Cc}<>()[\]\\,;:"@]{1,64}@[^\s\p{Cc}<>()[\]\\,;:"@]{1,253}$/u
-
-function plainAddress(given: Json | undefined, what: string): string {
-  if (typeof given === 'string' && given.length <= 254 && PLAIN_ADDRESS.test(given)) return given
-  throw permanent('invalid_address', `${what} is not a plain e-mail address`)
-}
-
-interface Attachment {
-  filename: string
-  contentType?: string
-  content: Buffer
-}
-
-/** What `content.data.email` adds. Throws on what it cannot send: leaving it out would send another message. */
-function extrasOf(email: Json | undefined) {
-  const { cc, bcc, replyTo, attachments } = isObject(email) ? email : {}
-  return {
-    cc: addressesOf(cc, 'cc'),
-    bcc: addressesOf(bcc, 'bcc'),
-    replyTo: replyTo === undefined ? undefined : plainAddress(replyTo, 'replyTo'),
-    attachments: attachmentsOf(attachments),
-  }
-}
-
-function addressesOf(given: Json | undefined, what: string): string[] {
-  if (given === undefined) return []
-  const list = Array.isArray(given) ? given : [given]
-  if (list.length > MAX_COPIES) throw permanent('too_large', `${what} has more than ${MAX_COPIES} addresses`)
-  return list.map(each => plainAddress(each, what))
-}
-
-function attachmentsOf(given: Json | undefined): Attachment[] {
-  if (given === undefined) return []
-  if (!Array.isArray(given)) throw permanent('content_refused', 'attachments is not a list')
-  if (given.length > MAX_ATTACHMENTS) {
-    throw permanent('too_large', `There are more than ${MAX_ATTACHMENTS} attachments`)
-  }
-  let bytes = 0
-  return given.map((each, at) => {
-    const { filename, contentType, content } = isObject(each) ? each : {}
-    if (typeof filename !== 'string' || !/^[^\p{Cc}/\\]{1,255}$/u.test(filename)) {
-      throw permanent('content_refused', `Attachment ${at} has no proper file name`)
-    }
-    if (contentType !== undefined && !isMediaType(contentType)) {
-      throw permanent('content_refused', `Attachment ${at} has no proper content type`)
-    }
-    if (typeof content !== 'string' || !/^[A-Za-z0-9+/]*={0,2}$/.test(content)) {
-      throw permanent('content_refused', `Attachment ${at} is not base64`)
-    }
-    const decoded = Buffer.from(content, 'base64')
-    bytes += decoded.length
-    if (bytes > MAX_ATTACHMENT_BYTES) {
-      throw permanent('too_large', `The attachments exceed ${MAX_ATTACHMENT_BYTES} bytes`)
-    }
-    return { filename, contentType, content: decoded }
-  })
-}
-
-const isMediaType = (given: Json): given is string =>
-  typeof given === 'string' && /^[\w.+-]{1,100}\/[\w.+-]{1,100}$/.test(given)
-
-const isObject = (given: Json | undefined): given is { [key: string]: Json } =>
-  typeof given === 'object' && given !== null && !Array.isArray(given)
 
 /* ---------------------------------------------------------------- verdicts */
 
@@ -424,7 +322,3 @@ function judgeReply(error: SmtpError, to: string): DeliveryError {
   if (full || code === '5.3.4') return permanent('too_large', detail, facts)
   return rejected('content_refused', detail, facts)
 }
-
-/** Servers like to repeat the address; attempts and logs outlive the person's data. */
-const withoutAddress = (reply: string, to: string): string =>
-  to === '' ? reply : reply.replaceAll(to, '<address>')
