@@ -95,6 +95,7 @@ function newRule(i: number, part: Partial<RuleDefinition>): Rule {
       recipients: { groups: ['everyone'] },
       templateVars: {},
       timezone: 'UTC',
+      policy: {},
       enabled: true,
       validFrom: new Date(0),
       ...part,
@@ -104,7 +105,6 @@ function newRule(i: number, part: Partial<RuleDefinition>): Rule {
       no: i + 1,
       revision: 1,
       tenantId: 1,
-      settings: {},
     },
   )
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { existsSync, globSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { CHECKS } from '../server/decide/decide.ts'
+import { APPOINTMENTS, CHECKS, TIMES } from '../server/decide/decide.ts'
 import { REASONS } from '../server/reasons.ts'
 
 const ROOT = join(import.meta.dirname, '..')
@@ -51,13 +51,15 @@ test('every check stands in the order of decide.ts, once', () => {
   const written = globSync('server/decide/*.ts', { cwd: ROOT })
     .filter(file => !file.endsWith('.test.ts'))
     .flatMap(file => [...read(file).matchAll(/^export const (\w+): Check\b/gm)].map(match => match[1]!))
-  const order = /CHECKS[^=]*= \[([^\]]*)\]/.exec(read('server/decide/decide.ts'))![1]!
-  const listed = order
-    .split(',')
+  const lists = read('server/decide/decide.ts').matchAll(
+    /const (?:CHECKS|APPOINTMENTS|TIMES)[^=]*= \[([^\]]*)\]/g,
+  )
+  const listed = [...lists]
+    .flatMap(([, names]) => names!.split(','))
     .map(name => name.trim())
     .filter(Boolean)
   assert.deepEqual(listed.toSorted(), written.toSorted())
-  assert.equal(new Set(CHECKS).size, written.length)
+  assert.equal(new Set([...CHECKS, ...APPOINTMENTS, ...TIMES]).size, written.length)
 })
 
 test('every reason of a decision is in the table, and the table holds none that nothing uses', () => {

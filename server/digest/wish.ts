@@ -1,8 +1,7 @@
-import type { RulePolicy } from '../match/policy.ts'
+import type { DigestPolicy, RulePolicy } from '../match/policy.ts'
 import type { EffectivePreference } from '../people/effective-preference.ts'
 import type { DigestWish } from '../reasons.ts'
 import { nextTime } from '../time/schedule.ts'
-import type { Schedule } from '../time/schedule.ts'
 import { windowOf } from '../time/window.ts'
 import type { Channel, Id, JsonObject } from '../types.ts'
 
@@ -12,9 +11,6 @@ export interface Collectable {
   policy: RulePolicy
   /** The values of the rule's own key, for this event. */
   key: string
-  /** The rule's older way of saying it: `batch_window` and `batch_size`. */
-  batchWindowSeconds?: number
-  batchSize?: number
   preference: EffectivePreference | null
   channel: Channel
   /** IANA zone of the reader. */
@@ -28,40 +24,33 @@ export function digestWish(about: Collectable, now: Date): DigestWish | null {
   return ruleDigest(about, now) ?? frequencyDigest(about, now)
 }
 
-function ruleDigest(
-  { ruleId, policy, key, batchWindowSeconds, batchSize, channel, zone }: Collectable,
-  now: Date,
-) {
-  const digest =
-    policy.digest ??
-    (batchWindowSeconds === undefined
-      ? undefined
-      : { windowSeconds: batchWindowSeconds, maxItems: batchSize })
+function ruleDigest({ ruleId, policy, key, channel, zone }: Collectable, now: Date): DigestWish | null {
+  const { digest } = policy
   if (digest === undefined || ruleId === null) return null
-  if (policy.digest?.channels && !policy.digest.channels.includes(channel)) return null
-  const { windowSeconds, schedule, quietSeconds, maxItems } = digest as NonNullable<RulePolicy['digest']>
+  if (digest.channels && !digest.channels.includes(channel)) return null
+  const { windowSeconds, schedule, quietSeconds, maxItems } = digest
   const latestAt =
     windowSeconds !== undefined
       ? new Date(now.getTime() + windowSeconds * 1000)
-      : nextTime({ ...schedule, timezone: zone, anchorMs: 0 } as Schedule, now)
+      : nextTime({ ...schedule, timezone: zone, anchorMs: 0 }, now)
   if (latestAt === null) return null
   const quietAt = quietSeconds === undefined ? latestAt : new Date(now.getTime() + quietSeconds * 1000)
   return {
     key: `rule:${ruleId}:${key}`.slice(0, 500),
     ruleId,
-    reason: 'digest' as const,
+    reason: 'digest',
     closesAt: quietAt < latestAt ? quietAt : latestAt,
     latestAt,
     quietSeconds: quietSeconds ?? null,
     maxItems: maxItems ?? DEFAULT_MAX_ITEMS,
-    spec: specOf(policy.digest),
+    spec: specOf(digest),
   }
 }
 
-const specOf = (digest: RulePolicy['digest']): JsonObject => ({
-  retain: digest?.retain ?? 'all',
-  single: digest?.single ?? 'release',
-  ...(digest?.template === undefined ? {} : { template: digest.template }),
+const specOf = ({ retain = 'all', single = 'release', template }: DigestPolicy): JsonObject => ({
+  retain,
+  single,
+  ...(template === undefined ? {} : { template }),
 })
 
 /** In-app is a list already: only what interrupts is gathered. */

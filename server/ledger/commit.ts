@@ -211,8 +211,7 @@ export function ledgerWriter(shard: number): LedgerWriter {
 
 /** For a time or for a digest. */
 export const waits = ({ holds, collects }: PlannedNotification, channel: Channel): boolean =>
-  (holds.length > 0 && holds.some(hold => hold.channel === channel)) ||
-  (collects.length > 0 && collects.some(collect => collect.channel === channel))
+  holds.some(hold => hold.channel === channel) || collects.some(collect => collect.channel === channel)
 
 /** What leaves through a provider now: in-app is delivered by the commit itself. */
 export const sendsNow = (notification: PlannedNotification): Channel[] =>

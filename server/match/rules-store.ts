@@ -5,7 +5,6 @@ import { type Queryable, type Tx, sql } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Channel, Id, Priority, TenantId } from '../types.ts'
 import type { RuleDefinition, RuleRow, RuleSchedule } from './rules.ts'
-import type { RulePolicy } from './policy.ts'
 
 /** A rule as it is stored, for the people who write rules. Matching compiles it (rules.ts). */
 export interface StoredRule extends RuleDefinition {
@@ -62,7 +61,7 @@ const ruleOf = (row: Row): StoredRule => ({
   batchWindowSeconds: row.batch_window_seconds ?? undefined,
   batchSize: row.batch_size ?? undefined,
   category: row.category || undefined,
-  policy: row.settings as RulePolicy,
+  policy: row.settings,
   enabled: row.enabled,
   validFrom: row.valid_from,
   validUntil: row.valid_until ?? undefined,

@@ -133,7 +133,7 @@ export function ruleFromRow(row: RuleRow): Rule {
       batchWindowSeconds: row.batch_window_seconds ?? undefined,
       batchSize: row.batch_size ?? undefined,
       category: row.category === '' ? undefined : row.category,
-      policy: row.settings as RulePolicy,
+      policy: row.settings,
       enabled: row.enabled,
       validFrom: row.valid_from,
       validUntil: row.valid_until ?? undefined,
@@ -153,8 +153,19 @@ export function compileRule(
     ...identity,
     pattern: patternOf(definition.eventPattern),
     recipientExpression: expression === undefined ? undefined : recipientsOf(expression),
+    policy: policyOf(definition),
     keys: policyKeys(definition.policy),
   }
+}
+
+/** `batch_window` is the older way of asking for a digest; CRITICAL rules are never held back by either. */
+function policyOf({
+  policy,
+  batchWindowSeconds: windowSeconds,
+  batchSize: maxItems,
+}: RuleDefinition): RulePolicy {
+  if (windowSeconds === undefined || policy.digest || policy.group) return policy
+  return { ...policy, digest: { windowSeconds, ...(maxItems === undefined ? {} : { maxItems }) } }
 }
 
 function patternOf(source: string): Pattern {
