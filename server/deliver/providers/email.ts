@@ -144,6 +144,10 @@ export function mailboxText({ name, address }: Mailbox, encode: boolean): string
 export const withoutAddress = (words: string, to: string): string =>
   to === '' ? words : words.replaceAll(to, '<address>')
 
+/** Without the fields that say nothing: receipts are compared and stored as they are. */
+export const defined = <T extends object>(given: T): T =>
+  Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as T
+
 /** More addresses than the vendor takes, copies included. */
 export function tooManyRecipients(mail: Email, most: number): DeliveryError | undefined {
   if (1 + mail.cc.length + mail.bcc.length <= most) return undefined
