@@ -34,3 +34,11 @@ export function heapUsed(): number {
   globalThis.gc?.()
   return process.memoryUsage().heapUsed
 }
+
+/** `--name 5` of the command line. */
+export function argument(name: string, fallback: number): number {
+  const at = process.argv.indexOf(`--${name}`)
+  const value = at < 0 ? fallback : Number(process.argv[at + 1])
+  if (!Number.isFinite(value) || value <= 0) throw new Error(`--${name} takes a number above 0`)
+  return value
+}

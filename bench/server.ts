@@ -16,13 +16,80 @@ export interface BenchServer {
   rss(): number
   /** The parsed answer of a request; what was created has an id. */
   call(method: string, path: string, body?: unknown): Promise<{ id: string }>
+  /** Ends it; at the end of the bench it is ended anyway. */
   stop(): Promise<void>
 }
 
-export async function benchServer(environment: Record<string, string> = {}): Promise<BenchServer> {
+/** What was started and made, to be undone in reverse order. */
+const undo: (() => unknown)[] = []
+
+/** Remembers how to end or remove something, for however this program ends. */
+export const atEnd = (step: () => unknown): void => void undo.push(step)
+
+/**
+ * The frame of a bench: whatever happens (an error, a signal, `minutes` gone by), everything given to `atEnd` is
+ * undone, with a deadline each, and the program ends.
+ */
+export async function bench(minutes: number, work: () => Promise<void>): Promise<void> {
+  let ending: Promise<void> | undefined
+  const end = (code: number) => {
+    ending ??= (async () => {
+      for (const step of undo.toReversed()) {
+        await within(60, 'clearing up', Promise.resolve().then(step)).catch((error: Error) => {
+          console.error(error.message)
+        })
+      }
+      process.exit(code)
+    })()
+    return ending
+  }
+  setTimeout(() => {
+    console.error(`Not done after ${minutes} minutes: given up.`)
+    void end(2)
+  }, minutes * 60_000)
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void end(130))
+  try {
+    await work()
+    await end(0)
+  } catch (error) {
+    console.error(error)
+    await end(1)
+  }
+}
+
+/** @throws Error after so many seconds without an answer. */
+export async function within<T>(seconds: number, what: string, answer: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what}: no end after ${seconds} s`)), seconds * 1000)
+  })
+  try {
+    return await Promise.race([answer, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** A temporary folder, removed at the end. */
+export function temporary(): string {
   const dir = mkdtempSync(join(tmpdir(), 'carillon-bench-'))
   // PostgreSQL runs as another user than root, who must be able to come by here.
   chmodSync(dir, 0o755)
+  atEnd(() => rmSync(dir, { recursive: true, force: true }))
+  return dir
+}
+
+/** Another program of this folder as a process of its own, killed at the end; what it says is for `said`. */
+export function program(file: string, ...args: string[]): ChildProcess {
+  const child = spawn(process.execPath, [join(import.meta.dirname, file), ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  atEnd(() => child.kill('SIGKILL'))
+  return child
+}
+
+export async function benchServer(environment: Record<string, string> = {}): Promise<BenchServer> {
+  const dir = temporary()
   const data = join(dir, 'data')
   const port = await freePort()
   const server = spawn(
@@ -42,6 +109,12 @@ export async function benchServer(environment: Record<string, string> = {}): Pro
       stdio: ['ignore', 'pipe', 'inherit'],
     },
   )
+  const ended = new Promise(resolve => server.once('exit', resolve))
+  const stop = async () => {
+    server.kill('SIGTERM')
+    await within(45, 'stopping the server', ended).catch(() => server.kill('SIGKILL'))
+  }
+  atEnd(stop)
   await said(server, 'Carillon is ready.')
   const url = `http://127.0.0.1:${port}`
   const key = readFileSync(join(data, 'admin.key'), 'utf8').trim()
@@ -68,26 +141,25 @@ export async function benchServer(environment: Record<string, string> = {}): Pro
       if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text.slice(0, 300)}`)
       return JSON.parse(text || '{}') as { id: string }
     },
-    async stop() {
-      const ended = new Promise(resolve => server.once('exit', resolve))
-      server.kill('SIGTERM')
-      await ended
-      rmSync(dir, { recursive: true, force: true })
-    },
+    stop,
   }
 }
 
-/** Resolves when the child prints a line with this text; what it prints is not shown. */
-export function said(child: ChildProcess, text: string): Promise<string> {
-  return new Promise((resolve, reject) => {
+/** Resolves when the child prints a whole line with this text; what it prints is not shown. */
+export function said(child: ChildProcess, text: string, seconds = 120): Promise<string> {
+  const heard = new Promise<string>((resolve, reject) => {
     let seen = ''
     child.stdout!.on('data', chunk => {
       seen += chunk
-      const line = seen.split('\n').find(each => each.includes(text))
+      const line = seen
+        .split('\n')
+        .slice(0, -1)
+        .find(each => each.includes(text))
       if (line !== undefined) resolve(line)
     })
-    child.once('exit', code => reject(new Error(`The process ended with ${code} before it said "${text}"`)))
+    child.once('close', code => reject(new Error(`The process ended with ${code} before it said "${text}"`)))
   })
+  return within(seconds, `"${text}" of a process`, heard)
 }
 
 export const freePort = (): Promise<number> =>
