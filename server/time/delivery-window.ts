@@ -43,8 +43,7 @@ function opening(at: number, window: DeliveryWindow, zone: string): number | und
   const daily = dailyWindow(window.start, window.end)
   if (daily === undefined || daily.start === daily.end) return undefined
   const today = Math.floor(wallMs(zone, at) / DAY_MS)
-  // It may have opened two dates ago, where a day was skipped.
-  for (let day = today - 2; day < today + MAX_DAYS; day++) {
+  for (let day = today - 1; day < today + MAX_DAYS; day++) {
     if (window.weekdays !== undefined && !window.weekdays.includes(weekdayOf(day))) continue
     const { start, end } = windowOn(daily, zone, day)
     if (end > at && end > start) return Math.max(start, at)

@@ -72,9 +72,8 @@ function endOf(
   }
   const today = Math.floor(wallMs(zone, at) / DAY_MS)
   let latest: number | undefined
-  // A window may have begun two dates ago, where a day was skipped; or tomorrow, where the clock went back over
-  // midnight.
-  for (let day = today - 2; day <= today + 1; day++) {
+  // It may have begun tomorrow, where the clock went back over midnight.
+  for (let day = today - 1; day <= today + 1; day++) {
     if (!starts(weekdays, day)) continue
     const { start, end } = windowOn(window, zone, day)
     if (start <= at && at < end && (latest === undefined || end > latest)) latest = end
@@ -84,13 +83,6 @@ function endOf(
 
 const starts = (weekdays: readonly number[] | undefined, day: number): boolean =>
   weekdays === undefined || weekdays.includes(weekdayOf(day))
-
-/** Is the event type one of those that pass? */
-export const isException = (quiet: QuietHours, eventType: string): boolean =>
-  quiet.exceptions !== undefined &&
-  quiet.exceptions.some(name =>
-    name.endsWith('.*') ? eventType.startsWith(name.slice(0, -1)) : name === eventType,
-  )
 
 const FIELDS = ['enabled', 'start', 'end', 'timezone', 'weekdays', 'allowCritical', 'exceptions']
 const MAX_EXCEPTIONS = 100
