@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { AppError } from '../errors.ts'
+import type { AppError } from '../errors.ts'
 import { otherInstant, otherOffset, ZONES } from '../test/second-clock.ts'
 import {
   checkZone,
