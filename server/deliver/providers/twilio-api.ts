@@ -20,6 +20,7 @@ import {
   temporary,
   unknown,
 } from '../provider.ts'
+import { readObject } from './answers.ts'
 import { inbound, notificationOf, withoutPerson } from './phone.ts'
 
 /**
@@ -112,7 +113,7 @@ export async function create(
   })
   const failure = verdict(response, now(), words => withoutPerson(words, message))
   if (failure !== undefined) throw failure
-  const answer = objectIn(response.body)
+  const answer = readObject(response.body)
   const { sid, status, price, price_unit: currency, num_segments: segments, error_code: code } = answer ?? {}
   // Without its SID no receipt of it could be told from any other: whether it exists is not known.
   if (typeof sid !== 'string' || sid.length > 100) throw unknown('garbled_answer')
@@ -163,15 +164,6 @@ function headersOf(own: Account): Record<string, string> {
   return { accept: 'application/json', authorization: `Basic ${basic}` }
 }
 
-function objectIn(text: string): Record<string, unknown> | undefined {
-  try {
-    const json: unknown = JSON.parse(text)
-    return typeof json === 'object' && json !== null ? (json as Record<string, unknown>) : undefined
-  } catch {
-    return undefined
-  }
-}
-
 /* ---------------------------------------------------------------- errors */
 
 type Verdict = readonly [FailureKind, DeliveryCode]
@@ -188,124 +180,126 @@ const SLOWER: Verdict = ['temporary', 'rate_limited']
 const AWAY: Verdict = ['temporary', 'unavailable']
 
 /** https://www.twilio.com/docs/api/errors; the same numbers come in answers and in status callbacks. */
-const ERRORS: Readonly<Record<string, Verdict>> = {
-  // The account.
-  20003: ACCOUNT, // authentication failed
-  20005: ACCOUNT, // account not active
-  20008: ACCOUNT, // test credentials
-  20404: SET_UP, // resource not found: another account or address
-  20429: SLOWER, // too many requests
-  14107: SLOWER, // message rate limit
-  20500: ['temporary', 'server_error'],
-  20503: AWAY,
-  // The number it goes to.
-  21201: BAD_NUMBER, // no number called
-  21211: BAD_NUMBER, // invalid To
-  21214: NO_SUCH_NUMBER, // To cannot be reached
-  21217: BAD_NUMBER, // number does not appear to be valid
-  21401: BAD_NUMBER,
-  21421: BAD_NUMBER,
-  21604: BAD_NUMBER, // To is missing
-  21614: NO_SUCH_NUMBER, // no mobile number
-  21635: NO_SUCH_NUMBER, // a landline
-  13224: BAD_NUMBER, // dialled an invalid number
-  // Whether it may go there.
-  21203: NOT_ALLOWED, // international calls are off
-  21215: NOT_ALLOWED, // geographic permission for calls
-  21216: NOT_ALLOWED, // number may not be called
-  21219: NOT_ALLOWED, // unverified, trial account
-  21408: NOT_ALLOWED, // region is not enabled for SMS
-  21608: NOT_ALLOWED, // unverified, trial account
-  21610: OPTED_OUT, // replied STOP
-  21612: ['rejected', 'refused'], // no way from this sender to this number
-  13227: NOT_ALLOWED, // geographic permission for calls
-  // The sender.
-  21210: SET_UP, // From is not verified
-  21212: SET_UP, // invalid From
-  21213: SET_UP, // From is missing
-  21603: SET_UP,
-  21606: SET_UP, // From cannot send SMS
-  21609: SET_UP, // invalid StatusCallback
-  21611: SLOWER, // the sender's queue is full
-  21618: ['temporary', 'content_refused'],
-  21659: SET_UP, // From is no number of the account
-  21660: SET_UP,
-  21701: SET_UP, // messaging service does not exist
-  21703: SET_UP, // messaging service has no sender
-  21704: SET_UP,
-  21705: SET_UP,
-  21910: SET_UP, // From and To of different channels
-  // The content.
-  12100: CONTENT, // TwiML cannot be parsed
-  21602: CONTENT, // no body
-  21605: ['permanent', 'too_large'],
-  21617: ['permanent', 'too_large'], // more than 1,600 characters
-  21619: CONTENT, // neither body nor media
-  21620: CONTENT, // invalid media URL
-  21623: CONTENT, // too many media
-  21655: CONTENT, // invalid ContentSid
-  21656: CONTENT, // invalid ContentVariables
-  // On the way, known later.
-  30001: SLOWER, // queue overflow
-  30002: ACCOUNT, // account suspended
-  30003: AWAY, // handset switched off or out of reach
-  30004: ['rejected', 'refused'], // blocked by the recipient or the carrier
-  30005: NO_SUCH_NUMBER, // unknown handset
-  30006: NO_SUCH_NUMBER, // landline or unreachable carrier
-  30007: ['rejected', 'content_refused'], // filtered as unwanted
-  30008: ['temporary', 'server_error'], // unknown
-  30010: ['permanent', 'refused'], // price above the limit
-  30011: ['permanent', 'refused'],
-  30019: ['permanent', 'too_large'],
-  30022: SLOWER, // rate of a registered sender in the USA
-  30023: SLOWER, // daily amount of the same
-  30024: NOT_ALLOWED, // numeric sender id not provisioned
-  30027: SLOWER,
-  30032: NOT_ALLOWED, // toll-free sender not verified
-  30034: NOT_ALLOWED, // sender not registered in the USA
-  30035: NOT_ALLOWED,
-  30036: ['permanent', 'unavailable'], // validity period is over
-  30038: ['rejected', 'content_refused'],
-  30410: AWAY, // carrier timed out
-  30500: ['temporary', 'server_error'],
-  // WhatsApp and other channels.
-  63001: ACCOUNT, // channel refuses our account
-  63003: NO_SUCH_NUMBER, // no such account on the channel
-  63005: CONTENT, // channel refuses the content
-  63006: CONTENT,
-  63007: SET_UP, // From is no sender of the channel
-  63008: SET_UP,
-  63009: AWAY, // channel answered with an error
-  63010: AWAY,
-  63012: AWAY,
-  63013: ['rejected', 'content_refused'], // against the policy of the channel
-  63014: ['rejected', 'refused'],
-  63015: NOT_ALLOWED, // sandbox: recipient has not joined
-  // Free text more than 24 hours after the recipient last wrote: only a template may be sent.
-  63016: CONTENT,
-  63017: SLOWER,
-  63018: SLOWER,
-  63019: CONTENT, // media cannot be fetched
-  63020: SET_UP,
-  63021: CONTENT,
-  63022: CONTENT,
-  63023: AWAY,
-  63024: BAD_NUMBER,
-  63025: CONTENT,
-  63027: CONTENT, // template does not exist
-  63028: CONTENT, // number of template variables
-  63030: CONTENT,
-  63031: BAD_NUMBER, // To and From are the same
-  63032: ['rejected', 'refused'], // the channel limits messages to this person
-  63033: OPTED_OUT, // recipient blocked us
-  63036: NO_SUCH_NUMBER, // not on the channel
-  63038: SLOWER, // daily amount of the account
-  63040: CONTENT, // template was refused
-  63041: CONTENT, // template is paused
-  63042: CONTENT, // template is switched off
-  63049: ['rejected', 'refused'], // the channel chose not to deliver
-  63051: ACCOUNT, // business account locked
-}
+const ERRORS: ReadonlyMap<string, Verdict> = new Map(
+  Object.entries<Verdict>({
+    // The account.
+    20003: ACCOUNT, // authentication failed
+    20005: ACCOUNT, // account not active
+    20008: ACCOUNT, // test credentials
+    20404: SET_UP, // resource not found: another account or address
+    20429: SLOWER, // too many requests
+    14107: SLOWER, // message rate limit
+    20500: ['temporary', 'server_error'],
+    20503: AWAY,
+    // The number it goes to.
+    21201: BAD_NUMBER, // no number called
+    21211: BAD_NUMBER, // invalid To
+    21214: NO_SUCH_NUMBER, // To cannot be reached
+    21217: BAD_NUMBER, // number does not appear to be valid
+    21401: BAD_NUMBER,
+    21421: BAD_NUMBER,
+    21604: BAD_NUMBER, // To is missing
+    21614: NO_SUCH_NUMBER, // no mobile number
+    21635: NO_SUCH_NUMBER, // a landline
+    13224: BAD_NUMBER, // dialled an invalid number
+    // Whether it may go there.
+    21203: NOT_ALLOWED, // international calls are off
+    21215: NOT_ALLOWED, // geographic permission for calls
+    21216: NOT_ALLOWED, // number may not be called
+    21219: NOT_ALLOWED, // unverified, trial account
+    21408: NOT_ALLOWED, // region is not enabled for SMS
+    21608: NOT_ALLOWED, // unverified, trial account
+    21610: OPTED_OUT, // replied STOP
+    21612: ['rejected', 'refused'], // no way from this sender to this number
+    13227: NOT_ALLOWED, // geographic permission for calls
+    // The sender.
+    21210: SET_UP, // From is not verified
+    21212: SET_UP, // invalid From
+    21213: SET_UP, // From is missing
+    21603: SET_UP,
+    21606: SET_UP, // From cannot send SMS
+    21609: SET_UP, // invalid StatusCallback
+    21611: SLOWER, // the sender's queue is full
+    21618: ['temporary', 'content_refused'],
+    21659: SET_UP, // From is no number of the account
+    21660: SET_UP,
+    21701: SET_UP, // messaging service does not exist
+    21703: SET_UP, // messaging service has no sender
+    21704: SET_UP,
+    21705: SET_UP,
+    21910: SET_UP, // From and To of different channels
+    // The content.
+    12100: CONTENT, // TwiML cannot be parsed
+    21602: CONTENT, // no body
+    21605: ['permanent', 'too_large'],
+    21617: ['permanent', 'too_large'], // more than 1,600 characters
+    21619: CONTENT, // neither body nor media
+    21620: CONTENT, // invalid media URL
+    21623: CONTENT, // too many media
+    21655: CONTENT, // invalid ContentSid
+    21656: CONTENT, // invalid ContentVariables
+    // On the way, known later.
+    30001: SLOWER, // queue overflow
+    30002: ACCOUNT, // account suspended
+    30003: AWAY, // handset switched off or out of reach
+    30004: ['rejected', 'refused'], // blocked by the recipient or the carrier
+    30005: NO_SUCH_NUMBER, // unknown handset
+    30006: NO_SUCH_NUMBER, // landline or unreachable carrier
+    30007: ['rejected', 'content_refused'], // filtered as unwanted
+    30008: ['temporary', 'server_error'], // unknown
+    30010: ['permanent', 'refused'], // price above the limit
+    30011: ['permanent', 'refused'],
+    30019: ['permanent', 'too_large'],
+    30022: SLOWER, // rate of a registered sender in the USA
+    30023: SLOWER, // daily amount of the same
+    30024: NOT_ALLOWED, // numeric sender id not provisioned
+    30027: SLOWER,
+    30032: NOT_ALLOWED, // toll-free sender not verified
+    30034: NOT_ALLOWED, // sender not registered in the USA
+    30035: NOT_ALLOWED,
+    30036: ['permanent', 'unavailable'], // validity period is over
+    30038: ['rejected', 'content_refused'],
+    30410: AWAY, // carrier timed out
+    30500: ['temporary', 'server_error'],
+    // WhatsApp and other channels.
+    63001: ACCOUNT, // channel refuses our account
+    63003: NO_SUCH_NUMBER, // no such account on the channel
+    63005: CONTENT, // channel refuses the content
+    63006: CONTENT,
+    63007: SET_UP, // From is no sender of the channel
+    63008: SET_UP,
+    63009: AWAY, // channel answered with an error
+    63010: AWAY,
+    63012: AWAY,
+    63013: ['rejected', 'content_refused'], // against the policy of the channel
+    63014: ['rejected', 'refused'],
+    63015: NOT_ALLOWED, // sandbox: recipient has not joined
+    // Free text more than 24 hours after the recipient last wrote: only a template may be sent.
+    63016: CONTENT,
+    63017: SLOWER,
+    63018: SLOWER,
+    63019: CONTENT, // media cannot be fetched
+    63020: SET_UP,
+    63021: CONTENT,
+    63022: CONTENT,
+    63023: AWAY,
+    63024: BAD_NUMBER,
+    63025: CONTENT,
+    63027: CONTENT, // template does not exist
+    63028: CONTENT, // number of template variables
+    63030: CONTENT,
+    63031: BAD_NUMBER, // To and From are the same
+    63032: ['rejected', 'refused'], // the channel limits messages to this person
+    63033: OPTED_OUT, // recipient blocked us
+    63036: NO_SUCH_NUMBER, // not on the channel
+    63038: SLOWER, // daily amount of the account
+    63040: CONTENT, // template was refused
+    63041: CONTENT, // template is paused
+    63042: CONTENT, // template is switched off
+    63049: ['rejected', 'refused'], // the channel chose not to deliver
+    63051: ACCOUNT, // business account locked
+  }),
+)
 
 /** What to do about it, where the number alone leaves people helpless. */
 const ADVICE: Readonly<Record<string, string>> = {
@@ -314,7 +308,7 @@ const ADVICE: Readonly<Record<string, string>> = {
 }
 
 function failureOf(code: string, detail: string, words?: string): DeliveryError | undefined {
-  const [kind, word] = ERRORS[code] ?? []
+  const [kind, word] = ERRORS.get(code) ?? []
   if (kind === undefined || word === undefined) return undefined
   return new DeliveryError(kind, word, detail, { vendorCode: code, response: ADVICE[code] ?? words })
 }
@@ -328,7 +322,7 @@ function verdict(
   if (plain === undefined) {
     return response.complete ? undefined : unknown('garbled_answer')
   }
-  const { code, message } = objectIn(response.body) ?? {}
+  const { code, message } = readObject(response.body) ?? {}
   if (typeof code !== 'number') return plain
   const words = typeof message === 'string' ? clean(message) : undefined
   const detail = `HTTP ${response.status}, Twilio ${code}`
@@ -411,7 +405,7 @@ export function receiptBase(
 
 /** The kind and code of a receipt for one of Twilio's error numbers. */
 export function failedReceipt(vendorCode: string | null): Pick<Receipt, 'kind' | 'code' | 'vendorCode'> {
-  const [kind, code] = ERRORS[vendorCode ?? ''] ?? []
+  const [kind, code] = ERRORS.get(vendorCode ?? '') ?? []
   return {
     kind: kind === 'bounced' ? 'bounced' : 'failed',
     ...(code === undefined ? {} : { code }),

@@ -1,5 +1,6 @@
-import type { Json, JsonObject, Message } from '../../types.ts'
+import type { Json, Message } from '../../types.ts'
 import { permanent } from '../provider.ts'
+import { isObject } from './answers.ts'
 
 /**
  * What `content.data` adds for WhatsApp, the same whichever provider carries it:
@@ -127,6 +128,3 @@ function word(given: Json, pattern: RegExp, what: string): string {
   if (typeof given === 'string' && pattern.test(given)) return given
   throw permanent('content_refused', `${what} is not ${pattern.source}`)
 }
-
-const isObject = (given: Json | undefined): given is JsonObject =>
-  typeof given === 'object' && given !== null && !Array.isArray(given)

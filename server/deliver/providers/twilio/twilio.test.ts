@@ -327,6 +327,8 @@ test('failures on the way say whether the number is to blame', async () => {
     const [first] = (await callback(status('undelivered', { ErrorCode }))).receipts
     assert.deepEqual([first?.kind, first?.code, first?.vendorCode], [kind, code, ErrorCode])
   }
+  const [odd] = (await callback(status('failed', { ErrorCode: 'constructor' }))).receipts
+  assert.deepEqual([odd?.kind, odd?.code], ['failed', undefined])
   const [without] = (await callback(status('failed'))).receipts
   assert.deepEqual([without?.kind, without?.code], ['failed', undefined])
 })

@@ -22,6 +22,7 @@ import {
   type Sent,
   unknown,
 } from '../../provider.ts'
+import { isObject, readObject } from '../answers.ts'
 import { costOf, inbound, notificationOf, phoneNumber, withoutPerson } from '../phone.ts'
 import { costSettings } from '../sms-text.ts'
 import {
@@ -466,16 +467,6 @@ function timeOf(seconds: Json | undefined, now: Date): Date {
   return at > 0 && at <= now.getTime() ? new Date(at) : now
 }
 
-function objectIn(text: string): JsonObject {
-  try {
-    const json = JSON.parse(text) as Json
-    return isObject(json) ? json : {}
-  } catch {
-    return {}
-  }
-}
+const objectIn = (text: string): JsonObject => readObject(text) ?? {}
 
 const listIn = (given: Json | undefined): JsonObject[] => (Array.isArray(given) ? given.filter(isObject) : [])
-
-const isObject = (given: Json | undefined): given is JsonObject =>
-  typeof given === 'object' && given !== null && !Array.isArray(given)
