@@ -34,6 +34,7 @@ import { dryRunner } from './dry-run.ts'
 import type { Accepted } from './ingest/acceptor.ts'
 import { eventTypeBook } from './ingest/event-types.ts'
 import { eventTypeRoutes } from './ingest/event-types-routes.ts'
+import { closer as digestCloser } from './digest/closer.ts'
 import { planner as openPlanner } from './ingest/planner.ts'
 import { ingestRoutes } from './ingest/routes.ts'
 import { githubSecrets } from './ingest/senders/github.ts'
@@ -293,8 +294,16 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       owned && roles.deliver.length > 0 && loop.roomFor(tenantId, n),
   })
   const mine = new Set(roles.deliver)
-  const handOver: Parameters<typeof openAcceptor>[0]['handOver'] = ({ batches, fed, toPlan }) => {
+  const handOver: Parameters<typeof openAcceptor>[0]['handOver'] = ({
+    batches,
+    fed,
+    toPlan,
+    nextJobMs,
+    nextDigestMs,
+  }) => {
     onFed(fed)
+    if (nextJobMs !== null) backlog.expect(nextJobMs)
+    if (nextDigestMs !== null) digests.expect(nextDigestMs)
     let spilled = false
     for (const batch of batches) {
       if (batch.spilled) {
@@ -385,6 +394,22 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     chunkSize: config.ingest.inlineRecipients,
     pollMs: 1000,
     onError: onError('plan'),
+  })
+
+  const digests = digestCloser({
+    db,
+    sealer,
+    people,
+    look: () => watch.look(db),
+    tenantKey,
+    ledger,
+    onClosed(told, released) {
+      if (told > 0 && roles.plan) planner.expect()
+      if (released > 0) backlog.expect(now().getTime())
+    },
+    now,
+    pollMs: 1000,
+    onError: onError('digest'),
   })
 
   // ---- the doors
@@ -513,6 +538,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   if (roles.schedule) {
     keeper.start()
     inboxKeeper.start()
+    digests.start()
   }
   if (roles.deliver.length > 0) backlog.start()
   if (roles.plan) planner.start()
@@ -532,7 +558,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     const closing = api.close()
     const hurry = setTimeout(() => api.server.closeAllConnections(), 1000)
     await acceptor.close()
-    await Promise.all([planner.stop(), backlog.stop()])
+    await Promise.all([planner.stop(), backlog.stop(), digests.stop()])
     await loop.drain(config.http.drainMs)
     await outcomes.close()
     await closing

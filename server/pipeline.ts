@@ -7,9 +7,9 @@ import type { TenantBook, TenantFacts } from './people/tenant-book.ts'
 import type { Candidate, Cooldown, Standing } from './decide/candidate.ts'
 import { takeCooldown } from './decide/cooldown.ts'
 import { decide, use } from './decide/decide.ts'
-import type { Schedule } from './decide/schedule.ts'
 import { storeDecision, storeRecipient } from './decide/trace.ts'
 import type { StoredRule, StoredTrace } from './decide/trace.ts'
+import { DIGEST_EVENT } from './digest/compose.ts'
 import { digestWish, overflowWish } from './digest/wish.ts'
 import type {
   AddressedContent,
@@ -42,6 +42,7 @@ import { render } from './render/content.ts'
 import type { CompiledRevision } from './render/content.ts'
 import { renderDefault } from './render/default-templates.ts'
 import type { Templates } from './render/templates.ts'
+import { type Schedule, scheduleOf } from './time/schedule.ts'
 import { zoneOrUtc } from './time/zone.ts'
 import { windowOf } from './time/window.ts'
 import { eventView, templateView } from './render/view.ts'
@@ -590,6 +591,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
         {
           ...telling,
           ruleId: route.rule?.id ?? null,
+          eventType: event.type,
           policy: route.policy,
           key: route.digestKey,
           preference,
@@ -597,7 +599,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
         },
         now,
       ),
-      overflow: overflowWish(zone, now),
+      overflow: event.type === DIGEST_EVENT ? null : overflowWish(zone, now),
     }
   }
 
@@ -805,7 +807,7 @@ function ruleRoute(rule: Rule, view: ReturnType<typeof celEvent>, now: Date): Ro
     templateId: rule.templateId ?? null,
     vars: rule.templateVars,
     inline: undefined,
-    schedule: scheduleOf(rule),
+    schedule: rule.schedule ? scheduleOf(rule.schedule, rule.timezone, rule.validFrom.getTime()) : null,
     policy: rule.policy,
     scopes: rule.keys.scopes(view, now),
     cooldownKey: rule.keys.cooldown(view, now),
@@ -815,17 +817,6 @@ function ruleRoute(rule: Rule, view: ReturnType<typeof celEvent>, now: Date): Ro
     addresses: targetsOf(rule),
     failed,
   }
-}
-
-function scheduleOf(rule: Rule): Schedule | null {
-  if (!rule.schedule) return null
-  return 'cron' in rule.schedule
-    ? { cron: rule.schedule.cron, timezone: rule.timezone, anchorMs: 0 }
-    : {
-        intervalSeconds: rule.schedule.interval_seconds,
-        timezone: rule.timezone,
-        anchorMs: rule.validFrom.getTime(),
-      }
 }
 
 const NO_NAMES: AudienceWish['names'] = []

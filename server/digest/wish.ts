@@ -1,3 +1,4 @@
+import { DIGEST_EVENT } from './compose.ts'
 import type { DigestPolicy, RulePolicy } from '../match/policy.ts'
 import type { EffectivePreference } from '../people/effective-preference.ts'
 import type { DigestWish } from '../reasons.ts'
@@ -8,6 +9,7 @@ import type { Channel, Id, JsonObject } from '../types.ts'
 /** What is known of a delivery that may be collected. */
 export interface Collectable {
   ruleId: Id | null
+  eventType: string
   policy: RulePolicy
   /** The values of the rule's own key, for this event. */
   key: string
@@ -21,6 +23,8 @@ const DEFAULT_MAX_ITEMS = 100
 
 /** The digest of the rule, else of the reader's own frequency; null: it goes by itself. */
 export function digestWish(about: Collectable, now: Date): DigestWish | null {
+  // A digest of digests would never arrive.
+  if (about.eventType === DIGEST_EVENT) return null
   return ruleDigest(about, now) ?? frequencyDigest(about, now)
 }
 

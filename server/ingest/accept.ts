@@ -7,7 +7,7 @@ import { AppError } from '../errors.ts'
 import { claimIdempotency, idempotencyError, storeIdempotency } from '../ingest/idempotency.ts'
 import { SHARDS } from '../ledger/counters.ts'
 import { ledgerWriter } from '../ledger/commit.ts'
-import type { Batch, CommitOptions, LedgerWriter } from '../ledger/commit.ts'
+import type { CommitOptions, Committed, LedgerWriter } from '../ledger/commit.ts'
 import type { Plan, PlannedEvent } from '../ledger/plan.ts'
 import { MAX_CONFLICTS, isUsageConflict } from '../ledger/usage.ts'
 import type { Event, JsonObject, TenantId } from '../types.ts'
@@ -27,11 +27,7 @@ export interface AcceptParts {
   openAnswer(tenantId: TenantId, sealed: Buffer): string
   ledger(): Pick<CommitOptions, 'owner' | 'nextBatchId' | 'leaseSeconds' | 'roomFor'>
   /** After the commit: batches to be sent, people whose feed grew, events a worker must plan. */
-  handOver(committed: {
-    batches: Batch[]
-    fed: { tenantId: TenantId; userId: string }[]
-    toPlan: number
-  }): void
+  handOver(committed: Committed & { toPlan: number }): void
   now(): Date
   lanes: number
   /** Events in one transaction. */

@@ -3,7 +3,7 @@ import { queryable, sql } from '../db/pool.ts'
 import type { Db, Queryable } from '../db/pool.ts'
 import { SHARDS } from '../ledger/counters.ts'
 import { ledgerWriter } from '../ledger/commit.ts'
-import type { Batch, CommitOptions } from '../ledger/commit.ts'
+import type { CommitOptions, Committed } from '../ledger/commit.ts'
 import { LEASE_SECONDS } from '../ledger/owner.ts'
 import type { Plan, PlannedEvent } from '../ledger/plan.ts'
 import { MAX_CONFLICTS, isUsageConflict } from '../ledger/usage.ts'
@@ -52,11 +52,7 @@ export interface PlannerParts<R extends RouteLike> {
   }
   unseal(tenantId: TenantId, sealedFor: string | null, sealed: Buffer): Promise<Buffer | undefined>
   ledger(): Pick<CommitOptions, 'owner' | 'nextBatchId' | 'leaseSeconds' | 'roomFor'>
-  handOver(committed: {
-    batches: Batch[]
-    fed: { tenantId: TenantId; userId: string }[]
-    toPlan: number
-  }): void
+  handOver(committed: Committed & { toPlan: number }): void
   now(): Date
   chunkSize: number
   pollMs: number

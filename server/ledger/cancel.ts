@@ -41,6 +41,12 @@ const insertCancelled = sql(
    from unnest($3::int2[], $4::int2[]) as c (channel, tries)`,
 )
 
+const leaveDigests = sql(
+  'cancel_digest_items',
+  `update digest_items set state = 'cancelled'
+   where tenant_id = $1 and notification_id = $2 and channel = any ($3::int2[]) and state = 'collected'`,
+)
+
 /**
  * Cancels what still waits: in a job that nobody works on, or in a batch that nobody holds. What is on its way, or
  * ended, stays as it is.
@@ -84,6 +90,7 @@ export async function cancelNotification(
     [...tries.values()],
     now,
   ])
+  await tx.run(leaveDigests, [tenantId, id, channels.map(channel => CHANNELS.indexOf(channel))])
   const delta = counterDelta()
   for (const channel of channels) delta.settled(tenantId, idTime(id), channel, 'cancelled')
   await tx.client.query(delta.take(shard))

@@ -69,6 +69,9 @@ export interface CommitOptions {
 export interface Committed {
   batches: Batch[]
   fed: { tenantId: TenantId; userId: string }[]
+  /** When the first of its holds is due, and when the first of its digests may close; null: none. */
+  nextJobMs: number | null
+  nextDigestMs: number | null
 }
 
 export function ledgerWriter(shard: number): LedgerWriter {
@@ -89,6 +92,8 @@ export function ledgerWriter(shard: number): LedgerWriter {
       const fed = new Map<string, { tenantId: TenantId; userId: string }>()
       const feedGroups: string[] = []
       let anyInAppHeld = false
+      let nextJobMs: number | null = null
+      let nextDigestMs: number | null = null
 
       for (const plan of plans) {
         if (options.insertEvents) {
@@ -128,6 +133,7 @@ export function ledgerWriter(shard: number): LedgerWriter {
               state: hold.state,
             })
             if (hold.channel === 'in_app') anyInAppHeld = true
+            nextJobMs = Math.min(nextJobMs ?? Infinity, hold.until.getTime())
           }
           for (const { channel, wish } of notification.collects) {
             jobRow(jobs, {
@@ -142,6 +148,7 @@ export function ledgerWriter(shard: number): LedgerWriter {
               provider: null,
             })
             if (channel === 'in_app') anyInAppHeld = true
+            nextDigestMs = Math.min(nextDigestMs ?? Infinity, wish.closesAt.getTime())
           }
           for (const channel of notification.channels) {
             const name = `${channel}${Math.floor(ms / 86_400_000)}`
@@ -204,7 +211,7 @@ export function ledgerWriter(shard: number): LedgerWriter {
         }
         throw error
       }
-      return { batches: sending, fed: [...fed.values()] }
+      return { batches: sending, fed: [...fed.values()], nextJobMs, nextDigestMs }
     },
   }
 }

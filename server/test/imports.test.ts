@@ -36,6 +36,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
       'server/render/',
       'server/ledger/',
       'server/deliver/',
+      'server/digest/compose.ts',
       'server/digest/wish.ts',
       'server/limits/',
       'server/people/',
@@ -44,6 +45,8 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ],
   // Which digest a delivery joins is decided with it; closing digests is somebody else's.
   ['server/digest/wish.ts', ['server/match/policy.ts', 'server/people/', ...BASE]],
+  ['server/digest/compose.ts', WORDS],
+  ['server/digest/closer.ts', ['server/ledger/', 'server/people/', ...BASE]],
   ['server/dry-run.ts', ['server/pipeline.ts', 'server/match/', 'server/decide/trace.ts', ...BASE]],
   // Questions across the stages: what was decided, beside what came of it.
   ['server/explain.ts', ['server/decide/trace.ts', 'server/ledger/', ...BASE]],
