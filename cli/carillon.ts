@@ -15,6 +15,7 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   tail: () => import('./tail.ts'),
   audit: () => import('./audit.ts'),
   redrive: () => import('./redrive.ts'),
+  'schedule next': () => import('./schedule.ts'),
 }
 
 const OK = 0

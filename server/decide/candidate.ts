@@ -3,7 +3,8 @@ import type { EffectivePreference } from '../people/effective-preference.ts'
 import type { AddressFact, UserFacts } from '../people/facts.ts'
 import type { Cap, Usage } from '../limits/usage.ts'
 import type { Decision, DigestWish, Reason } from '../reasons.ts'
-import type { Schedule } from './schedule.ts'
+import type { DeliveryWindow } from '../time/delivery-window.ts'
+import type { Schedule } from '../time/schedule.ts'
 
 /** One possible delivery: this recipient, on this channel, because of this rule or direct request. */
 export interface Candidate {
@@ -53,7 +54,7 @@ export interface Candidate {
 /** The parts of a rule's policy (server/match/policy.ts) that deciding reads. */
 export interface TimePolicy {
   quietHours?: 'respect' | 'ignore' | 'in_app'
-  deliveryWindows?: { start: string; end: string; weekdays?: number[]; timezone?: string }[]
+  deliveryWindows?: readonly DeliveryWindow[]
 }
 
 export interface Standing {

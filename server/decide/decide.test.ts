@@ -7,7 +7,6 @@ import type { AddressFact, PreferenceRow, UserFacts } from '../people/facts.ts'
 import type { Channel, Event } from '../types.ts'
 import type { Candidate } from './candidate.ts'
 import { CHECKS, decide } from './decide.ts'
-import { checkSchedule, nextTime } from './schedule.ts'
 import { readTrace, storeDecision, storeRecipient } from './trace.ts'
 
 const now = new Date('2026-11-21T12:00:00Z')
@@ -134,58 +133,6 @@ test('a decision does not depend on anything but its arguments', () => {
     ),
   )
   assert.equal(new Set(CHECKS).size, CHECKS.length)
-})
-
-// covers: DIC-061
-test('cron times are wall-clock times of the rule’s zone', () => {
-  const nine = { cron: '0 9 * * *', timezone: 'America/New_York', anchorMs: 0 }
-  assert.equal(nextTime(nine, new Date('2026-03-07T15:00:00Z'))!.toISOString(), '2026-03-08T13:00:00.000Z')
-  assert.equal(nextTime(nine, new Date('2026-03-08T13:00:00Z'))!.toISOString(), '2026-03-08T13:00:00.000Z')
-  assert.equal(
-    nextTime(nine, new Date('2026-03-08T13:00:00.001Z'))!.toISOString(),
-    '2026-03-09T13:00:00.000Z',
-  )
-})
-
-test('a time that daylight saving skips moves to the end of the gap; one that comes twice counts once', () => {
-  const half = { cron: '30 2 * * *', timezone: 'Europe/Berlin', anchorMs: 0 }
-  assert.equal(nextTime(half, new Date('2026-03-28T12:00:00Z'))!.toISOString(), '2026-03-29T01:00:00.000Z')
-  const first = nextTime(half, new Date('2026-10-24T12:00:00Z'))!
-  assert.equal(first.toISOString(), '2026-10-25T00:30:00.000Z')
-  assert.equal(nextTime(half, new Date(first.getTime() + 1))!.toISOString(), '2026-10-26T01:30:00.000Z')
-})
-
-// covers: DIC-064
-test('intervals do not drift', () => {
-  fc.assert(
-    fc.property(
-      fc.integer({ min: 1, max: 1e6 }),
-      fc.integer({ min: 0, max: 1e12 }),
-      (intervalSeconds, ms) => {
-        const at = nextTime({ intervalSeconds, timezone: 'UTC', anchorMs: 5 }, new Date(ms))!.getTime()
-        assert.equal((at - 5) % (intervalSeconds * 1000), 0)
-        assert.ok(at >= ms && (at - ms < intervalSeconds * 1000 || ms < 5))
-      },
-    ),
-  )
-})
-
-test('a schedule that cannot be kept is refused with its field', () => {
-  const field = (schedule: object, zone = 'UTC') => {
-    try {
-      checkSchedule(schedule, zone)
-      return 'fine'
-    } catch (error) {
-      return (error as { errors: { field: string }[] }).errors[0]!.field
-    }
-  }
-  assert.equal(field({ cron: '0 9 * * *' }), 'fine')
-  assert.equal(field({ cron: '0 9 * * *' }, 'Mars/Olympus'), '/timezone')
-  assert.equal(field({ cron: '99 9 * * *' }), '/schedule/cron')
-  assert.equal(field({ cron: '0 0 30 2 *' }), '/schedule/cron')
-  assert.equal(field({ interval_seconds: 0 }), '/schedule/interval_seconds')
-  assert.equal(field({ interval_seconds: 60, cron: '* * * * *' }), '/schedule')
-  assert.equal(field({}), '/schedule')
 })
 
 test('a trace says again what was decided', () => {

@@ -1,8 +1,6 @@
 import { nextTime } from '../time/schedule.ts'
 import type { Check } from './candidate.ts'
 
-export { checkSchedule, nextTime, type Schedule } from '../time/schedule.ts'
-
 /** The rule's own times: what it sends waits for the next one. An urgent rule simply has no schedule. */
 export const schedule: Check = (candidate, now) => {
   if (!candidate.schedule) return null

@@ -325,7 +325,7 @@ test('bad input is refused under its field, and nothing is stored', async () => 
     [{ schedule: { cron: '0 9 * * 1-5', interval_seconds: 5 } }, 'invalid_request'],
     [{ schedule: {} }, 'invalid_request'],
     [{ schedule: { cron: '61 9 * * 1-5' } }, 'invalid_schedule', '/schedule/cron'],
-    [{ schedule: { cron: '0 0 31 2 *' } }, 'invalid_schedule', '/schedule'],
+    [{ schedule: { cron: '0 0 31 2 *' } }, 'invalid_schedule', '/schedule/cron'],
     [{ schedule: { interval_seconds: 0 } }, 'invalid_request'],
     [{ timezone: 'Mars/Olympus' }, 'invalid_schedule', '/timezone'],
     [{ validUntil: '2020-01-01T00:00:00Z' }, 'invalid_rule', '/validUntil'],

@@ -27,6 +27,7 @@ import {
   resolveReferences,
   updateRule,
 } from './rules-store.ts'
+import { ScheduleField } from './schedule-routes.ts'
 
 /** What a draft of a rule would do with an event. */
 export interface DryRun {
@@ -113,13 +114,6 @@ const Selector = Type.Object(
   },
   { ...closed, description: 'Who is told. The parts add up; each person counts once.' },
 )
-const Schedule = Type.Union(
-  [
-    Type.Object({ cron: Type.String({ minLength: 9, maxLength: 100 }) }, closed),
-    Type.Object({ interval_seconds: Type.Integer({ minimum: 1, maximum: 366 * 86_400 }) }, closed),
-  ],
-  { description: 'Five cron fields in the timezone, or every so many seconds.' },
-)
 const Vars = Type.Record(Type.String({ minLength: 1, maxLength: 255 }), Type.Any(), { maxProperties: 1_000 })
 
 const OPTIONAL = {
@@ -134,7 +128,7 @@ const OPTIONAL = {
   eventTypes: Type.Optional(Texts),
   priority: Type.Optional(PriorityName),
   fallbackChannels: Type.Optional(ChannelNames),
-  schedule: Type.Optional(orNull(Schedule, 'When it sends; null: at once.')),
+  schedule: Type.Optional(orNull(ScheduleField, 'When it sends; null: at once.')),
   timezone: Type.Optional(Type.String({ minLength: 1, maxLength: 64, description: 'IANA name.' })),
   batchWindowSeconds: Type.Optional(
     orNull(Type.Integer({ minimum: 1, maximum: 31 * 86_400 }), 'Collects for so long.'),

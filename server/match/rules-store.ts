@@ -4,7 +4,8 @@ import { isId, newId } from '../db/ids.ts'
 import { type Queryable, type Tx, sql } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Channel, Id, Priority, TenantId } from '../types.ts'
-import type { RuleDefinition, RuleRow, RuleSchedule } from './rules.ts'
+import type { ScheduleSettings } from '../time/schedule.ts'
+import type { RuleDefinition, RuleRow } from './rules.ts'
 
 /** A rule as it is stored, for the people who write rules. Matching compiles it (rules.ts). */
 export interface StoredRule extends RuleDefinition {
@@ -56,7 +57,7 @@ const ruleOf = (row: Row): StoredRule => ({
   recipients: row.recipient_selector,
   templateId: row.template_id ?? undefined,
   templateVars: row.template_vars,
-  schedule: (row.schedule ?? undefined) as RuleSchedule | undefined,
+  schedule: (row.schedule ?? undefined) as ScheduleSettings | undefined,
   timezone: row.timezone,
   batchWindowSeconds: row.batch_window_seconds ?? undefined,
   batchSize: row.batch_size ?? undefined,

@@ -2,7 +2,7 @@ import { test } from 'node:test'
 import assert from 'node:assert/strict'
 import { AppError, type ErrorCode } from '../errors.ts'
 import { celEvent } from './cel.ts'
-import { recipientSelector, ruleDefinition, ruleFromRow, ruleSchedule, type RuleRow } from './rules.ts'
+import { recipientSelector, ruleDefinition, ruleFromRow, type RuleRow } from './rules.ts'
 
 const now = new Date('2026-11-21T12:00:00Z')
 const least = { name: 'a rule', channels: ['email'], recipients: { users: ['alice'] } }
@@ -145,20 +145,15 @@ test('selectors are taken in our spelling and in the documented one', () => {
   refuses(() => read({ targets: { in_app: ['alice'] } }), 'invalid_rule', 'recipients.targets')
 })
 
-// covers: DIC-064
-test('a schedule is a cron expression of five fields or an interval', () => {
-  assert.deepEqual(ruleSchedule({ cron: '30 8 1 * *' }, 'Europe/Berlin'), { cron: '30 8 1 * *' })
-  assert.deepEqual(ruleSchedule({ interval_seconds: 60 }, 'UTC'), { interval_seconds: 60 })
-  refuses(() => ruleSchedule({ cron: '* * * * * *' }, 'UTC'), 'invalid_schedule', 'schedule.cron')
-  refuses(() => ruleSchedule({ cron: '61 * * * *' }, 'UTC'), 'invalid_schedule', 'schedule.cron')
-  refuses(() => ruleSchedule({ cron: '0 0 31 2 *' }, 'UTC'), 'invalid_schedule', 'schedule')
-  refuses(() => ruleSchedule({ interval_seconds: 0 }, 'UTC'), 'invalid_schedule', 'schedule')
-  refuses(
-    () => ruleSchedule({ cron: '* * * * *', interval_seconds: 1 }, 'UTC'),
-    'invalid_schedule',
-    'schedule',
-  )
-  refuses(() => ruleSchedule({}, 'UTC'), 'invalid_schedule', 'schedule')
+// covers: DIC-061, DIC-064
+test('a schedule is checked in the rule’s zone', () => {
+  assert.deepEqual(define({ schedule: { cron: '30 8 1 * *' }, timezone: 'Europe/Berlin' }).schedule, {
+    cron: '30 8 1 * *',
+  })
+  assert.deepEqual(define({ schedule: { interval_seconds: 60 } }).schedule, { interval_seconds: 60 })
+  assert.deepEqual(define({ schedule: { daily: '06:00' } }).schedule, { daily: '06:00' })
+  refuses(() => define({ schedule: { cron: '0 0 31 2 *' } }), 'invalid_schedule', '/schedule/cron')
+  refuses(() => define({ schedule: {} }), 'invalid_schedule', '/schedule')
 })
 
 const event = celEvent({

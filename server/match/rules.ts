@@ -1,5 +1,6 @@
-import { Cron } from 'croner'
 import { AppError } from '../errors.ts'
+import { checkSchedule, type ScheduleSettings } from '../time/schedule.ts'
+import { checkZone } from '../time/zone.ts'
 import {
   CHANNELS,
   PRIORITIES,
@@ -25,9 +26,6 @@ export interface RecipientSelector {
   targets?: Partial<Record<Channel, string[]>>
 }
 
-/** When a rule sends: at times of the wall clock in the rule's zone, or every so often. As stored. */
-export type RuleSchedule = { cron: string } | { interval_seconds: number }
-
 /** What a person configures. */
 export interface RuleDefinition {
   name: string
@@ -46,7 +44,7 @@ export interface RuleDefinition {
   /** Id of a template; a definition from a request may still hold its name. */
   templateId?: string
   templateVars: JsonObject
-  schedule?: RuleSchedule
+  schedule?: ScheduleSettings
   /** IANA zone of the schedule. */
   timezone: string
   batchWindowSeconds?: number
@@ -128,7 +126,7 @@ export function ruleFromRow(row: RuleRow): Rule {
       recipients: row.recipient_selector,
       templateId: row.template_id ?? undefined,
       templateVars: row.template_vars,
-      schedule: (row.schedule ?? undefined) as RuleSchedule | undefined,
+      schedule: (row.schedule ?? undefined) as ScheduleSettings | undefined,
       timezone: row.timezone,
       batchWindowSeconds: row.batch_window_seconds ?? undefined,
       batchSize: row.batch_size ?? undefined,
@@ -204,7 +202,6 @@ const MAX_LIST = 1_000
 const MAX_TYPES = 100
 const MAX_TEXT = 255
 const MAX_WINDOW_SECONDS = 31 * 86_400
-const MAX_INTERVAL_SECONDS = 366 * 86_400
 
 /**
  * Reads the definition out of a request body whose shape the route has checked, with its defaults. Takes our own
@@ -222,8 +219,7 @@ export function ruleDefinition(body: Readonly<Record<string, unknown>>, now: Dat
     throw invalid('validUntil', 'validUntil must be later than validFrom')
   }
   const timezone = text(body['timezone'] ?? 'UTC', 'timezone', 64)
-  if (!isZone(timezone))
-    throw new AppError('invalid_schedule', `There is no zone ${timezone}`, { field: 'timezone' })
+  checkZone(timezone, 'timezone')
   const name = text(body['name'], 'name', MAX_TEXT).trim()
   if (name === '') throw invalid('name', 'A rule needs a name')
   const channels = oneOf(CHANNELS, body['channels'], 'channels')
@@ -244,7 +240,7 @@ export function ruleDefinition(body: Readonly<Record<string, unknown>>, now: Dat
     recipients: recipientSelector(body['recipients'], 'recipients'),
     templateId: template == null ? undefined : text(template, 'templateId', MAX_TEXT),
     templateVars: object(body['templateVars'] ?? {}, 'templateVars') as JsonObject,
-    schedule: body['schedule'] == null ? undefined : ruleSchedule(body['schedule'], timezone),
+    schedule: body['schedule'] == null ? undefined : checkSchedule(body['schedule'], timezone),
     timezone,
     batchWindowSeconds: seconds(body['batchWindowSeconds'] ?? body['batchWindow'], 'batchWindowSeconds'),
     batchSize: body['batchSize'] == null ? undefined : whole(body['batchSize'], 'batchSize', 10_000),
@@ -322,43 +318,6 @@ export function recipientSelector(input: unknown, field: string): RecipientSelec
   return selector
 }
 
-/** `{ cron }` with five fields, or `{ interval_seconds }`. Throws AppError `invalid_schedule`. */
-export function ruleSchedule(input: unknown, timezone: string): RuleSchedule {
-  const refuse = (message: string): never => {
-    throw new AppError('invalid_schedule', message, { field: 'schedule' })
-  }
-  const given = object(input, 'schedule')
-  const [name, ...more] = Object.keys(given)
-  if (more.length > 0) refuse('A schedule has either cron or interval_seconds')
-  if (name === 'interval_seconds') {
-    const interval = given[name]
-    const fits = typeof interval === 'number' && Number.isInteger(interval) && interval >= 1
-    if (!fits || interval > MAX_INTERVAL_SECONDS) {
-      return refuse(`interval_seconds is a whole number from 1 to ${MAX_INTERVAL_SECONDS}`)
-    }
-    return { interval_seconds: interval }
-  }
-  const cron = given['cron']
-  if (name !== 'cron' || typeof cron !== 'string' || cron.length > 100) {
-    return refuse('A schedule has either cron or interval_seconds')
-  }
-  try {
-    const job = new Cron(cron, { paused: true, timezone, mode: '5-part' })
-    if (job.nextRun() === null) refuse('The cron expression never comes due')
-  } catch (cause) {
-    if (cause instanceof AppError) throw cause
-    throw new AppError(
-      'invalid_schedule',
-      'A cron expression has five fields: minute, hour, day, month, weekday',
-      {
-        field: 'schedule.cron',
-        cause,
-      },
-    )
-  }
-  return { cron }
-}
-
 const invalid = (field: string, message: string) => new AppError('invalid_rule', message, { field })
 
 function object(value: unknown, field: string): Record<string, unknown> {
@@ -432,12 +391,4 @@ function instant(value: unknown, field: string): Date | undefined {
   const time = value instanceof Date ? value : new Date(text(value, field, 64))
   if (Number.isNaN(time.getTime())) throw invalid(field, `${field} must be an ISO 8601 time`)
   return time
-}
-
-function isZone(timezone: string): boolean {
-  try {
-    return new Intl.DateTimeFormat('en-US', { timeZone: timezone }).resolvedOptions().timeZone !== ''
-  } catch {
-    return false
-  }
 }

@@ -1,4 +1,4 @@
-import { LRUCache } from 'lru-cache'
+import { HOUR_MS, isZone, MINUTE_MS, wallMs } from '../time/zone.ts'
 
 export const ZONED_FIELDS = [
   'getFullYear',
@@ -26,15 +26,14 @@ export function zonedField(field: ZonedField, time: Date, zone: string): bigint 
 
 /** The wall clock of the zone, as if it were UTC. */
 function wallTime(time: Date, zone: string): Date | undefined {
-  if (zone === 'UTC') return time
-  const format = formatOf(zone)
-  if (format === undefined) return undefined
-  const part: Record<string, number> = {}
-  for (const { type, value } of format.formatToParts(time)) part[type] = Number(value)
-  const wall = new Date(0)
-  wall.setUTCFullYear(part['year'] ?? 0, (part['month'] ?? 1) - 1, part['day'] ?? 1)
-  wall.setUTCHours(part['hour'] ?? 0, part['minute'] ?? 0, part['second'] ?? 0, time.getUTCMilliseconds())
-  return wall
+  const fixed = /^([+-]?)(\d{2}):(\d{2})$/.exec(zone)
+  if (fixed) {
+    const [, sign, hours, minutes] = fixed
+    if (Number(hours) > 23 || Number(minutes) > 59) return undefined
+    const ahead = Number(hours) * HOUR_MS + Number(minutes) * MINUTE_MS
+    return new Date(time.getTime() + (sign === '-' ? -ahead : ahead))
+  }
+  return isZone(zone) ? new Date(wallMs(zone, time.getTime())) : undefined
 }
 
 function read(field: ZonedField, wall: Date): number {
@@ -62,37 +61,5 @@ function read(field: ZonedField, wall: Date): number {
       return wall.getUTCSeconds()
     case 'getMilliseconds':
       return wall.getUTCMilliseconds()
-  }
-}
-
-// Building a formatter takes ICU tens of microseconds, reading with it two. Zones may come from events, so the
-// unknown ones are kept too.
-const formats = new LRUCache<string, { format: Intl.DateTimeFormat | undefined }>({ max: 500 })
-
-function formatOf(zone: string): Intl.DateTimeFormat | undefined {
-  if (zone.length > 64) return undefined
-  let entry = formats.get(zone)
-  if (entry === undefined) {
-    entry = { format: newFormat(/^\d{2}:\d{2}$/.test(zone) ? `+${zone}` : zone) }
-    formats.set(zone, entry)
-  }
-  return entry.format
-}
-
-function newFormat(timeZone: string): Intl.DateTimeFormat | undefined {
-  try {
-    return new Intl.DateTimeFormat('en-US', {
-      timeZone,
-      calendar: 'iso8601',
-      hourCycle: 'h23',
-      year: 'numeric',
-      month: 'numeric',
-      day: 'numeric',
-      hour: 'numeric',
-      minute: 'numeric',
-      second: 'numeric',
-    })
-  } catch {
-    return undefined
   }
 }

@@ -45,22 +45,6 @@ export function canonicalLocale(tag: string, field: string): string {
   throw new AppError('invalid_request', `"${tag.slice(0, 35)}" is not a BCP 47 language tag.`, { field })
 }
 
-// Asking Intl takes 30 us. The spelling is the caller's, so the memory of it is bounded.
-const knownZones = new Set<string>()
-
-/** @throws AppError invalid_schedule unless Intl knows the zone; offsets such as `+02:00` are no zones */
-export function checkTimezone(zone: string, field: string): string {
-  if (knownZones.has(zone)) return zone
-  try {
-    if (!/^[A-Za-z]/.test(zone)) throw new RangeError('an offset, or nothing')
-    new Intl.DateTimeFormat('en', { timeZone: zone })
-  } catch {
-    throw new AppError('invalid_schedule', `There is no time zone "${zone.slice(0, 64)}".`, { field })
-  }
-  if (knownZones.size < 1_000) knownZones.add(zone)
-  return zone
-}
-
 /** Bytes of JSON: what one person's attributes may take. */
 export const MAX_ATTRIBUTES = 16_384
 

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { type Queryable, sql } from '../db/pool.ts'
 import type { Sealer } from '../db/seal.ts'
 import { AppError } from '../errors.ts'
+import { checkZone } from '../time/zone.ts'
 import type { JsonObject, TenantId, UserId } from '../types.ts'
 import {
   type AddressInput,
@@ -12,7 +13,7 @@ import {
 } from './addresses.ts'
 import { listMemberships, type Memberships, replaceMemberships, type Subscription } from './audiences.ts'
 import type { AudienceKind } from './facts.ts'
-import { canonicalLocale, checkAttributes, checkTimezone } from './fields.ts'
+import { canonicalLocale, checkAttributes } from './fields.ts'
 
 export interface UserInput {
   userId: UserId
@@ -235,7 +236,7 @@ function normalizeUser(input: UserInput): UserInput {
   return {
     ...input,
     locale: locale === undefined ? undefined : canonicalLocale(locale, '/locale'),
-    timezone: timezone === undefined ? undefined : checkTimezone(timezone, '/timezone'),
+    timezone: timezone === undefined ? undefined : checkZone(timezone, '/timezone'),
     attributes: attributes === undefined ? undefined : checkAttributes(attributes, '/attributes'),
     addresses: addresses === undefined ? undefined : normalizeAddresses(addresses, '/addresses'),
   }

@@ -244,6 +244,16 @@ export function wallClock(zone: string, ms: number): WallClock {
   }
 }
 
+/** What people read: `2026-11-21T09:00:00` and `+01:00`; together they are an instant by RFC 3339. */
+export function localTime(zone: string, ms: number): { local: string; utcOffset: string } {
+  const offset = Math.trunc(offsetMinutes(zone, ms))
+  const two = (n: number) => String(n).padStart(2, '0')
+  return {
+    local: new Date(wallMs(zone, ms)).toISOString().slice(0, -5),
+    utcOffset: `${offset < 0 ? '-' : '+'}${two(Math.floor(Math.abs(offset) / 60))}:${two(Math.abs(offset) % 60)}`,
+  }
+}
+
 /** The instant of a local time, in milliseconds since 1970, by the policy above. */
 export const instantOf = (zone: string, local: LocalTime): number =>
   instantOfWall(
