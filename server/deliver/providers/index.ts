@@ -1,6 +1,7 @@
 // Every provider there is, one line each; nothing else lists them (server/deliver/catalog.ts reads this file).
 export { messagebird } from './messagebird/messagebird.ts'
 export { pagerduty } from './pagerduty/pagerduty.ts'
+export { sendgrid } from './sendgrid/sendgrid.ts'
 export { ses } from './ses/ses.ts'
 export { slackBot } from './slack-bot/slack-bot.ts'
 export { slackWebhook } from './slack-webhook/slack-webhook.ts'
