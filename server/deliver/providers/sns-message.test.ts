@@ -49,6 +49,8 @@ test('what SNS did not sign is refused', async () => {
   for (const forged of forgedSns(sns.request({ Subject: 'News' })))
     await assert.rejects(read(forged), refused)
   await assert.rejects(read(sns.request({}, { Subject: 'added' })), refused)
+  await assert.rejects(read(sns.request({ Type: 'constructor' })), refused)
+  await assert.rejects(read(sns.request({ SignatureVersion: 'constructor' })), refused)
   // Signed by SNS, but for somebody else's topic.
   await assert.rejects(read(sns.request(), []), refused)
   await assert.rejects(read(sns.request(), [`${TOPIC}-2`]), refused)

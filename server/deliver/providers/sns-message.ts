@@ -34,23 +34,20 @@ const MAX_CERTIFICATE_BYTES = 16_384
 const MAX_AGE_MS = 75 * 60 * 1000
 const MAX_AHEAD_MS = 5 * 60 * 1000
 
-/** The signed fields, in the order of their names; one that is absent is left out. */
-const SIGNED: Record<string, string[]> = {
-  Notification: ['Message', 'MessageId', 'Subject', 'Timestamp', 'TopicArn', 'Type'],
-  SubscriptionConfirmation: [
-    'Message',
-    'MessageId',
-    'SubscribeURL',
-    'Timestamp',
-    'Token',
-    'TopicArn',
-    'Type',
-  ],
-}
-SIGNED.UnsubscribeConfirmation = SIGNED.SubscriptionConfirmation as string[]
+const CONFIRMATION = ['Message', 'MessageId', 'SubscribeURL', 'Timestamp', 'Token', 'TopicArn', 'Type']
+
+/** The signed fields of each type, in the order of their names; one that is absent is left out. */
+const SIGNED = new Map([
+  ['Notification', ['Message', 'MessageId', 'Subject', 'Timestamp', 'TopicArn', 'Type']],
+  ['SubscriptionConfirmation', CONFIRMATION],
+  ['UnsubscribeConfirmation', CONFIRMATION],
+])
 
 /** `SignatureVersion`, and the hash it stands for. */
-const HASHES: Record<string, string> = { '1': 'sha1', '2': 'sha256' }
+const HASHES = new Map([
+  ['1', 'sha1'],
+  ['2', 'sha256'],
+])
 
 // By door: what one door fetched says nothing about what another would have.
 const certificates = new WeakMap<Http, LRUCache<string, X509Certificate>>()
@@ -83,8 +80,8 @@ export async function readSnsMessage(
   const age = ctx.now().getTime() - at.getTime()
   if (!(age <= MAX_AGE_MS && age >= -MAX_AHEAD_MS)) throw callbackRefused('The message of SNS is too old')
 
-  const signed = SIGNED[type]
-  const hash = HASHES[text('SignatureVersion')]
+  const signed = SIGNED.get(type)
+  const hash = HASHES.get(text('SignatureVersion'))
   if (signed === undefined || hash === undefined)
     throw callbackRefused('The message of SNS is of no known kind')
   const certificate = await certificateAt(text('SigningCertURL'), ctx)

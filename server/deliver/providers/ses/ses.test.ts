@@ -306,6 +306,7 @@ const callbacks: { name: string; event: object; receipts: Receipt[] }[] = [
   },
   { name: 'sending, which says nothing new', event: { eventType: 'Send', mail, send: {} }, receipts: [] },
   { name: 'an event of tomorrow', event: { eventType: 'Teleport', mail }, receipts: [] },
+  { name: 'an event of a strange name', event: { eventType: 'constructor', mail }, receipts: [] },
   { name: 'an event about nothing', event: { eventType: 'Open', open: { timestamp: AT } }, receipts: [] },
 ]
 

@@ -205,28 +205,30 @@ function call(
 /* ---------------------------------------------------------------- verdicts */
 
 /** Errors about our account: whoever runs it can mend them, so they must not cost the messages of that hour. */
-const ACCOUNT_ERRORS: Record<string, DeliveryCode> = {
-  // https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html#API_SendEmail_Errors
-  AccountSuspendedException: 'forbidden',
-  SendingPausedException: 'forbidden',
-  MailFromDomainNotVerifiedException: 'invalid_settings',
-  NotFoundException: 'invalid_settings',
-  LimitExceededException: 'rate_limited',
-  // https://docs.aws.amazon.com/ses/latest/APIReference-V2/CommonErrors.html
-  AccessDeniedException: 'auth',
-  ExpiredTokenException: 'auth',
-  IncompleteSignature: 'auth',
-  IncompleteSignatureException: 'auth',
-  InvalidClientTokenId: 'auth',
-  InvalidSignatureException: 'auth',
-  MissingAuthenticationToken: 'auth',
-  MissingAuthenticationTokenException: 'auth',
-  NotAuthorized: 'auth',
-  OptInRequired: 'auth',
-  RequestExpired: 'auth',
-  SignatureDoesNotMatch: 'auth',
-  UnrecognizedClientException: 'auth',
-}
+const ACCOUNT_ERRORS = new Map<string, DeliveryCode>(
+  Object.entries<DeliveryCode>({
+    // https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html#API_SendEmail_Errors
+    AccountSuspendedException: 'forbidden',
+    SendingPausedException: 'forbidden',
+    MailFromDomainNotVerifiedException: 'invalid_settings',
+    NotFoundException: 'invalid_settings',
+    LimitExceededException: 'rate_limited',
+    // https://docs.aws.amazon.com/ses/latest/APIReference-V2/CommonErrors.html
+    AccessDeniedException: 'auth',
+    ExpiredTokenException: 'auth',
+    IncompleteSignature: 'auth',
+    IncompleteSignatureException: 'auth',
+    InvalidClientTokenId: 'auth',
+    InvalidSignatureException: 'auth',
+    MissingAuthenticationToken: 'auth',
+    MissingAuthenticationTokenException: 'auth',
+    NotAuthorized: 'auth',
+    OptInRequired: 'auth',
+    RequestExpired: 'auth',
+    SignatureDoesNotMatch: 'auth',
+    UnrecognizedClientException: 'auth',
+  }),
+)
 const THROTTLES = new Set(['TooManyRequestsException', 'ThrottlingException', 'Throttling'])
 
 function judgeAnswer(
@@ -253,7 +255,7 @@ function judgeAnswer(
     return rateLimited(retryAfter(headers['retry-after'], now) ?? new Date(now.getTime() + pauseMs), facts)
   }
   if (type === undefined) return judge(status, headers, now)
-  const account = ACCOUNT_ERRORS[type]
+  const account = ACCOUNT_ERRORS.get(type)
   if (account !== undefined) return temporary(account, detail, facts)
   if (type === 'MessageRejected') {
     // In the sandbox recipients must be verified as well as senders.
@@ -281,7 +283,7 @@ async function receiptsOf(request: CallbackRequest, ctx: SendContext<SesSettings
   const event = envelope === undefined ? undefined : readObject(envelope.message)
   if (envelope === undefined || event === undefined) return []
   const type = textAt(event, 'eventType') ?? textAt(event, 'notificationType') ?? ''
-  const read = EVENTS[type]
+  const read = EVENTS.get(type)
   if (read === undefined) return []
   const mail = objectAt(event, 'mail')
   const providerMessageId = textAt(mail, 'messageId')
@@ -302,95 +304,100 @@ type Told = Omit<Receipt, 'at' | 'receiptId' | 'providerMessageId' | 'notificati
   at: string | undefined
 }
 
-const EVENTS: Record<string, (event: JsonObject) => Told[]> = {
-  Delivery: event => {
-    const delivery = objectAt(event, 'delivery')
-    return textsAt(delivery, 'recipients').map(address => ({
-      kind: 'delivered',
-      at: textAt(delivery, 'timestamp'),
-      address,
-    }))
-  },
-  Bounce: event => {
-    const bounce = objectAt(event, 'bounce')
-    const [type = 'Undetermined', subType = 'Undetermined'] = [
-      textAt(bounce, 'bounceType'),
-      textAt(bounce, 'bounceSubType'),
-    ]
-    return objectsAt(bounce, 'bouncedRecipients').map(recipient => ({
-      // Anything but a permanent bounce says that this message is lost, not that the address is; nor does
-      // somebody's wish to hear no more.
-      kind: type === 'Permanent' && subType !== 'UnsubscribedRecipient' ? 'bounced' : 'failed',
-      at: textAt(bounce, 'timestamp'),
-      address: textAt(recipient, 'emailAddress'),
-      code: BOUNCES[subType] ?? (type === 'Permanent' ? 'unknown_address' : 'unavailable'),
-      vendorCode: [type, subType, textAt(recipient, 'status')].filter(each => each !== undefined).join(' '),
-    }))
-  },
-  Complaint: event => {
-    const complaint = objectAt(event, 'complaint')
-    const type = textAt(complaint, 'complaintFeedbackType')
-    // Somebody took it out of the spam folder (RFC 5965 §7.3 and the IANA registry of feedback types).
-    if (type === 'not-spam') return []
-    return objectsAt(complaint, 'complainedRecipients').map(recipient => ({
-      kind: 'complained',
-      at: textAt(complaint, 'timestamp'),
-      address: textAt(recipient, 'emailAddress'),
-      vendorCode: type,
-    }))
-  },
-  DeliveryDelay: event => {
-    const delay = objectAt(event, 'deliveryDelay')
-    const type = textAt(delay, 'delayType')
-    return objectsAt(delay, 'delayedRecipients').map(recipient => ({
-      kind: 'deferred',
-      at: textAt(delay, 'timestamp'),
-      address: textAt(recipient, 'emailAddress'),
-      code: type === 'MailboxFull' ? 'mailbox_full' : 'unavailable',
-      vendorCode: type,
-    }))
-  },
-  Reject: event => [
-    {
-      kind: 'failed',
-      at: textAt(objectAt(event, 'mail'), 'timestamp'),
-      code: 'content_refused',
-      vendorCode: wordOf(textAt(objectAt(event, 'reject'), 'reason')?.replaceAll(' ', '_')) ?? 'Reject',
+// Maps, as an event named "constructor" would find something in an object.
+const EVENTS = new Map<string, (event: JsonObject) => Told[]>(
+  Object.entries<(event: JsonObject) => Told[]>({
+    Delivery: event => {
+      const delivery = objectAt(event, 'delivery')
+      return textsAt(delivery, 'recipients').map(address => ({
+        kind: 'delivered',
+        at: textAt(delivery, 'timestamp'),
+        address,
+      }))
     },
-  ],
-  'Rendering Failure': event => [
-    {
-      kind: 'failed',
-      at: textAt(objectAt(event, 'mail'), 'timestamp'),
-      code: 'content_refused',
-      vendorCode: 'Rendering Failure',
+    Bounce: event => {
+      const bounce = objectAt(event, 'bounce')
+      const [type = 'Undetermined', subType = 'Undetermined'] = [
+        textAt(bounce, 'bounceType'),
+        textAt(bounce, 'bounceSubType'),
+      ]
+      return objectsAt(bounce, 'bouncedRecipients').map(recipient => ({
+        // Anything but a permanent bounce says that this message is lost, not that the address is; nor does
+        // somebody's wish to hear no more.
+        kind: type === 'Permanent' && subType !== 'UnsubscribedRecipient' ? 'bounced' : 'failed',
+        at: textAt(bounce, 'timestamp'),
+        address: textAt(recipient, 'emailAddress'),
+        code: BOUNCES.get(subType) ?? (type === 'Permanent' ? 'unknown_address' : 'unavailable'),
+        vendorCode: [type, subType, textAt(recipient, 'status')].filter(each => each !== undefined).join(' '),
+      }))
     },
-  ],
-  Open: event => [{ kind: 'opened', at: textAt(objectAt(event, 'open'), 'timestamp') }],
-  Click: event => {
-    const click = objectAt(event, 'click')
-    return [
-      { kind: 'clicked', at: textAt(click, 'timestamp'), detail: textAt(click, 'link')?.slice(0, 2_000) },
-    ]
-  },
-  Subscription: event => {
-    const subscription = objectAt(event, 'subscription')
-    if (objectAt(subscription, 'newTopicPreferences').unsubscribeAll !== true) return []
-    return [{ kind: 'unsubscribed', at: textAt(subscription, 'timestamp') }]
-  },
-}
+    Complaint: event => {
+      const complaint = objectAt(event, 'complaint')
+      const type = textAt(complaint, 'complaintFeedbackType')
+      // Somebody took it out of the spam folder (RFC 5965 §7.3 and the IANA registry of feedback types).
+      if (type === 'not-spam') return []
+      return objectsAt(complaint, 'complainedRecipients').map(recipient => ({
+        kind: 'complained',
+        at: textAt(complaint, 'timestamp'),
+        address: textAt(recipient, 'emailAddress'),
+        vendorCode: type,
+      }))
+    },
+    DeliveryDelay: event => {
+      const delay = objectAt(event, 'deliveryDelay')
+      const type = textAt(delay, 'delayType')
+      return objectsAt(delay, 'delayedRecipients').map(recipient => ({
+        kind: 'deferred',
+        at: textAt(delay, 'timestamp'),
+        address: textAt(recipient, 'emailAddress'),
+        code: type === 'MailboxFull' ? 'mailbox_full' : 'unavailable',
+        vendorCode: type,
+      }))
+    },
+    Reject: event => [
+      {
+        kind: 'failed',
+        at: textAt(objectAt(event, 'mail'), 'timestamp'),
+        code: 'content_refused',
+        vendorCode: wordOf(textAt(objectAt(event, 'reject'), 'reason')?.replaceAll(' ', '_')) ?? 'Reject',
+      },
+    ],
+    'Rendering Failure': event => [
+      {
+        kind: 'failed',
+        at: textAt(objectAt(event, 'mail'), 'timestamp'),
+        code: 'content_refused',
+        vendorCode: 'Rendering Failure',
+      },
+    ],
+    Open: event => [{ kind: 'opened', at: textAt(objectAt(event, 'open'), 'timestamp') }],
+    Click: event => {
+      const click = objectAt(event, 'click')
+      return [
+        { kind: 'clicked', at: textAt(click, 'timestamp'), detail: textAt(click, 'link')?.slice(0, 2_000) },
+      ]
+    },
+    Subscription: event => {
+      const subscription = objectAt(event, 'subscription')
+      if (objectAt(subscription, 'newTopicPreferences').unsubscribeAll !== true) return []
+      return [{ kind: 'unsubscribed', at: textAt(subscription, 'timestamp') }]
+    },
+  }),
+)
 
 /** https://docs.aws.amazon.com/ses/latest/dg/notification-contents.html#bounce-types */
-const BOUNCES: Record<string, DeliveryCode> = {
-  NoEmail: 'unknown_address',
-  Suppressed: 'unknown_address',
-  OnAccountSuppressionList: 'unknown_address',
-  MailboxFull: 'mailbox_full',
-  MessageTooLarge: 'too_large',
-  ContentRejected: 'content_refused',
-  AttachmentRejected: 'content_refused',
-  UnsubscribedRecipient: 'opted_out',
-}
+const BOUNCES = new Map<string, DeliveryCode>(
+  Object.entries<DeliveryCode>({
+    NoEmail: 'unknown_address',
+    Suppressed: 'unknown_address',
+    OnAccountSuppressionList: 'unknown_address',
+    MailboxFull: 'mailbox_full',
+    MessageTooLarge: 'too_large',
+    ContentRejected: 'content_refused',
+    AttachmentRejected: 'content_refused',
+    UnsubscribedRecipient: 'opted_out',
+  }),
+)
 
 /** Feedback of an identity carries no tags, but, where so set up, the headers. */
 const headerOf = (mail: JsonObject): string | undefined => {
