@@ -48,6 +48,7 @@ import type { Owner } from './ledger/owner.ts'
 import { ownCaps } from './limits/limit-book.ts'
 import { ruleBook } from './match/rule-book.ts'
 import { rulesRoutes } from './match/routes.ts'
+import { scheduleRoutes } from './match/schedule-routes.ts'
 import type { Logger } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
 import { readiness, standardChecks } from './observe/ready.ts'
@@ -482,6 +483,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   peopleRoutes(api, { db, sealer })
   unsubscribeRoutes(api, { db, links, now })
   rulesRoutes(api, { db, dryRun: dryRunner({ db, pipeline }) })
+  scheduleRoutes(api)
   eventTypeRoutes(api, { db })
   templateRoutes(api, { db })
   ingestRoutes(api, {
