@@ -1,6 +1,8 @@
 import { AppError } from '../errors.ts'
 import { CHANNELS } from '../types.ts'
 import type { Channel, Json } from '../types.ts'
+import { checkDeliveryWindows, type DeliveryWindow } from '../time/delivery-window.ts'
+import { checkSchedule, type ScheduleSettings } from '../time/schedule.ts'
 import { compile } from './cel.ts'
 import type { CelEvent, Program } from './cel.ts'
 
@@ -19,7 +21,8 @@ export interface RulePolicy {
   score?: number
   /** `ignore`: goes in quiet hours too. `in_app`: quiet hours hold the in-app message as well. Default `respect`. */
   quietHours?: 'respect' | 'ignore' | 'in_app'
-  deliveryWindows?: { start: string; end: string; weekdays?: number[]; timezone?: string }[]
+  /** Windows without a zone are in the reader's. */
+  deliveryWindows?: DeliveryWindow[]
   /** After it told somebody, the same rule and key tell them nothing for so long. */
   cooldown?: {
     /** Absent together with `period`: once for ever. */
@@ -67,7 +70,7 @@ export interface DigestPolicy {
   /** Closes when nothing came for so long; `windowSeconds` is then the longest wait. */
   quietSeconds?: number
   /** Closes at these local times of the reader instead. */
-  schedule?: { daily: string } | { weekly: { weekday: number; time: string } } | { cron: string }
+  schedule?: Exclude<ScheduleSettings, { interval_seconds: number }>
   /** Closes when it holds so many. Default 100. */
   maxItems?: number
   /** What the message is made of. Default `all`. */
@@ -95,7 +98,7 @@ const YEAR = 366 * 86_400
 const MAX_KEYS = 5
 const MAX_STEPS = 10
 
-/** Throws AppError `invalid_rule`, or `invalid_expression` for a key; each names its field. */
+/** Throws AppError `invalid_rule`, `invalid_expression` for a key, `invalid_schedule` for times; each names its field. */
 export function rulePolicy(input: unknown, field: string): RulePolicy {
   const given = fields(input, field, [
     'class',
@@ -120,9 +123,10 @@ export function rulePolicy(input: unknown, field: string): RulePolicy {
     policy.quietHours = word(given['quietHours'], `${field}.quietHours`, ['respect', 'ignore', 'in_app'])
   }
   if (given['deliveryWindows'] != null) {
-    policy.deliveryWindows = list(given['deliveryWindows'], `${field}.deliveryWindows`, 20) as NonNullable<
-      RulePolicy['deliveryWindows']
-    >
+    policy.deliveryWindows = checkDeliveryWindows(
+      given['deliveryWindows'],
+      pointer(`${field}.deliveryWindows`),
+    )
   }
   if (given['cooldown'] != null) policy.cooldown = cooldown(given['cooldown'], `${field}.cooldown`)
   if (given['repeat'] != null) {
@@ -194,7 +198,7 @@ function digest(input: unknown, at: string): DigestPolicy {
   if (given['windowSeconds'] != null) {
     made.windowSeconds = whole(given['windowSeconds'], `${at}.windowSeconds`, 1, MONTH)
   }
-  if (given['schedule'] != null) made.schedule = given['schedule'] as NonNullable<DigestPolicy['schedule']>
+  if (given['schedule'] != null) made.schedule = digestSchedule(given['schedule'], `${at}.schedule`)
   if ((made.windowSeconds === undefined) === (made.schedule === undefined)) {
     throw invalid(at, 'A digest has either windowSeconds or a schedule')
   }
@@ -209,6 +213,13 @@ function digest(input: unknown, at: string): DigestPolicy {
   if (given['channels'] != null) made.channels = channels(given['channels'], `${at}.channels`)
   if (given['template'] != null) made.template = text(given['template'], `${at}.template`, 255)
   return made
+}
+
+/** It comes in the zone of each reader, so it is checked in any. */
+function digestSchedule(input: unknown, at: string): NonNullable<DigestPolicy['schedule']> {
+  const schedule = checkSchedule(input, 'UTC', pointer(at))
+  if ('interval_seconds' in schedule) throw invalid(at, 'windowSeconds is the interval of a digest')
+  return schedule
 }
 
 function group(input: unknown, at: string): NonNullable<RulePolicy['group']> {
@@ -311,6 +322,9 @@ const NO_KEYS: PolicyKeys = Object.freeze({
 })
 
 // ------------------------------------------------------------------ reading
+
+/** As server/time names fields. */
+const pointer = (field: string) => `/${field.replaceAll('.', '/')}`
 
 const invalid = (field: string, message: string) => new AppError('invalid_rule', message, { field })
 

@@ -156,6 +156,22 @@ test('a schedule is checked in the rule’s zone', () => {
   refuses(() => define({ schedule: {} }), 'invalid_schedule', '/schedule')
 })
 
+test('the times of a policy are checked when it is written', () => {
+  const policy = {
+    deliveryWindows: [{ start: '09:00', end: '17:00', weekdays: [1, 2, 3, 4, 5], timezone: 'Europe/Berlin' }],
+    digest: { schedule: { weekly: { weekday: 1, time: '08:00' } } },
+  }
+  assert.deepEqual(define({ policy }).policy, policy)
+  const window = (more: object) => () =>
+    define({ policy: { deliveryWindows: [{ start: '09:00', end: '17:00', ...more }] } })
+  refuses(window({ end: '17' }), 'invalid_schedule', '/policy/deliveryWindows/0/end')
+  refuses(window({ timezone: 'Mars/Olympus' }), 'invalid_schedule', '/policy/deliveryWindows/0/timezone')
+  const digest = (schedule: object) => () => define({ policy: { digest: { schedule } } })
+  refuses(digest({ daily: '25:00' }), 'invalid_schedule', '/policy/digest/schedule/daily')
+  refuses(digest({ cron: '0 0 30 2 *' }), 'invalid_schedule', '/policy/digest/schedule/cron')
+  refuses(digest({ interval_seconds: 60 }), 'invalid_rule', 'policy.digest.schedule')
+})
+
 const event = celEvent({
   tenantId: 1,
   id: 'e-1',
