@@ -29,11 +29,17 @@ const created = (resource: string, more: object): HttpReply => ({
   }),
 })
 
-/** `accepts` adds to what an accepted message looks like; `refuses` answers instead. */
-export const twilioVendor = (more: { accepts?: object; refuses?: HttpReply } = {}): Promise<Vendor> =>
+/**
+ * `accepts` adds to what an accepted message looks like; `refuses` answers instead; `decode` shows texts as a
+ * listener would hear them.
+ */
+export const twilioVendor = (
+  more: { accepts?: object; refuses?: HttpReply; decode?: (text: string) => string } = {},
+): Promise<Vendor> =>
   httpVendor(
     { refuse: refusal(400, 21614, 'To number: +15551234567, is not a mobile number') },
     asked => strict(asked) ?? more.refuses ?? created(resourceOf(asked.path) ?? '', more.accepts ?? {}),
+    more.decode,
   )
 
 const resourceOf = (path: string): string | undefined =>

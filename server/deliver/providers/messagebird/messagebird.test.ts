@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHash, createHmac } from 'node:crypto'
 import { test } from 'node:test'
+import fc from 'fast-check'
 import { AppError } from '../../../errors.ts'
 import type { JsonObject, Message } from '../../../types.ts'
 import { openHttp } from '../../http.ts'
@@ -221,6 +222,16 @@ async function callback(request: CallbackRequest, settings = settingsFor()) {
   }
 }
 
+const WORDS = [
+  'id',
+  'status',
+  'statusReason',
+  'statusErrorCode',
+  'statusDatetime',
+  'reference',
+  'originator',
+  'body',
+]
 const refused = (error: unknown) => error instanceof AppError && error.code === 'unauthenticated'
 
 test('body, recipient, sender and reference go out, the id comes back', async () => {
@@ -356,6 +367,19 @@ test('whoever answers STOP is unsubscribed, any other answer is a reply', async 
   const common = { at: receipt('').at, address: '+31612345678', receiptId: 'mo-1' }
   assert.deepEqual(await said('Stop'), [{ kind: 'unsubscribed', ...common, detail: 'Stop' }])
   assert.deepEqual(await said('Thanks'), [{ kind: 'replied', ...common, detail: 'Thanks' }])
+})
+
+test('whatever is posted, signed, is read without failing', async () => {
+  const values = fc.oneof(
+    fc.jsonValue({ maxDepth: 3 }),
+    fc.dictionary(fc.constantFrom(...WORDS), fc.jsonValue()),
+  )
+  await fc.assert(
+    fc.asyncProperty(values, async value => {
+      assert.ok(Array.isArray(await callback(signed('POST', REPORTS, JSON.stringify(value)))))
+    }),
+    { numRuns: 50 },
+  )
 })
 
 test('a token holds for its URL, its body, its minute and its key', async () => {

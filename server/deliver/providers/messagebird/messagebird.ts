@@ -277,7 +277,8 @@ function parametersOf(request: CallbackRequest): (name: string) => string | unde
     const json = objectIn(text)
     return name => wordOf(json[name])
   }
-  const params = text === '' ? new URL(request.url).searchParams : new URLSearchParams(text)
+  const query = URL.canParse(request.url) ? new URL(request.url).search : ''
+  const params = new URLSearchParams(text === '' ? query : text)
   return name => params.get(name) ?? undefined
 }
 

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { AppError } from '../../../errors.ts'
 import type { JsonObject, Message } from '../../../types.ts'
 import { openHttp } from '../../http.ts'
-import { openProvider } from '../../open-provider.ts'
+import { openProvider, readSettings } from '../../open-provider.ts'
 import { DeliveryError } from '../../provider.ts'
 import { exampleMessage, type HttpReply, testProvider, type Vendor } from '../conformance.ts'
 import {
@@ -33,6 +34,16 @@ const settingsFor = (vendor?: Vendor): JsonObject => ({
   ...(vendor === undefined ? {} : { baseUrl: `http://${vendor.host}:${vendor.port}` }),
 })
 
+const ENTITIES: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" }
+
+/** XML's character data, read as XML does. */
+const plain = (text = '') =>
+  text.replaceAll(/&([^;]*);|&/g, (entity, name: string | undefined) => {
+    const character = ENTITIES[name ?? '']
+    assert.ok(character !== undefined, `${entity} is no entity`)
+    return character
+  })
+
 const status = (word: string, more: Record<string, string> = {}) =>
   signedForm(REPORTED, {
     AccountSid: ACCOUNT_SID,
@@ -53,12 +64,10 @@ const receipt = (word: string) => ({
   address: '+15551234567',
 })
 
-// covers: DIC-109
 testProvider(twilioVoice, {
-  vendor: () => twilioVendor(),
+  vendor: () => twilioVendor({ decode: plain }),
   settings: settingsFor,
   message: () => call(),
-  notApplicable: { unicode: 'the text travels inside XML, escaped; a test below reads it back' },
   callbacks: [
     {
       name: 'completed',
@@ -113,8 +122,6 @@ async function deliver(
   }
 }
 
-const ENTITIES: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" }
-
 /** What Twilio would say, read as XML; throws on what is no such document. */
 function sayings(body: string | undefined): { attributes: string; text: string }[] {
   const twiml = new URLSearchParams(body).get('Twiml') ?? ''
@@ -124,12 +131,6 @@ function sayings(body: string | undefined): { attributes: string; text: string }
     )
   assert.ok(whole !== null, twiml)
   assert.ok(twiml.length <= 4_000)
-  const plain = (text = '') =>
-    text.replaceAll(/&([^;]*);|&/g, (entity, name: string | undefined) => {
-      const character = ENTITIES[name ?? '']
-      assert.ok(character !== undefined, `${entity} is no entity`)
-      return character
-    })
   const [, first = '', firstText, second = '', secondText] = whole
   return [
     { attributes: first, text: plain(firstText) },
@@ -196,6 +197,13 @@ test('languages are named as Twilio names them', () => {
     [undefined, undefined],
   ]
   for (const [tag, expected] of table) assert.equal(spoken(tag), expected, tag)
+})
+
+test('a language that Twilio does not speak cannot be the default', () => {
+  readSettings(twilioVoice.settings, { ...settingsFor(), language: 'fr-CA' })
+  for (const more of [{ language: 'tlh' }, { from: 'Carillon' }, { voice: 'a"b' }, { ringSeconds: 4 }]) {
+    assert.throws(() => readSettings(twilioVoice.settings, { ...settingsFor(), ...more }), AppError)
+  }
 })
 
 test('voice and ring time are settings; a call has a cost', async () => {

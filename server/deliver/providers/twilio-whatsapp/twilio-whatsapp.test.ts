@@ -52,7 +52,6 @@ const receipt = (word: string) => ({
   address: '+15551234567',
 })
 
-// covers: AUR-113
 testProvider(twilioWhatsApp, {
   vendor: () => twilioVendor(),
   settings: settingsFor,
@@ -182,6 +181,7 @@ test('what cannot be sent as asked is refused, not left out', async () => {
   assert.equal(sent.code, 'invalid_address')
 })
 
+// covers: AUR-113
 test('outside the 24 hours the answer says what to do', async () => {
   const { sent } = await deliver(whatsapp(), { refuses: refusal(400, 63016, 'Failed to send freeform') })
   assert.ok(sent instanceof DeliveryError)

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash, createHmac } from 'node:crypto'
 import { test } from 'node:test'
 import { inspect } from 'node:util'
+import fc from 'fast-check'
 import { AppError } from '../../../errors.ts'
 import type { JsonObject, Message } from '../../../types.ts'
 import { openHttp } from '../../http.ts'
@@ -53,7 +54,7 @@ const receipt = (word: string) => ({
   address: '+15551234567',
 })
 
-// covers: DIC-107, DIC-108, ALP-103, PFM-216, PFM-219
+// covers: DIC-107, DIC-108, ALP-103
 testProvider(twilio, {
   vendor: () => twilioVendor(),
   settings: settingsFor,
@@ -111,7 +112,7 @@ async function callback(request: CallbackRequest, settings = settingsFor()) {
 
 const refused = (error: unknown) => error instanceof AppError && error.code === 'unauthenticated'
 
-// covers: PFM-171, AUR-122
+// covers: PFM-171
 test('body, recipient and sender go out, the SID comes back', async () => {
   const { sent, form } = await deliver(sms({ content: { subject: 'unused', body: 'Grüße' } }))
   assert.deepEqual(Object.fromEntries(form), {
@@ -152,7 +153,7 @@ test('a text is cut to the segments allowed, and told to nobody else', async () 
   assert.equal(plain.form.get('Body'), 'It\'s "here"')
 })
 
-// covers: PFM-174, AUR-112
+// covers: PFM-174
 test("the cost is Twilio's own, else by segment", async () => {
   const costOf = async (more: Parameters<typeof deliver>[1], body = 'hello') => {
     const { sent } = await deliver(sms({ content: { body } }), more)
@@ -311,6 +312,20 @@ test('a body that is no form is covered by its hash in the URL', async () => {
       headers: { 'x-twilio-signature': createHmac('sha1', AUTH_TOKEN).update(CALLBACK).digest('base64') },
     }),
     refused,
+  )
+})
+
+test('a signature holds for its parameters and for no others', async () => {
+  const text = fc.string({ unit: 'binary', maxLength: 20 }).map(each => each.toWellFormed())
+  const params = fc.dictionary(fc.constantFrom('MessageSid', 'MessageStatus', 'To', 'Body', 'Zeta'), text)
+  await fc.assert(
+    fc.asyncProperty(params, text, async (given, other) => {
+      const request = signedForm(CALLBACK, given)
+      assert.ok(Array.isArray((await callback(request)).receipts))
+      const form = new URLSearchParams({ ...given, To: `${given.To ?? ''}${other}+` })
+      await assert.rejects(callback({ ...request, body: Buffer.from(form.toString()) }), refused)
+    }),
+    { numRuns: 50 },
   )
 })
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHmac } from 'node:crypto'
 import { test } from 'node:test'
+import fc from 'fast-check'
 import { AppError } from '../../../errors.ts'
 import type { Json, JsonObject, Message } from '../../../types.ts'
 import { openHttp } from '../../http.ts'
@@ -175,7 +176,6 @@ const wrote = (more: JsonObject): JsonObject => ({
 })
 const reply = { at: receipt('').at, address: '+15551234567', receiptId: 'wamid.incoming' }
 
-// covers: AUR-113
 testProvider(whatsAppCloud, {
   vendor: () => metaVendor(),
   settings: settingsFor,
@@ -383,6 +383,7 @@ test('what cannot be sent as asked is refused, not left out', async () => {
   assert.equal(sent.code, 'invalid_address')
 })
 
+// covers: AUR-113
 test('after 24 hours the fallback template goes out instead of the text', async () => {
   const closed = ({ body }: Asked) =>
     (JSON.parse(body) as JsonObject).type === 'template'
@@ -522,6 +523,33 @@ test('without the app secret no callback is taken', async () => {
   assert.equal(appSecret, APP_SECRET)
   await assert.rejects(callback(posted({ statuses: [status('read')] }), without), refused)
   await assert.rejects(callback(posted({ statuses: [status('read')] }, 'another secret')), refused)
+})
+
+test('whatever is posted, signed, is read without failing', async () => {
+  const names = fc.constantFrom(
+    'id',
+    'status',
+    'timestamp',
+    'recipient_id',
+    'errors',
+    'type',
+    'text',
+    'from',
+    'context',
+  )
+  const events = fc.oneof(
+    fc.jsonValue({ maxDepth: 2 }),
+    fc.array(
+      fc.dictionary(names, fc.oneof(fc.jsonValue({ maxDepth: 2 }), fc.constantFrom('failed', 'text', '1'))),
+    ),
+  )
+  await fc.assert(
+    fc.asyncProperty(events, events, async (statuses, messages) => {
+      const { receipts } = await callback(posted({ statuses: statuses as Json, messages: messages as Json }))
+      for (const { at } of receipts) assert.ok(at <= NOW)
+    }),
+    { numRuns: 50 },
+  )
 })
 
 test('what cannot be read is left out of a batch, the rest stands', async () => {
