@@ -120,6 +120,7 @@ const TESTS = [
   'server/feed/test-inbox.ts',
   'server/ledger/test-ledger.ts',
   'server/deliver/providers/conformance.ts',
+  'server/deliver/providers/one-delivery.ts',
   'server/deliver/providers/slack-vendor.ts',
   'server/deliver/providers/twilio-vendor.ts',
 ]
