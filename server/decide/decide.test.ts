@@ -1,78 +1,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { NO_USAGE, usage } from '../limits/usage.ts'
-import { effectivePreference } from '../people/effective-preference.ts'
-import type { AddressFact, PreferenceRow, UserFacts } from '../people/facts.ts'
-import type { Channel, Event } from '../types.ts'
+import { alice, candidate, event, now, verified, wanted } from '../test/candidate.ts'
 import type { Candidate } from './candidate.ts'
 import { CHECKS, decide } from './decide.ts'
 import { readTrace, storeDecision, storeRecipient } from './trace.ts'
 
-const now = new Date('2026-11-21T12:00:00Z')
 const later = (seconds: number) => new Date(now.getTime() + seconds * 1000)
-
-const verified: AddressFact = {
-  id: 'a',
-  address: 'alice@example.org',
-  verification: 'verified',
-  settings: {},
-}
-const alice: UserFacts = {
-  tenantId: 1,
-  userId: 'alice',
-  known: true,
-  enabled: true,
-  erased: false,
-  locale: 'en',
-  timezone: 'UTC',
-  attributes: {},
-  dataKey: undefined,
-  addresses: { email: [verified] },
-  devices: [],
-  preferences: [],
-}
-const event: Event = {
-  tenantId: 1,
-  id: '019388c0-0000-7000-8000-000000000000',
-  source: 'shop',
-  type: 'commerce.order.shipped',
-  time: now,
-  receivedAt: now,
-  data: {},
-}
-const wanted = (
-  rows: readonly PreferenceRow[],
-  defaults: readonly PreferenceRow[] = [],
-  channel: Channel = 'email',
-) => effectivePreference(rows, defaults, { channel, scopes: [], eventType: event.type, priority: 'NORMAL' })
-const candidate = (more: Partial<Candidate> = {}): Candidate => ({
-  event,
-  channel: 'email',
-  recipient: { type: 'user', id: 'alice' },
-  priority: 'NORMAL',
-  category: 'commerce',
-  expiresAt: null,
-  user: alice,
-  address: verified,
-  preference: wanted([]),
-  level: 'ALL',
-  schedule: null,
-  alreadyTold: false,
-  channelOpen: true,
-  zone: 'UTC',
-  policy: {},
-  score: null,
-  standing: null,
-  cooldown: null,
-  repeats: null,
-  caps: [],
-  usage: usage(NO_USAGE),
-  telling: {},
-  digest: null,
-  overflow: null,
-  ...more,
-})
 const reason = (more: Partial<Candidate>) => {
   const decision = decide(candidate(more), now)
   return decision.kind === 'send' ? 'send' : `${decision.kind} ${decision.reason}`

@@ -160,7 +160,6 @@ test('away from changes it is what the clock shows, compared as text', () => {
   )
 })
 
-// covers: AUR-139
 test('quiet hours that cannot be kept are refused with their field', () => {
   const good = { enabled: true, start: '22:00', end: '07:00' }
   const field = (more: object) => {
