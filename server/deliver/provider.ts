@@ -405,7 +405,7 @@ export interface Receipt {
   code?: DeliveryCode
   vendorCode?: string
   cost?: Cost
-  /** The link of a click, the text of a reply. At most 2,000 characters. */
+  /** The link of a click, the text of a reply, why it did not arrive. At most 2,000 characters. */
   detail?: string
 }
 

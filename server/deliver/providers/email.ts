@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { Type } from 'typebox'
 import type { Attachment as RenderedAttachment, Json, Message } from '../../types.ts'
-import { type DeliveryError, permanent } from '../provider.ts'
+import { type DeliveryError, fit, permanent } from '../provider.ts'
 import { isObject } from './answers.ts'
 
 /** What every provider that sends e-mail shares: senders, the parts of a message, and how they are checked. */
@@ -143,6 +143,10 @@ export function mailboxText({ name, address }: Mailbox, encode: boolean): string
 /** Vendors like to repeat the address; attempts and logs outlive the person's data. */
 export const withoutAddress = (words: string, to: string): string =>
   to === '' ? words : words.replaceAll(to, '<address>')
+
+/** Why a message did not arrive, as the far end put it: for whoever looks into it, without the address. */
+export const whyOf = (words: string | undefined, address: string | undefined): string | undefined =>
+  words === undefined ? undefined : fit(withoutAddress(words, address ?? ''), 500)
 
 /** Without the fields that say nothing: receipts are compared and stored as they are. */
 export const defined = <T extends object>(given: T): T =>

@@ -201,12 +201,24 @@ const callbacks: [string, JsonObject, Receipt[]][] = [
   [
     'failed for good',
     failed('permanent', 'bounce', 550, '5.1.1'),
-    [receipt('bounced', { code: 'unknown_address', vendorCode: '550 5.1.1 bounce' })],
+    [
+      receipt('bounced', {
+        code: 'unknown_address',
+        vendorCode: '550 5.1.1 bounce',
+        detail: '<<address>> said no',
+      }),
+    ],
   ],
   [
     'failed for now',
     failed('temporary', 'generic', 421, '4.7.0'),
-    [receipt('deferred', { code: 'unavailable', vendorCode: '421 4.7.0 generic' })],
+    [
+      receipt('deferred', {
+        code: 'unavailable',
+        vendorCode: '421 4.7.0 generic',
+        detail: '<<address>> said no',
+      }),
+    ],
   ],
 ]
 

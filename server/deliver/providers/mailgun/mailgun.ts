@@ -23,7 +23,15 @@ import {
   unknown,
 } from '../../provider.ts'
 import { isObject, readObject, textAt, wordOf } from '../answers.ts'
-import { composeEmail, defined, type Email, mailboxText, senderSettings, withoutAddress } from '../email.ts'
+import {
+  composeEmail,
+  defined,
+  type Email,
+  mailboxText,
+  senderSettings,
+  whyOf,
+  withoutAddress,
+} from '../email.ts'
 import { costOf, notificationOf } from '../phone.ts'
 import { costSettings } from '../sms-text.ts'
 
@@ -349,12 +357,14 @@ function failure(event: JsonObject): Told {
   const reply = typeof status.code === 'number' ? String(status.code) : undefined
   const reason = wordOf(textAt(event, 'reason'))
   const vendorCode = [reply, enhanced, reason].filter(each => each !== undefined).join(' ') || undefined
+  const words = textAt(status, 'message') ?? textAt(status, 'description')
+  const detail = whyOf(words, textAt(event, 'recipient'))
   const full = enhanced?.endsWith('.2.2') === true || reply === '552'
   // Only a permanent failure is the last word; Mailgun goes on trying after any other.
   if (event.severity !== 'permanent') {
-    return { kind: 'deferred', code: full ? 'mailbox_full' : 'unavailable', vendorCode }
+    return { kind: 'deferred', code: full ? 'mailbox_full' : 'unavailable', vendorCode, detail }
   }
-  return { ...(REASONS.get(reason ?? '') ?? turnedAway(enhanced, full)), vendorCode }
+  return { ...(REASONS.get(reason ?? '') ?? turnedAway(enhanced, full)), vendorCode, detail }
 }
 
 /** By the subject of the enhanced code (RFC 3463 §3): 1 and 2 are about the address, without one it is meant. */

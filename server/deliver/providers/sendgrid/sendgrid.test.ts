@@ -202,7 +202,11 @@ testProvider(sendgrid, {
           event('group_resubscribe', { asm_group_id: 10 }),
         ]),
       receipts: [
-        receipt('deferred', 'deferred', { code: 'unavailable', vendorCode: '451' }),
+        receipt('deferred', 'deferred', {
+          code: 'unavailable',
+          vendorCode: '451',
+          detail: '451 4.7.1 later <address>',
+        }),
         receipt('open', 'opened'),
         receipt('click', 'clicked', { detail: 'https://carillon.example/orders' }),
         receipt('spamreport', 'complained'),

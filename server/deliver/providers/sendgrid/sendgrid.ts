@@ -28,6 +28,7 @@ import {
   type Mailbox,
   senderSettings,
   stableKey,
+  whyOf,
   withoutAddress,
 } from '../email.ts'
 import { costOf, notificationOf } from '../phone.ts'
@@ -332,7 +333,12 @@ function receiptOf(event: JsonObject): Receipt | undefined {
 const READERS = new Map<string, (event: JsonObject) => Told>(
   Object.entries<(event: JsonObject) => Told>({
     delivered: () => ({ kind: 'delivered' }),
-    deferred: event => ({ kind: 'deferred', code: 'unavailable', vendorCode: statusIn(event, 'response') }),
+    deferred: event => ({
+      kind: 'deferred',
+      code: 'unavailable',
+      vendorCode: statusIn(event, 'response'),
+      detail: why(event, 'response'),
+    }),
     bounce: event => {
       const vendorCode = statusIn(event, 'reason')
       // "blocked": the message was turned away, the address may be fine; SendGrid does not suppress it either.
@@ -341,6 +347,7 @@ const READERS = new Map<string, (event: JsonObject) => Told>(
         kind: blocked ? 'failed' : 'bounced',
         code: bounceCode(textAt(event, 'bounce_classification'), vendorCode, blocked),
         vendorCode,
+        detail: why(event, 'reason'),
       }
     },
     dropped: event => {
@@ -384,6 +391,9 @@ function bounceCode(named: string | undefined, status: string | undefined, block
   if (status?.endsWith('.2.2') === true) return 'mailbox_full'
   return CLASSES.get(named ?? '') ?? (blocked ? 'refused' : 'unknown_address')
 }
+
+const why = (event: JsonObject, name: string): string | undefined =>
+  whyOf(textAt(event, name), textAt(event, 'email'))
 
 /** The enhanced code (RFC 3463) or the reply code: the words beside it may quote the address. */
 const statusIn = (event: JsonObject, words: string): string | undefined =>

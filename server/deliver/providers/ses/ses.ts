@@ -29,6 +29,7 @@ import {
   senderSettings,
   stableKey,
   tooManyRecipients,
+  whyOf,
   withoutAddress,
 } from '../email.ts'
 import { costOf, notificationOf } from '../phone.ts'
@@ -329,6 +330,7 @@ const EVENTS = new Map<string, (event: JsonObject) => Told[]>(
         address: textAt(recipient, 'emailAddress'),
         code: BOUNCES.get(subType) ?? (type === 'Permanent' ? 'unknown_address' : 'unavailable'),
         vendorCode: [type, subType, textAt(recipient, 'status')].filter(each => each !== undefined).join(' '),
+        detail: whyOf(textAt(recipient, 'diagnosticCode'), textAt(recipient, 'emailAddress')),
       }))
     },
     Complaint: event => {
@@ -352,6 +354,7 @@ const EVENTS = new Map<string, (event: JsonObject) => Told[]>(
         address: textAt(recipient, 'emailAddress'),
         code: type === 'MailboxFull' ? 'mailbox_full' : 'unavailable',
         vendorCode: type,
+        detail: whyOf(textAt(recipient, 'diagnosticCode'), textAt(recipient, 'emailAddress')),
       }))
     },
     Reject: event => [
