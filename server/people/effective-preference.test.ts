@@ -23,7 +23,7 @@ const row = (
   settings: PreferenceSettings = {},
 ): PreferenceRow => ({ scope, channel, enabled, settings: settings as PreferenceRow['settings'] })
 
-const SCOPES = ['rule:r', 'topic:news', 'category:weather', 'class:transactional']
+const SCOPES = ['rule:r', 'topic:news', 'topic_level:weather', 'category:weather', 'class:transactional']
 const question = (more: Partial<PreferenceQuestion> = {}): PreferenceQuestion => ({
   channel: 'email',
   scopes: SCOPES,
@@ -207,7 +207,15 @@ test("the class follows from the category and, where that is not enough, from th
   }
   assert.deepEqual(
     scopesOf({ ruleId: 'r', scopes: ['aura:a'], topics: ['t'], category: 'COMMUNITY', eventType: 'x' }),
-    ['rule:r', 'aura:a', 'topic:t', 'category:COMMUNITY', 'class:social'],
+    [
+      'rule:r',
+      'aura:a',
+      'topic:t',
+      'topic_level:COMMUNITY',
+      'topic_level:community',
+      'category:COMMUNITY',
+      'class:social',
+    ],
   )
   const off = [row('class:social', 'email', false)]
   const social = scopesOf({ category: 'COMMUNITY', eventType: 'x' })
@@ -264,7 +272,7 @@ test('less urgent than the minimum is too little, by priority or by the number o
   assert.equal(minimum({}, 'LOW', 5), 'send')
   assert.equal(minimum({}, 'LOW', 4), 'built_in from 5, the rule has 4')
   assert.equal(minimum({ priorityThreshold: 7 }, 'LOW', null), 'send')
-  const topic = ask([row('topic:news', null, null, { minPriority: 'HIGH' })], [])
+  const topic = ask([row('topic_level:weather', null, null, { minPriority: 'HIGH' })], [])
   assert.equal(tooUnimportant(topic, 'NORMAL', 5)?.reason, 'topic_important_only')
   const owed = ask(
     [

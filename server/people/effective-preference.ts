@@ -3,7 +3,7 @@ import type { DeliveryWindow } from '../time/delivery-window.ts'
 import type { QuietHours } from '../time/quiet-hours.ts'
 import { CHANNELS, type Channel, PRIORITIES, type Priority } from '../types.ts'
 import type { PreferenceRow } from './facts.ts'
-import { isKind, layerName, MARKETING } from './preference-scopes.ts'
+import { isKind, layerName, MARKETING, TOPIC_LEVEL } from './preference-scopes.ts'
 import {
   DEFAULT_THRESHOLD,
   DIGEST_AT,
@@ -393,7 +393,7 @@ export function tooUnimportant(
   const { required, minPriority, priorityThreshold = DEFAULT_THRESHOLD, layers } = preference
   if (required) return null
   if (minPriority !== undefined && PRIORITIES.indexOf(priority) > PRIORITIES.indexOf(minPriority)) {
-    const topic = layers.minPriority!.includes(':topic:')
+    const topic = layers.minPriority!.startsWith(`user:${TOPIC_LEVEL}`)
     return {
       reason: topic ? 'topic_important_only' : 'below_minimum_priority',
       detail: `${layers.minPriority} from ${minPriority}`,

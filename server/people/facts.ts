@@ -58,6 +58,7 @@ export interface UserFacts {
   readonly addresses: Partial<Record<Channel, readonly AddressFact[]>>
   /** Enabled ones, the most recently used first. */
   readonly devices: readonly DeviceFact[]
+  /** Stored ones, and what the person's topics come to: NONE switches one off, IMPORTANT asks for HIGH. */
   readonly preferences: readonly PreferenceRow[]
 }
 
@@ -104,9 +105,15 @@ const loadFacts = sql(
                            order by coalesce(d.last_used_at, d.created_at) desc, d.id)
              from devices d
             where d.tenant_id = w.tenant_id and d.user_id = w.user_id and d.enabled) as devices,
-          (select json_agg(json_build_array(p.scope, p.channel, p.enabled, p.settings) order by p.scope, p.channel)
-             from preferences p
-            where p.tenant_id = w.tenant_id and p.user_id = w.user_id) as preferences
+          (select json_agg(json_build_array(p.scope, p.channel, p.enabled, p.settings))
+             from (select scope, channel, enabled, settings from preferences
+                   where tenant_id = w.tenant_id and user_id = w.user_id
+                   union all
+                   select 'topic_level:' || name, -1, case level when 'NONE' then false end,
+                          case level when 'IMPORTANT' then '{"minPriority": "HIGH"}' else '{}' end::jsonb
+                   from memberships
+                   where tenant_id = w.tenant_id and user_id = w.user_id and kind = 'topic' and level <> 'ALL'
+                  ) p) as preferences
    from unnest($1::int[], $2::text[]) as w (tenant_id, user_id)
    left join users u on u.tenant_id = w.tenant_id and u.user_id = w.user_id`,
 )
