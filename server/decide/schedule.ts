@@ -5,7 +5,9 @@ import type { Check } from './candidate.ts'
 export const schedule: Check = (candidate, now) => {
   if (!candidate.schedule) return null
   const until = nextTime(candidate.schedule, now)
-  return until ? { kind: 'hold', until, reason: 'rule_schedule' } : { kind: 'skip', reason: 'expired' }
+  return until
+    ? { kind: 'hold', until, reason: 'rule_schedule' }
+    : { kind: 'skip', reason: 'expired', detail: 'the schedule of the rule has no further time' }
 }
 
 /** A direct request, or an event, may name the instant itself. */

@@ -100,7 +100,7 @@ test('several times in one gap come once', () => {
 })
 
 test('a pattern for every hour goes by the minutes the clock shows, through gaps and repeated hours', () => {
-  for (const cron of ['*/30 * * * *', '*/30 */1 * * *', '*/30 0-23 * * *']) {
+  for (const cron of ['*/30 * * * *', '*/30 ? * * *', '*/30 */1 * * *', '*/30 0-23 * * *']) {
     assert.deepEqual(times({ cron }, '2026-10-24T23:45:00Z', 4), [
       '10-25T00:00',
       '10-25T00:30',
@@ -250,6 +250,63 @@ test('patterns for every hour, against a look at the clock every minute', () => 
       },
     ),
     { numRuns: 60 },
+  )
+})
+
+test('what could not have been stored never comes, and throws nothing', () => {
+  for (const broken of [{ cron: 'every day' }, { daily: 'noon' }, { weekly: { weekday: 1, time: '' } }, {}]) {
+    assert.equal(nextTime({ ...broken, timezone: 'UTC', anchorMs: 0 }, at('2026-11-21T09:00:00Z')), null)
+  }
+})
+
+/** One field of a pattern: as written, and the numbers it names. */
+const field = (min: number, max: number): fc.Arbitrary<{ text: string; is: (value: number) => boolean }> =>
+  fc.oneof(
+    { weight: 2, arbitrary: fc.constant({ text: '*', is: () => true }) },
+    fc.uniqueArray(fc.integer({ min, max }), { minLength: 1, maxLength: 4 }).map(list => ({
+      text: list.join(','),
+      is: (value: number) => list.includes(value),
+    })),
+    fc.tuple(fc.integer({ min, max }), fc.integer({ min, max })).map(ends => {
+      const [from, to] = ends.sort((a, b) => a - b)
+      return { text: `${from}-${to}`, is: (value: number) => value >= from && value <= to }
+    }),
+    fc.integer({ min: 2, max: 6 }).map(step => ({
+      text: `*/${step}`,
+      is: (value: number) => (value - min) % step === 0,
+    })),
+  )
+
+test('a pattern comes at the first minute that its fields name', () => {
+  const day = field(1, 28)
+  const weekday = field(0, 6)
+  fc.assert(
+    fc.property(
+      field(0, 59),
+      field(0, 23),
+      day,
+      weekday,
+      fc.integer({ min: Date.UTC(2015) / MINUTE_MS, max: Date.UTC(2037) / MINUTE_MS }),
+      (minute, hour, date, of7, start) => {
+        const schedule = of({ cron: `${minute.text} ${hour.text} ${date.text} * ${of7.text}` }, 'UTC')
+        const next = nextTime(schedule, new Date(start * MINUTE_MS))!.getTime()
+        // Where both name days, either will do: POSIX, crontab.
+        const either = date.text !== '*' && of7.text !== '*'
+        const named = (at: Date) => {
+          const [onDate, onWeekday] = [date.is(at.getUTCDate()), of7.is(at.getUTCDay())]
+          return (
+            minute.is(at.getUTCMinutes()) &&
+            hour.is(at.getUTCHours()) &&
+            (either ? onDate || onWeekday : onDate && onWeekday)
+          )
+        }
+        assert.ok(named(new Date(next)))
+        for (let ms = Math.max(start * MINUTE_MS, next - 3 * DAY_MS); ms < next; ms += MINUTE_MS) {
+          assert.ok(!named(new Date(ms)), new Date(ms).toISOString())
+        }
+      },
+    ),
+    { numRuns: 300 },
   )
 })
 

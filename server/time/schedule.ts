@@ -110,16 +110,23 @@ function nextShown(times: WallTimes, zone: string, ms: number): number | null {
   }
 }
 
+/** What was stored was checked; should another version have let more in, it never comes, and nobody else waits. */
+const NEVER: WallTimes = { next: () => null, everyHour: false }
+
 function wallTimesOf({ cron, daily, weekly, monthly }: Schedule): WallTimes {
-  if (cron !== undefined) return cronOf(cron)
-  if (weekly !== undefined) {
-    return { everyHour: false, next: wall => nextWeekly(wall, weekly.weekday, wallTime(weekly.time)) }
+  if (cron !== undefined) {
+    try {
+      return cronOf(cron)
+    } catch {
+      return NEVER
+    }
   }
-  if (monthly !== undefined) {
-    return { everyHour: false, next: wall => nextMonthly(wall, monthly.day, wallTime(monthly.time)) }
-  }
-  const time = wallTime(daily ?? '')
-  return { everyHour: false, next: wall => Math.ceil((wall - time) / DAY_MS) * DAY_MS + time }
+  const time = minutesOf(weekly?.time ?? monthly?.time ?? daily ?? '')
+  if (time === undefined) return NEVER
+  const ms = time * MINUTE_MS
+  if (weekly) return { everyHour: false, next: wall => nextWeekly(wall, weekly.weekday, ms) }
+  if (monthly) return { everyHour: false, next: wall => nextMonthly(wall, monthly.day, ms) }
+  return { everyHour: false, next: wall => Math.ceil((wall - ms) / DAY_MS) * DAY_MS + ms }
 }
 
 function nextWeekly(wall: number, weekday: number, time: number): number {
@@ -137,26 +144,28 @@ function nextMonthly(wall: number, day: number, time: number): number {
   return inMonth(month) >= wall ? inMonth(month) : inMonth(month + 1)
 }
 
-function wallTime(text: string): number {
-  const minutes = minutesOf(text)
-  if (minutes === undefined) throw new RangeError(`"${text.slice(0, 8)}" is no time of day`)
-  return minutes * MINUTE_MS
-}
-
 /** Compiled patterns; a tenant's rules share few. */
 const crons = new Map<string, WallTimes>()
 const MAX_CRONS = 1_000
-const EVERY_HOUR = /^\s*\S+\s+(?:\*|\*\/1|0-23)\s/
+const EVERY_HOUR = /^\s*\S+\s+(?:[*?]|\*\/1|0-23)\s/
 
-/** croner reads the pattern on a clock without changes. What clocks do is the business of zone.ts. */
+/** croner reads the pattern on a clock without changes; what clocks do is the business of zone.ts. Throws. */
 function cronOf(pattern: string): WallTimes {
   const known = crons.get(pattern)
   if (known !== undefined) return known
   const cron = new Cron(pattern, { timezone: 'UTC', mode: '5-part', paused: true })
+  // A pattern takes 30 us to work out, and everybody a rule tells is held to the same time: the last answer stays.
+  let from = Number.NaN
+  let next: number | null = null
   const times: WallTimes = {
     everyHour: EVERY_HOUR.test(pattern),
-    // croner looks strictly after the given instant, at whole seconds.
-    next: wall => cron.nextRun(new Date(Math.ceil(wall / 1000) * 1000 - 1000))?.getTime() ?? null,
+    next(wall) {
+      if (wall >= from && (next === null || wall <= next)) return next
+      // croner looks strictly after the given instant, at whole seconds.
+      next = cron.nextRun(new Date(Math.ceil(wall / 1000) * 1000 - 1000))?.getTime() ?? null
+      from = wall
+      return next
+    },
   }
   if (crons.size >= MAX_CRONS) crons.clear()
   crons.set(pattern, times)
