@@ -108,6 +108,7 @@ test('help of everything, and what cannot be understood', async () => {
     'tail',
     'audit',
     'redrive',
+    'schedule next',
   ])
   const helps = await Promise.all(names.map(name => carillon([...name.split(' '), '--help'])))
   for (const [i, { code, out }] of helps.entries()) {
