@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { CHANNELS, type Channel, PRIORITIES } from '../types.ts'
@@ -38,7 +40,25 @@ const says = (user: PreferenceRow[], tenant: PreferenceRow[], more: Partial<Pref
   return `${enabled ? 'on' : 'off'} ${layer}`
 }
 
-// ------------------------------------------------------------------ the table of docs/guides/preferences.md
+// ------------------------------------------------------------------ switches
+
+test('the examples of the guide come out as it says', () => {
+  const guide = readFileSync(join(import.meta.dirname, '../../docs/guides/preferences.md'), 'utf8')
+  const [, table] = /^\| the person says \|.*\n\|[-|]+\n((?:\|.*\n)+)/m.exec(guide) ?? []
+  const examples = table!.trim().split('\n')
+  assert.ok(examples.length >= 15)
+  const said = (cell: string): PreferenceRow[] =>
+    [...cell.matchAll(/`([^`]+)` (on|off|required)/g)].map(([, place, word]) => {
+      const [, scopeName, channel] = /^(?:global|(.*?):?)(email)?$/.exec(place!)!
+      const settings = word === 'required' ? { mode: 'REQUIRED' as const } : {}
+      return row(scopeName ?? '', (channel as 'email' | undefined) ?? null, word !== 'off', settings)
+    })
+  for (const example of examples) {
+    const [, person, tenant, result] = example.split('|').map(cell => cell.trim())
+    const scopes = scopesOf({ ruleId: 'r', category: 'news', eventType: 'news.published' })
+    assert.equal(says(said(person!), said(tenant!), { scopes }), result!.replaceAll('`', ''), example)
+  }
+})
 
 // covers: DIC-080, ALP-119, ALP-130, AUR-080, AUR-081, DIC-081
 test('each layer has the word when those before it are silent', () => {
