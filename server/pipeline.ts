@@ -472,6 +472,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
             bodies[channel] = {
               ...write(channel, route, compiled, view, recipient, user, id, tenant, now),
               to: address?.address ?? recipient.id,
+              ...(event.maxRetries !== undefined && { maxRetries: event.maxRetries }),
               ...(address && settingsOf(address, tenant)),
             }
           } catch (error) {
@@ -647,7 +648,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
     const key = person?.dataKey ?? tenants.get(event.tenantId)!.dataKey
     return sealer.seal(
       key,
-      JSON.stringify(event.direct ? { data: event.data, direct: event.direct } : { data: event.data }),
+      JSON.stringify({ data: event.data, direct: event.direct, maxRetries: event.maxRetries }),
     )
   }
 

@@ -112,6 +112,8 @@ export interface Event {
   expiresAt?: Date
   /** W3C trace id (32 hex digits). */
   traceId?: string
+  /** Tries after the first one, in place of the channel's own number. */
+  maxRetries?: number
   direct?: DirectSend
 }
 

@@ -66,7 +66,11 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
   let draining = false
   let drained: (() => void) | undefined
 
-  const policyOf = (channel: Channel): RetryPolicy => ({ ...RETRY[channel], ...parts.retry?.[channel] })
+  function policyOf({ channel, body: { maxRetries } }: Delivery): RetryPolicy {
+    const policy = { ...RETRY[channel], ...parts.retry?.[channel] }
+    if (maxRetries !== undefined) policy.attempts = maxRetries + 1
+    return policy
+  }
 
   function pump(channel: Channel): void {
     while (!draining && (active.get(channel) ?? 0) < parts.perChannel) {
@@ -241,7 +245,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
       return 'done'
     }
 
-    const policy = policyOf(delivery.channel)
+    const policy = policyOf(delivery)
     if (result.kind === 'unknown') {
       if (policy.unknown === 'hold' && !provider.mayRepeat) {
         done(delivery, list, null)
@@ -277,7 +281,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     const due =
       code === 'breaker_open'
         ? null
-        : nextTry(policyOf(delivery.channel), Math.max(1, delivery.tries), now, parts.random())
+        : nextTry(policyOf(delivery), Math.max(1, delivery.tries), now, parts.random())
     if (list.length > 0 && due !== null) return again(delivery, list, due.getTime(), 'retry', 'retry', null)
     finish(delivery, list, 'failed', code, null)
   }

@@ -187,6 +187,7 @@ function readTyped(item: object, origin: Origin): Event {
     type: `${item.type.toLowerCase()}.${item.subtype.toLowerCase()}`,
     time: origin.now,
     data: item.userId === undefined || direct ? data : { ...data, userId: item.userId },
+    maxRetries: item.maxRetries,
     direct,
   }
 }
@@ -221,6 +222,9 @@ export function readSend(item: unknown, origin: Origin): Event {
   }
   if (type === 'system') {
     if (item.address === undefined) throw refuse('/address', 'A system recipient needs an address')
+    if (item.recipientId !== undefined) {
+      throw refuse('/recipientId', 'A system recipient is its address and has no id')
+    }
     if (channels.length !== 1 || channels[0] === 'in_app') {
       throw refuse('/channels', 'An address belongs to exactly one channel, and in-app has none')
     }

@@ -395,7 +395,11 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
 }
 
 function eventOf(row: PlanningRow, opened: Buffer): Event {
-  const { data, direct } = JSON.parse(opened.toString('utf8')) as { data: JsonObject; direct?: DirectSend }
+  const { data, direct, maxRetries } = JSON.parse(opened.toString('utf8')) as {
+    data: JsonObject
+    direct?: DirectSend
+    maxRetries?: number
+  }
   return {
     tenantId: row.tenant_id,
     id: row.event_id,
@@ -412,6 +416,7 @@ function eventOf(row: PlanningRow, opened: Buffer): Event {
     expiresAt: row.expires_at ?? undefined,
     traceId: row.trace_id ?? undefined,
     direct,
+    maxRetries,
   }
 }
 

@@ -77,4 +77,6 @@ export interface PlannedCollect {
 export interface AddressedContent extends Content {
   to: string
   settings?: JsonObject
+  /** Where the event asks for another number of tries than the channel's. */
+  maxRetries?: number
 }

@@ -142,6 +142,25 @@ test('each way of misbehaving ends as it should, under one idempotency key', asy
   assert.deepEqual(await auditLedger(app.db, {}), [])
 })
 
+test('an event may ask for its own number of tries', async () => {
+  const end = await farEnd(socket => void socket.write('HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n'))
+  await person('impatient', end.url)
+  const { eventId } = await call('POST', '/api/events/publish', {
+    type: 'TRADING',
+    subtype: 'ORDER_FILLED',
+    userId: 'impatient',
+    channels: ['webhook'],
+    maxRetries: 0,
+    data: { text: 'x' },
+  })
+  const { items } = await call('GET', `/api/notifications?eventId=${eventId}`)
+  const delivery = await ended(items[0].id)
+  assert.deepEqual(
+    delivery.tries.map(one => one.outcome),
+    ['failed'],
+  )
+})
+
 // covers: AUR-120
 test('what failed for good is a dead letter, and goes out when it is redriven', async () => {
   let mended = false
