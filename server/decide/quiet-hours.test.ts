@@ -27,7 +27,7 @@ test('a message of 23:00 goes at seven in the morning', () => {
   assert.equal(outcome({}, new Date('2026-11-22T07:00:00Z')), 'send')
 })
 
-// covers: AUR-089, PFM-138
+// covers: AUR-089, PFM-138, DIC-037
 test('it is the night of the reader', () => {
   assert.equal(outcome({ zone: 'Asia/Tokyo' }), 'send')
   assert.equal(
