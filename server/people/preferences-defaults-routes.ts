@@ -77,7 +77,10 @@ const Opinion = Type.Object({
   updatedAt: TimeField,
 })
 const Opinions = Type.Object({ items: Type.Array(Opinion, { maxItems: MAX_ROWS }) })
-const PlaceQuery = Type.Object({ scope: ScopeField, channel: Type.Optional(ChannelField) }, strict)
+const PlaceQuery = Type.Object(
+  { scope: Type.Optional(ScopeField), channel: Type.Optional(ChannelField) },
+  strict,
+)
 const Params = Type.Object({ userId: UserIdField }, strict)
 
 const tags = ['Preferences']
@@ -202,7 +205,7 @@ export function preferencesDefaultsRoutes(
     },
     async (request, reply) => {
       const { caller, traceId, query } = request
-      const { scope, channel = null } = query
+      const { scope = '', channel = null } = query
       await db.tx(async tx => {
         await lockPreferences(tx, caller.tenantId, TENANT)
         const before = find(await readPreferences(tx, caller.tenantId, TENANT), { scope, channel })
@@ -291,7 +294,7 @@ export function preferencesDefaultsRoutes(
     async (request, reply) => {
       const { caller, traceId, query } = request
       const { userId } = request.params
-      const { scope, channel = null } = query
+      const { scope = '', channel = null } = query
       requireSelf(request, userId)
       checkScope(scope, 'scope')
       await db.tx(async tx => {

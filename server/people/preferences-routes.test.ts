@@ -658,6 +658,10 @@ test('a mute holds until its time, and ends when it is taken back', async () => 
   assert.equal((await call('GET', '/api/preferences/gus')).mutedUntil, until)
   await call('DELETE', '/api/preferences/gus/mute', undefined, { as })
   assert.equal((await call('GET', '/api/preferences/gus')).mutedUntil, null)
+  await t.db.pool.query(
+    `update preferences set settings = '{"mutedUntil": "2026-11-21T11:59:59Z"}' where user_id = 'gus'`,
+  )
+  assert.equal((await call('GET', '/api/preferences/gus')).mutedUntil, null, 'one that is over is no mute')
 })
 
 // covers: DIC-185, DIC-186, DIC-187, AUR-181

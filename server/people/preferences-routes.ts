@@ -225,6 +225,8 @@ export function preferencesRoutes(
 ): void {
   type ChangeRequest = Parameters<typeof originOf>[0] & { traceId: string | undefined }
 
+  const show = (view: PreferencesView) => shown(view, now())
+
   /** One change of a person's preferences in one transaction, with its line in the audit log. */
   function change<T>(
     request: ChangeRequest,
@@ -495,8 +497,9 @@ function inputOf(body: Static<typeof Body>, userId: UserId): PreferencesInput {
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
 }
 
-const show = (view: PreferencesView): Static<typeof View> => ({
+const shown = (view: PreferencesView, now: Date): Static<typeof View> => ({
   ...view,
-  mutedUntil: view.mutedUntil?.toISOString() ?? null,
+  // One that is over says nothing any more.
+  mutedUntil: view.mutedUntil && view.mutedUntil > now ? view.mutedUntil.toISOString() : null,
   lastUpdated: view.lastUpdated.toISOString(),
 })

@@ -149,6 +149,17 @@ const bodyOf = ({ method, url }: Route): object | undefined => {
   }
   if (url.includes('/addresses/:id')) return { label: 'x' }
   if (url === '/api/preferences/:userId') return { globalEnabled: false }
+  if (url.startsWith('/api/preferences/:userId/')) {
+    const later = new Date(Date.now() + 60_000).toISOString()
+    const bodies: Record<string, object> = {
+      channels: { channel: 'email', enabled: false },
+      sync: { globalEnabled: false, lastUpdated: later },
+      mute: { until: later },
+      opinions: { scope: '', enabled: false },
+    }
+    return bodies[last] ?? {}
+  }
+  if (url === '/api/users/:userId/consents') return { granted: true, origin: 'x' }
   if (url === '/api/rules/:id') return { name: 'x' }
   if (url === '/api/templates/:id') return { name: 'x', channels: { default: { body: 'x' } } }
   if (url === '/api/users/:userId/topics/:name') return { level: 'ALL' }
