@@ -177,6 +177,19 @@ test('a channel can be required for everything', () => {
   assert.equal(ask([row('', 'email', false)], tenant).enabled, false)
 })
 
+// covers: PFM-129, PFM-130
+test('an alert may leave a channel out, and what it says nothing of is as the person wants it', () => {
+  const alert = { scopes: ['alert:7', 'category:account_threshold', 'class:transactional'] }
+  for (const channel of ['email', 'sms'] as const) {
+    const wants = (ofAlert: boolean | null, ofAll: boolean | null) =>
+      ask([row('alert:7', channel, ofAlert), row('', channel, ofAll)], [], { ...alert, channel }).enabled
+    assert.deepEqual(
+      [wants(null, null), wants(null, true), wants(null, false), wants(false, null), wants(false, true)],
+      [true, true, false, false, false],
+    )
+  }
+})
+
 // covers: DIC-186, DIC-185, ALP-050
 test('marketing needs a yes of the person to marketing, unless the tenant says otherwise', () => {
   const scopes = scopesOf({ category: 'MARKETING', eventType: 'shop.sale' })

@@ -397,7 +397,7 @@ test('what is wrong is refused with its field and reason, and nothing is written
 test('channels, subscriptions and quiet hours have paths of their own', async () => {
   await person('bob')
   const channel = await call('POST', '/api/preferences/bob/channels', {
-    channel: 'email',
+    channel: 'EMAIL',
     address: 'bob@example.org',
     enabled: false,
     preferences: { social: false },

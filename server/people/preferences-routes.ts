@@ -4,6 +4,7 @@ import type { Db, Tx } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Api, Caller } from '../http/api.ts'
 import { requireSelf } from '../http/auth.ts'
+import { CHANNEL_SPELLINGS, readChannel } from '../spelling.ts'
 import type { UserId } from '../types.ts'
 import type { Origin } from './consents.ts'
 import {
@@ -311,13 +312,14 @@ export function preferencesRoutes(
         operationId: 'putChannelPreference',
         summary: 'Change one channel: its switch, its address, its classes',
         params: Params,
-        body: Type.Object({ channel: ChannelField, ...ChannelBody.properties }, strict),
+        body: Type.Object({ channel: Type.Enum(CHANNEL_SPELLINGS), ...ChannelBody.properties }, strict),
         response: { 200: Type.Object({ channel: ChannelField, ...ChannelView.properties }) },
       },
     },
     async request => {
       const { userId } = request.params
-      const { channel, enabled, address, preferences } = request.body
+      const { enabled, address, preferences } = request.body
+      const channel = readChannel(request.body.channel)!
       const said = { enabled, address, preferences }
       const name = [...PREFERENCE_CHANNELS].find(([, one]) => one === channel)![0]
       const after = await put(request, userId, { channels: { [name]: said } }, `/channels/${name}`)
