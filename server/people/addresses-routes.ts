@@ -20,8 +20,32 @@ const Secret = Type.String({ minLength: 1, maxLength: 200 })
 const orNull = <S extends Parameters<typeof Type.Union>[0][number]>(schema: S) =>
   Type.Union([schema, Type.Null()])
 
+const text = (maxLength: number) => Type.Optional(Type.String({ minLength: 1, maxLength }))
+const AUTH_TYPES = ['bearer', 'apikey', 'basic', 'oauth2'] as const
+
+const AuthInput = Type.Object(
+  {
+    type: Type.Enum(AUTH_TYPES),
+    token: text(4000),
+    header: text(100),
+    username: text(255),
+    password: text(1000),
+    tokenUrl: text(1510),
+    clientId: text(500),
+    clientSecret: text(1000),
+    scope: text(1000),
+  },
+  {
+    additionalProperties: false,
+    description:
+      'bearer and apikey need `token` (an API key travels in `header`, X-API-Key unless given), basic needs `username` and `password`, oauth2 needs `tokenUrl`, `clientId` and `clientSecret` and takes `scope`.',
+  },
+)
+
 const SettingsInput = Type.Object(
   {
+    auth: Type.Optional(orNull(AuthInput)),
+    method: Type.Optional(orNull(Type.Enum(['POST', 'PUT']))),
     secret: Type.Optional(orNull(Secret)),
     formerSecrets: Type.Optional(orNull(Type.Array(Secret, { maxItems: 4 }))),
     headers: Type.Optional(
@@ -34,7 +58,7 @@ const SettingsInput = Type.Object(
   {
     additionalProperties: false,
     description:
-      'Of a webhook: `secret` (whsec_…) signs requests, `formerSecrets` too while receivers change over, `headers` go along, `batch` lets so many notifications share a request. Secrets and header values are sealed and never shown. null takes one away; what is left out stays.',
+      'Of a webhook: `secret` (whsec_…) signs requests, `formerSecrets` too while receivers change over, `headers` go along, `batch` lets so many notifications share a request, `auth` shows who we are, `method` is POST or PUT. Secrets, header values and `auth` are sealed and never shown. null takes one away; what is left out stays.',
   },
 )
 
@@ -69,6 +93,8 @@ export const AddressSchema = Type.Object({
   verifiedAt: MaybeTimeField,
   settings: Type.Object({
     batch: Type.Optional(Type.Integer()),
+    method: Type.Optional(Type.Enum(['POST', 'PUT'])),
+    authType: Type.Optional(Type.Enum(AUTH_TYPES)),
     hasSecret: Type.Optional(Type.Boolean()),
     headerNames: Type.Optional(Type.Array(Type.String())),
   }),

@@ -10,8 +10,27 @@ import type { Verification } from './facts.ts'
 /** One person has at most so many addresses, over all channels. */
 export const MAX_ADDRESSES = 50
 
-/** What belongs to a webhook endpoint. `secret`, `formerSecrets` and `headers` are sealed and never shown. */
+/** How a webhook endpoint is shown who we are: the members that each kind needs stand in `AUTH_NEEDS`. */
+export interface AddressAuth {
+  type: 'bearer' | 'apikey' | 'basic' | 'oauth2'
+  /** The bearer token or the API key. */
+  token?: string
+  /** What carries the API key; X-API-Key unless given. */
+  header?: string
+  username?: string
+  password?: string
+  /** OAuth 2.0 client credentials (RFC 6749 §4.4). */
+  tokenUrl?: string
+  clientId?: string
+  clientSecret?: string
+  scope?: string
+}
+
+/** What belongs to a webhook endpoint. `secret`, `formerSecrets`, `headers` and `auth` are sealed and never shown. */
 export interface AddressSettings {
+  auth?: AddressAuth
+  /** POST unless given. */
+  method?: 'POST' | 'PUT'
   /** `whsec_` and base64 of 24 to 64 bytes (Standard Webhooks). */
   secret?: string
   /** Signed with as well, while the receiver changes over. */
@@ -44,7 +63,13 @@ export interface AddressView {
   position: number
   verification: Verification
   verifiedAt: Date | null
-  settings: { batch?: number; hasSecret?: boolean; headerNames?: string[] }
+  settings: {
+    batch?: number
+    method?: 'POST' | 'PUT'
+    authType?: AddressAuth['type']
+    hasSecret?: boolean
+    headerNames?: string[]
+  }
   createdAt: Date
   updatedAt: Date
 }
@@ -52,9 +77,11 @@ export interface AddressView {
 /** What `settings` holds in the database. */
 interface StoredSettings {
   batch?: number
+  method?: 'POST' | 'PUT'
+  authType?: AddressAuth['type']
   hasSecret?: boolean
   headerNames?: string[]
-  /** base64 of the sealed JSON of secret, formerSecrets and headers. */
+  /** base64 of the sealed JSON of secret, formerSecrets, headers and auth. */
   sealed?: string
 }
 
@@ -172,6 +199,28 @@ const MAX_HEADERS = 20
 const MAX_FORMER_SECRETS = 4
 const MAX_BATCH = 50
 
+const AUTH_NEEDS: Record<AddressAuth['type'], (keyof AddressAuth)[]> = {
+  bearer: ['token'],
+  apikey: ['token'],
+  basic: ['username', 'password'],
+  oauth2: ['tokenUrl', 'clientId', 'clientSecret'],
+}
+/** The same as in server/deliver/providers/webhook/auth.ts; its test compares the two. */
+const AUTH_FIELDS: Record<Exclude<keyof AddressAuth, 'type'>, RegExp> = {
+  token: /^[\x21-\x7e]{1,4000}$/,
+  header: HEADER_NAME,
+  // RFC 7617 §2: a user name holds no colon.
+  // oxlint-disable-next-line no-control-regex -- control characters are what is refused
+  username: /^[^:\x00-\x1f\x7f]{1,255}$/,
+  // oxlint-disable-next-line no-control-regex -- as above
+  password: /^[^\x00-\x1f\x7f]{1,1000}$/,
+  tokenUrl: /^https?:\/\/[^\s#]{1,1500}$/,
+  clientId: /^[\x20-\x7e]{1,500}$/,
+  clientSecret: /^[\x20-\x7e]{1,1000}$/,
+  // RFC 6749 §3.3
+  scope: /^[\x21\x23-\x5b\x5d-\x7e ]{1,1000}$/,
+}
+
 /** Sealing for one tenant. The key is asked for only where something is to be sealed. */
 export interface AddressSealer {
   sealer: Pick<Sealer, 'seal' | 'open' | 'unwrap'>
@@ -196,12 +245,13 @@ export function openAddressSettings(
   key: Buffer,
   { id, settings }: { id: Id; settings: JsonObject },
 ): AddressSettings {
-  const { batch, sealed } = settings as StoredSettings
+  const { batch, method, sealed } = settings as StoredSettings
   const open: AddressSettings =
     sealed === undefined
       ? {}
       : JSON.parse(sealer.open(key, Buffer.from(sealed, 'base64'), id).toString('utf8'))
   if (batch !== undefined) open.batch = batch
+  if (method !== undefined) open.method = method
   return open
 }
 
@@ -220,15 +270,39 @@ function checkSettings(channel: Channel, change: AddressSettingsChange, field: s
   const names = Object.entries(headers ?? {})
   if (names.length > MAX_HEADERS) throw refused(`At most ${MAX_HEADERS} headers.`, `${field}/headers`)
   for (const [name, value] of names) {
-    const lower = name.toLowerCase()
-    if (!HEADER_NAME.test(name) || RESERVED_HEADERS.has(lower) || lower.startsWith('webhook-'))
-      throw refused('A header has a name that may not be set.', `${field}/headers`)
+    if (!mayBeSet(name)) throw refused('A header has a name that may not be set.', `${field}/headers`)
     if (!HEADER_VALUE.test(value))
       throw refused('A header has a value that cannot be sent.', `${field}/headers`)
   }
   if (batch != null && !(Number.isInteger(batch) && batch >= 1 && batch <= MAX_BATCH)) {
     throw refused(`A request takes 1 to ${MAX_BATCH} notifications.`, `${field}/batch`)
   }
+  if (change.method != null && change.method !== 'POST' && change.method !== 'PUT') {
+    throw refused('The method is POST or PUT.', `${field}/method`)
+  }
+  if (change.auth != null) checkAuth(change.auth, `${field}/auth`)
+}
+
+function mayBeSet(name: string): boolean {
+  const lower = name.toLowerCase()
+  return HEADER_NAME.test(name) && !RESERVED_HEADERS.has(lower) && !lower.startsWith('webhook-')
+}
+
+function checkAuth(auth: AddressAuth, field: string): void {
+  if (!Object.hasOwn(AUTH_NEEDS, auth.type)) {
+    throw refused(`The kind is one of ${Object.keys(AUTH_NEEDS).join(', ')}.`, `${field}/type`)
+  }
+  for (const [name, pattern] of Object.entries(AUTH_FIELDS)) {
+    const value = auth[name as keyof AddressAuth]
+    if (value === undefined) {
+      const needed = AUTH_NEEDS[auth.type].includes(name as keyof AddressAuth)
+      if (needed) throw refused(`${auth.type} needs it.`, `${field}/${name}`)
+    } else if (!pattern.test(value)) throw refused('It cannot be sent.', `${field}/${name}`)
+  }
+  if (auth.header !== undefined && !mayBeSet(auth.header)) {
+    throw refused('This header may not be set.', `${field}/header`)
+  }
+  if (auth.tokenUrl !== undefined) normalizeUrl(auth.tokenUrl, `${field}/tokenUrl`)
 }
 
 /** The stored form of `change` applied to `before`; `key` is asked for only when there is something to seal. */
@@ -240,11 +314,16 @@ async function changeSettings(
   change: AddressSettingsChange,
 ): Promise<StoredSettings> {
   const sealsNothing =
-    change.secret === undefined && change.formerSecrets === undefined && change.headers === undefined
+    change.secret === undefined &&
+    change.formerSecrets === undefined &&
+    change.headers === undefined &&
+    change.auth === undefined
   if (sealsNothing) {
     const after = { ...before }
     if (change.batch === null) delete after.batch
     else if (change.batch !== undefined) after.batch = change.batch
+    if (change.method === null) delete after.method
+    else if (change.method !== undefined) after.method = change.method
     return after
   }
   const opened = openAddressSettings(sealer, await key(), { id, settings: before as JsonObject })
@@ -255,8 +334,11 @@ async function changeSettings(
   }
   // Sealing the same again would look like a change.
   if (isDeepStrictEqual(open, opened)) return before
-  const { batch, ...secrets } = open
-  const stored: StoredSettings = batch === undefined ? {} : { batch }
+  const { batch, method, ...secrets } = open
+  const stored: StoredSettings = {}
+  if (batch !== undefined) stored.batch = batch
+  if (method !== undefined) stored.method = method
+  if (secrets.auth !== undefined) stored.authType = secrets.auth.type
   if (secrets.secret !== undefined) stored.hasSecret = true
   if (secrets.headers !== undefined) stored.headerNames = Object.keys(secrets.headers).sort()
   if (Object.keys(secrets).length > 0) {
@@ -317,7 +399,7 @@ const updateAddresses = sql(
 )
 
 const toView = (row: AddressRow): AddressView => {
-  const { batch, hasSecret, headerNames } = row.settings
+  const { batch, method, authType, hasSecret, headerNames } = row.settings
   return {
     id: row.id,
     // A channel of a newer version has no name here; listAddresses leaves it out.
@@ -327,7 +409,7 @@ const toView = (row: AddressRow): AddressView => {
     position: row.position,
     verification: row.verification,
     verifiedAt: row.verified_at,
-    settings: { batch, hasSecret, headerNames },
+    settings: { batch, method, authType, hasSecret, headerNames },
     createdAt: row.created_at,
     updatedAt: row.updated_at,
   }

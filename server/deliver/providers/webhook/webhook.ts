@@ -11,6 +11,16 @@ import {
   type Sent,
   secret,
 } from '../../provider.ts'
+import {
+  type Auth,
+  authHeaders,
+  authIn,
+  authSchema,
+  missingIn,
+  openTokens,
+  plainAuth,
+  type Tokens,
+} from './auth.ts'
 
 // Names a caller may not set: ours, and those that decide where one message ends and the next begins
 // (RFC 9112 §6, §9.6).
@@ -67,8 +77,15 @@ const formerSecretsSchema = Type.Array(secretSchema, {
   maxItems: MAX_SECRETS - 1,
 })
 
+const methodSchema = Type.Enum(['POST', 'PUT'], {
+  title: 'Method',
+  description: 'POST unless the endpoint wants PUT.',
+})
+
 const settings = Type.Object(
   {
+    auth: Type.Optional(authSchema),
+    method: Type.Optional(methodSchema),
     secret: Type.Optional(secretSchema),
     formerSecrets: Type.Optional(formerSecretsSchema),
     headers: Type.Optional(headersSchema),
@@ -86,6 +103,8 @@ const settings = Type.Object(
 
 const addressSettings = Type.Object(
   {
+    auth: Type.Optional(authSchema),
+    method: Type.Optional(methodSchema),
     secret: Type.Optional(secretSchema),
     formerSecrets: Type.Optional(formerSecretsSchema),
     headers: Type.Optional(headersSchema),
@@ -100,8 +119,10 @@ export type WebhookSettings = Static<typeof settings>
  * Notifications as signed JSON to an endpoint of the recipient's own, after Standard Webhooks
  * (https://www.standardwebhooks.com). Any 2xx within the timeout is success; what the endpoint writes back is
  * not kept, as it may repeat content.
+ *
+ * Besides the signature a request may bear a bearer token, an API key, a password or an OAuth 2.0 access token.
  */
-export const webhook: Provider<WebhookSettings> = {
+export const webhook: Provider<WebhookSettings, Tokens> = {
   id: 'webhook',
   channel: 'webhook',
   title: 'Webhook',
@@ -109,6 +130,12 @@ export const webhook: Provider<WebhookSettings> = {
   addressSettings,
   // Receivers are told to drop a webhook-id they have seen (Standard Webhooks, "Idempotency").
   mayRepeat: true,
+
+  open({ settings: own }) {
+    const missing = own.auth === undefined ? undefined : missingIn(plainAuth(own.auth))
+    if (missing !== undefined) throw permanent('invalid_settings', `auth/${missing} is missing`)
+    return openTokens()
+  },
 
   // Each endpoint is its own far end: one that is down must not open the breaker for all the others.
   lane: message => originOf(message.to),
@@ -179,8 +206,16 @@ async function post(
   message: Message,
   id: string,
   body: string,
-  { http, settings: defaults, now, signal }: SendContext<WebhookSettings>,
+  ctx: SendContext<WebhookSettings, Tokens>,
 ): Promise<Sent> {
+  const { http, settings: defaults, now, signal } = ctx
+  const timeoutMs = defaults.timeoutSeconds * 1000
+  const auth = authOf(message, defaults)
+  // The header of an API key is named by whoever set it up.
+  if (auth?.type === 'apikey' && auth.header !== undefined && !mayBeSet(auth.header)) {
+    throw permanent('invalid_settings', 'auth/header is one that may not be set')
+  }
+  const proof = auth === undefined ? undefined : await authHeaders(auth, { ...ctx, timeoutMs })
   const seconds = Math.floor(now().getTime() / 1000)
   const headers: Record<string, string> = {
     ...customHeaders(defaults.headers, value => value.reveal()),
@@ -197,15 +232,22 @@ async function post(
     // W3C trace context. The last 16 digits of a uuid serve as the parent id: unique, and never all zero.
     headers.traceparent = `00-${message.traceId}-${message.notificationId.replaceAll('-', '').slice(-16)}-01`
   }
-  const response = await http.request({
-    url: message.to,
-    headers,
-    body,
-    signal,
-    timeoutMs: defaults.timeoutSeconds * 1000,
-    maxResponseBytes: 4_096,
-    statusIsEnough: true,
-  })
+  const request = (proven: Record<string, string> | undefined) =>
+    http.request({
+      method: methodOf(message, defaults),
+      url: message.to,
+      headers: { ...headers, ...proven },
+      body,
+      signal,
+      timeoutMs,
+      maxResponseBytes: 4_096,
+      statusIsEnough: true,
+    })
+  const response = await request(proof?.headers)
+  // A token may end before its time. Once: what a second one cannot mend, a third will not.
+  if (response.status === 401 && proof?.again !== undefined) {
+    return verdict(await request(await proof.again()), now())
+  }
   return verdict(response, now())
 }
 
@@ -244,6 +286,14 @@ function secretsOf({ addressSettings: own }: Message, defaults: WebhookSettings)
   return [defaults.secret, ...(defaults.formerSecrets ?? [])].map(each => each.reveal())
 }
 
+/** The endpoint's own, or else the provider's. */
+function authOf({ addressSettings: own }: Message, defaults: WebhookSettings): Auth | undefined {
+  return authIn(own?.auth) ?? (defaults.auth === undefined ? undefined : plainAuth(defaults.auth))
+}
+
+const methodOf = ({ addressSettings: own }: Message, defaults: WebhookSettings): 'POST' | 'PUT' =>
+  own?.method === 'PUT' || own?.method === 'POST' ? own.method : (defaults.method ?? 'POST')
+
 function batchOf({ addressSettings: own }: Message, defaults: WebhookSettings): number {
   const asked = typeof own?.batch === 'number' ? own.batch : (defaults.batch ?? 1)
   return Math.min(asked, MAX_BATCH)
@@ -256,12 +306,16 @@ const validValue = new RegExp(HEADER_VALUE)
 function customHeaders<V>(given: Record<string, V> | undefined, plain: (value: V) => string) {
   const headers: Record<string, string> = {}
   for (const [name, value] of Object.entries(given ?? {})) {
-    const lower = name.toLowerCase()
-    if (RESERVED_HEADERS.has(lower) || lower.startsWith('webhook-') || !validName.test(name)) continue
+    if (!mayBeSet(name)) continue
     const text = plain(value)
-    if (validValue.test(text)) headers[lower] = text
+    if (validValue.test(text)) headers[name.toLowerCase()] = text
   }
   return headers
+}
+
+function mayBeSet(name: string): boolean {
+  const lower = name.toLowerCase()
+  return validName.test(name) && !RESERVED_HEADERS.has(lower) && !lower.startsWith('webhook-')
 }
 
 function originOf(url: string): string {
