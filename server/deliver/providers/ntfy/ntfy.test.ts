@@ -66,7 +66,7 @@ const deliver = (more: Partial<Message> = {}, own: JsonObject = {}, refuse?: Htt
   deliverOne(
     ntfy,
     vendorOf(refuse),
-    vendor => ({ ...settings(vendor), ...own }),
+    vendor => ({ ...settings(vendor), timeoutSeconds: 10, ...own }),
     () => ({ to: 'ops-alerts', ...more }),
     refuse === undefined ? 'accept' : 'refuse',
   )

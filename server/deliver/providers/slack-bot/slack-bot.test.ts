@@ -186,7 +186,11 @@ async function scene<T>(
   const vendor = await slack(replies)
   vendor.behave(behaviour)
   const http = openHttp({ allowPrivate: ['127.0.0.1/32'] })
-  const opened = await openProvider(slackBot, { ...settingsFor(vendor), ...more }, { http, now: () => now })
+  const opened = await openProvider(
+    slackBot,
+    { ...settingsFor(vendor), timeoutSeconds: 10, ...more },
+    { http, now: () => now },
+  )
   const { signal } = new AbortController()
   try {
     const send = (part: Partial<Message>) =>

@@ -72,7 +72,7 @@ const deliver = (more: Partial<Message> = {}, own: JsonObject = {}, refuse?: Htt
   deliverOne(
     telegram,
     vendorOf(refuse),
-    vendor => ({ ...settings(vendor), ...own }),
+    vendor => ({ ...settings(vendor), timeoutSeconds: 10, ...own }),
     () => ({ to: '42', ...more }),
     refuse === undefined ? 'accept' : 'refuse',
   )
