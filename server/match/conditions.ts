@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache'
 import { children, type Node } from './cel-meter.ts'
 
 /**
@@ -41,6 +42,10 @@ export interface Comparison {
 export const MAX_PATH = 8
 
 export const ALWAYS: Conditions = { equalities: [], comparisons: [], typePrefix: undefined, complete: true }
+
+// Thousands of rules ask for the same few fields. One array each keeps them small, and lets whoever asks many rules
+// see at a glance that the field is the one just read.
+const paths = new LRUCache<string, readonly string[]>({ max: 10_000 })
 
 export function pathKey(path: readonly string[]): string {
   return path.join('\0')
@@ -134,7 +139,7 @@ function isComparison(operator: string): operator is Comparison['operator'] {
 }
 
 /** `event.data.a["b"]` → ['data', 'a', 'b'] */
-function pathOf(node: Node): string[] | undefined {
+function pathOf(node: Node): readonly string[] | undefined {
   const path: string[] = []
   let at = node
   while (at.op === '.' || at.op === '[]') {
@@ -146,7 +151,10 @@ function pathOf(node: Node): string[] | undefined {
     at = object
   }
   if (at.op !== 'id' || at.args !== 'event' || path.length === 0 || path.length > MAX_PATH) return undefined
-  return path
+  const key = pathKey(path)
+  const known = paths.get(key)
+  if (known === undefined) paths.set(key, path)
+  return known ?? path
 }
 
 /** Literals that equal exactly the JSON values JavaScript calls the same. Beyond 2^53 CEL is more exact: left out. */
@@ -193,17 +201,21 @@ export function valueAt(event: object, path: readonly string[]): unknown {
 /**
  * Decides a pattern by its conditions alone: true, false, or undefined where only evaluating it can tell
  * (something else is demanded too, or a field is missing, which is an error unless another part is false).
+ * `read` gives what stands at a path of the event, as valueAt does.
  */
-export function decidedBy(conditions: Conditions, event: object): boolean | undefined {
+export function decidedBy(
+  conditions: Pick<Conditions, 'comparisons' | 'complete'> & { readonly equalities: readonly Equality[] },
+  read: (path: readonly string[]) => unknown,
+): boolean | undefined {
   let sure = conditions.complete
   for (const { path, values, bare } of conditions.equalities) {
-    const value = valueAt(event, path)
+    const value = read(path)
     if (values.has(value as Scalar)) continue
     if (value !== undefined && (!bare || typeof value === 'boolean')) return false
     sure = false
   }
   for (const comparison of conditions.comparisons) {
-    const holds = compare(valueAt(event, comparison.path), comparison)
+    const holds = compare(read(comparison.path), comparison)
     if (holds === false) return false
     if (holds === undefined) sure = false
   }

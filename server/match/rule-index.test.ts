@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import fc from 'fast-check'
 import { PRIORITIES, type JsonObject } from '../types.ts'
 import { celEvent, compile, domainOf, type CelEvent } from './cel.ts'
-import { ruleIndex, type Match } from './rule-index.ts'
+import { ruleIndex, type Considered, type Match } from './rule-index.ts'
 import { compileRule, type Rule, type RuleDefinition } from './rules.ts'
 
 const now = new Date('2026-11-21T12:00:00Z')
@@ -229,20 +229,24 @@ const event = fc
   .tuple(type, data, fc.constantFrom(undefined, 'x', 'y'))
   .map(([name, content, subject]) => newEvent(name, content, subject))
 
-/** The meaning of a rule, asked of CEL alone. */
-function takes(rule: Rule, seen: CelEvent): boolean {
-  if (!rule.enabled || now < rule.validFrom || (rule.validUntil && now >= rule.validUntil)) return false
-  if (rule.domains.length > 0 && !rule.domains.includes(domainOf(seen.type))) return false
+/** The meaning of a rule, asked of CEL alone; undefined where its lists let the event pass by. */
+function verdict(rule: Rule, seen: CelEvent): 'matched' | Considered['why'] | undefined {
+  if (rule.domains.length > 0 && !rule.domains.includes(domainOf(seen.type))) return undefined
   const wanted = rule.eventTypes
   const listed = wanted.some(
     name =>
       name === '*' || name === seen.type || (name.endsWith('.*') && seen.type.startsWith(name.slice(0, -1))),
   )
-  if (wanted.length > 0 && !listed) return false
-  if (rule.eventPattern === '') return true
+  if (wanted.length > 0 && !listed) return undefined
+  if (!rule.enabled) return 'rule_disabled'
+  if (now < rule.validFrom || (rule.validUntil && now >= rule.validUntil)) return 'outside_validity'
+  if (rule.eventPattern === '') return 'matched'
   const result = compile(rule.eventPattern, 'pattern').evaluate(seen, now)
-  return result.ok && result.value
+  if (!result.ok) return 'pattern_error'
+  return result.value ? 'matched' : 'pattern_false'
 }
+
+const takes = (rule: Rule, seen: CelEvent) => verdict(rule, seen) === 'matched'
 
 const compiles = (part: Partial<RuleDefinition>) => {
   try {
@@ -281,7 +285,7 @@ test('the index finds exactly the rules that asking each of them finds, however 
             numbers(match),
             expected.map(rule => rule.no),
           )
-          for (const { rule } of match.considered) assert.ok(!takes(rule, seen))
+          for (const { rule, why } of match.considered) assert.equal(why, verdict(rule, seen))
           const all = [...match.matched, ...match.considered.map(({ rule }) => rule)]
           assert.equal(new Set(all).size, all.length, 'no rule is asked twice')
         }
@@ -291,6 +295,38 @@ test('the index finds exactly the rules that asking each of them finds, however 
       },
     ),
     { numRuns: 300 },
+  )
+})
+
+test('where only comparisons tell rules apart, each is judged as CEL judges it, and all are accounted for', () => {
+  const field = fc.constantFrom('event.data.p', 'event.data.q', 'event.data.o.p', 'event.data.missing')
+  const number = fc.constantFrom('0', '1', '1.0', '-1', '2.5', '1e300', '9007199254740993')
+  const operator = fc.constantFrom('<', '<=', '>', '>=', '!=')
+  const comparison = fc.tuple(field, operator, number).map(parts => parts.join(' '))
+  const rule = fc.record<Partial<RuleDefinition>>({
+    eventPattern: fc.array(comparison, { minLength: 1, maxLength: 3 }).map(parts => parts.join(' && ')),
+    domains: fc.constantFrom<string[]>([], ['a'], ['b']),
+    priority: fc.constantFrom(...PRIORITIES),
+  })
+  fc.assert(
+    fc.property(fc.array(rule, { minLength: 1, maxLength: 90 }), fc.array(event), (parts, events) => {
+      const rules = parts.map((part, i) => newRule(i, part))
+      const index = ruleIndex(rules)
+      for (const seen of events) {
+        const judged = rules
+          .toSorted((a, b) => PRIORITIES.indexOf(a.priority) - PRIORITIES.indexOf(b.priority) || a.no - b.no)
+          .map(each => `${each.no} ${verdict(each, seen)}`)
+        const match = index.match(seen, now)
+        assert.deepEqual(
+          numbers(match).map(no => `${no} matched`),
+          judged.filter(text => text.endsWith('matched')),
+        )
+        const refused = judged.filter(text => / (pattern_false|pattern_error)$/.test(text))
+        assert.deepEqual(reasons(match), refused.slice(0, 50))
+        assert.equal(match.consideredMore, refused.length - match.considered.length)
+      }
+    }),
+    { numRuns: 200 },
   )
 })
 

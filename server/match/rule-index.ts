@@ -1,7 +1,15 @@
 import type { Reason } from '../reasons.ts'
 import { PRIORITIES, type Id } from '../types.ts'
 import { domainOf, type CelEvent } from './cel.ts'
-import { decidedBy, MAX_PATH, pathKey, valueAt, type Equality, type Scalar } from './conditions.ts'
+import {
+  decidedBy,
+  MAX_PATH,
+  pathKey,
+  valueAt,
+  type Conditions,
+  type Equality,
+  type Scalar,
+} from './conditions.ts'
 import type { Rule } from './rules.ts'
 
 /**
@@ -11,7 +19,8 @@ import type { Rule } from './rules.ts'
  * Below it stand trees of equality tests that the patterns demand (`event.data.sku == "a"`): a node that outgrows
  * a few rules splits them by the field that tells each of them best apart. An event follows the values it has. So
  * its cost grows with the rules that nearly match, not with the rules there are. A rule that demands no equality
- * at all (`event.data.n > 5`) is asked for every event of its type.
+ * at all (`event.data.n > 5`) is asked for every event of its type, from what its place remembers of it: among
+ * 100,000 rules each object that is looked into is a wait for memory.
  *
  * Adding, replacing and removing one rule touches only its own places.
  */
@@ -64,15 +73,15 @@ export function ruleIndex(rules: Iterable<Rule> = []): RuleIndex {
     remove(rule.id)
     byId.set(rule.id, rule)
     const route = routeOf(rule)
-    const tests = testsOf(rule, route)
+    const entry = entryOf(rule, testsOf(rule, route))
     for (const [map, keys] of levels(route)) {
       for (const key of keys) {
         let node = map.get(key)
         if (node === undefined) map.set(key, (node = newNode()))
-        insert(node, { rule, tests })
+        insert(node, entry)
       }
     }
-    if (route.everywhere) insert(rest, { rule, tests })
+    if (route.everywhere) insert(rest, entry)
   }
 
   function remove(id: Id): void {
@@ -187,10 +196,41 @@ function testsOf(rule: Rule, { types, prefixes, domains }: Route): readonly Equa
 
 // ------------------------------------------------------------------ the tree
 
-interface Entry {
+/** A rule as a place holds it, with what asking it takes in a single object. */
+interface Entry extends Pick<Conditions, 'comparisons' | 'complete'> {
   rule: Rule
-  /** Those not yet asked on the way here. */
+  /** Those that can still tell it from its neighbours. */
   tests: readonly Equality[]
+  rank: number
+  no: number
+  enabled: boolean
+  fromMs: number
+  untilMs: number
+  /** The place settles the type; a list of domains beside it is still to be asked. */
+  asksDomain: boolean
+  /** Those that the way here has not answered. */
+  equalities: readonly Equality[]
+}
+
+const NO_EQUALITIES: readonly Equality[] = []
+
+function entryOf(rule: Rule, tests: readonly Equality[]): Entry {
+  const { equalities, comparisons, complete } = rule.pattern.conditions
+  // A rule that names its type stands at that type and nowhere else.
+  const open = equalities.filter(({ key }) => key !== 'type')
+  return {
+    rule,
+    tests,
+    rank: RANK[rule.priority] ?? 0,
+    no: rule.no,
+    enabled: rule.enabled,
+    fromMs: rule.validFrom.getTime(),
+    untilMs: rule.validUntil?.getTime() ?? Infinity,
+    asksDomain: rule.domains.length > 0 && open.length === equalities.length,
+    equalities: open.length === 0 ? NO_EQUALITIES : open,
+    comparisons,
+    complete,
+  }
 }
 
 interface Node {
@@ -224,7 +264,8 @@ function insert(node: Node, entry: Entry): void {
   insertBelow(node.branches, entry)
 }
 
-function insertBelow(branches: Map<string, Branch>, { rule, tests }: Entry): void {
+function insertBelow(branches: Map<string, Branch>, entry: Entry): void {
+  const { tests } = entry
   let best: Equality | undefined
   let least = Infinity
   for (const test of tests) {
@@ -241,10 +282,11 @@ function insertBelow(branches: Map<string, Branch>, { rule, tests }: Entry): voi
   if (branch === undefined) branches.set(best.key, (branch = { path: best.path, children: new Map() }))
   // One list per rule: the places of several would multiply.
   const below = tests.filter(test => test !== best && (best.values.size === 1 || test.values.size === 1))
+  const equalities = entry.equalities.length === 1 ? NO_EQUALITIES : entry.equalities.filter(e => e !== best)
   for (const value of best.values) {
     let child = branch.children.get(value)
     if (child === undefined) branch.children.set(value, (child = newNode()))
-    insert(child, { rule, tests: below })
+    insert(child, { ...entry, tests: below, equalities })
   }
 }
 
@@ -280,7 +322,7 @@ function take(node: Node, id: Id, tests: readonly Equality[]): boolean {
 
 function visit(node: Node | undefined, event: CelEvent, verdicts: Verdicts): void {
   if (node === undefined) return
-  for (const { rule } of node.entries) verdicts.ask(rule)
+  for (const entry of node.entries) verdicts.ask(entry)
   const { branches } = node
   if (branches === undefined) return
   const leaves = branches.size > PROBE ? verdicts.leaves() : undefined
@@ -321,55 +363,77 @@ function isObject(value: unknown): value is object {
 // ------------------------------------------------------------------ asking
 
 interface Verdicts {
-  ask(rule: Rule): void
+  ask(entry: Entry): void
   leaves(): Map<string, Scalar> | undefined
   sorted(): Match
 }
 
+interface Refusal {
+  entry: Entry
+  why: Considered['why']
+  error: string | undefined
+}
+
 function newVerdicts(event: CelEvent, now: Date): Verdicts {
-  const matched: Rule[] = []
-  const considered: Considered[] = []
+  const nowMs = now.getTime()
+  const taken: Entry[] = []
+  const refusals: Refusal[] = []
   let refused = 0
   let leaves: { known: Map<string, Scalar> | undefined } | undefined
+  // Neighbours mostly ask for the same field, and equal paths are one array (conditions.ts).
+  let lastPath: readonly string[] | undefined
+  let lastValue: unknown
 
-  function refuse(rule: Rule, why: Considered['why'], error?: string): void {
+  function valueOf(path: readonly string[]): unknown {
+    if (path !== lastPath) {
+      lastPath = path
+      lastValue = valueAt(event, path)
+    }
+    return lastValue
+  }
+
+  function refuse(entry: Entry, why: Considered['why'], error?: string): void {
     refused += 1
-    const last = considered[MAX_CONSIDERED - 1]
-    if (last && byUrgency(rule, last.rule) > 0) return
-    let at = considered.length
-    while (at > 0 && byUrgency(rule, (considered[at - 1] as Considered).rule) < 0) at -= 1
-    considered.splice(at, 0, error === undefined ? { rule, why } : { rule, why, error })
-    if (considered.length > MAX_CONSIDERED) considered.pop()
+    const last = refusals[MAX_CONSIDERED - 1]
+    if (last && byUrgency(entry, last.entry) > 0) return
+    let at = refusals.length
+    while (at > 0 && byUrgency(entry, (refusals[at - 1] as Refusal).entry) < 0) at -= 1
+    const refusal = { entry, why, error }
+    if (at === refusals.length) refusals.push(refusal)
+    else refusals.splice(at, 0, refusal)
+    if (refusals.length > MAX_CONSIDERED) refusals.pop()
   }
 
   return {
-    ask(rule) {
-      if (!typeFits(rule, event.type)) return
-      if (!rule.enabled) return refuse(rule, 'rule_disabled')
-      if (now < rule.validFrom || (rule.validUntil !== undefined && now >= rule.validUntil)) {
-        return refuse(rule, 'outside_validity')
-      }
-      const decided = decidedBy(rule.pattern.conditions, event)
-      if (decided === true) return void matched.push(rule)
-      if (decided === false) return refuse(rule, 'pattern_false')
-      const result = rule.pattern.evaluate(event, now)
-      if (!result.ok) refuse(rule, 'pattern_error', result.error)
-      else if (result.value) matched.push(rule)
-      else refuse(rule, 'pattern_false')
+    ask(entry) {
+      if (entry.asksDomain && !entry.rule.domains.includes(event.domain)) return
+      if (!entry.enabled) return refuse(entry, 'rule_disabled')
+      if (nowMs < entry.fromMs || nowMs >= entry.untilMs) return refuse(entry, 'outside_validity')
+      const decided = decidedBy(entry, valueOf)
+      if (decided === true) return void taken.push(entry)
+      if (decided === false) return refuse(entry, 'pattern_false')
+      const result = entry.rule.pattern.evaluate(event, now)
+      if (!result.ok) refuse(entry, 'pattern_error', result.error)
+      else if (result.value) taken.push(entry)
+      else refuse(entry, 'pattern_false')
     },
     leaves() {
       leaves ??= { known: leavesOf(event) }
       return leaves.known
     },
     sorted() {
-      if (matched.length > 1) matched.sort(byUrgency)
-      return { matched, considered, consideredMore: refused - considered.length }
+      if (taken.length > 1) taken.sort(byUrgency)
+      return {
+        matched: taken.map(({ rule }) => rule),
+        considered: refusals.map(({ entry: { rule }, why, error }) =>
+          error === undefined ? { rule, why } : { rule, why, error },
+        ),
+        consideredMore: refused - refusals.length,
+      }
     },
   }
 }
 
 const RANK: Record<string, number> = Object.fromEntries(PRIORITIES.map((priority, rank) => [priority, rank]))
 
-function byUrgency(a: Rule, b: Rule): number {
-  return (RANK[a.priority] ?? 0) - (RANK[b.priority] ?? 0) || a.no - b.no
-}
+const byUrgency = (a: Entry, b: Entry): number => a.rank - b.rank || a.no - b.no
