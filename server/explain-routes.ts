@@ -1,5 +1,9 @@
 import { Type } from 'typebox'
 import type { Db } from './db/pool.ts'
+import { AppError } from './errors.ts'
+import { explainToMe } from './explain-me.ts'
+import type { OwnExplanation } from './explain-me.ts'
+import { LANGUAGES } from './explain-words.ts'
 import { explainEvent, explainFor, explainNotification } from './explain.ts'
 import type { Explanation } from './explain.ts'
 import type { Api } from './http/api.ts'
@@ -81,6 +85,20 @@ const ExplanationSchema = Type.Object({
   why: Type.Optional(Type.String({ description: 'Why nobody, or not this user, was told.' })),
   text: Text,
 })
+const Own = Type.Object({
+  event: Type.Object({ id: Uuid, time: Time }),
+  language: Type.Enum(LANGUAGES),
+  text: Text,
+  channels: Type.Array(
+    Type.Object({
+      channel: Channel,
+      state: Type.Enum(['delivered', 'sent', 'waiting', 'failed', 'not_sent']),
+      reason: Text,
+      at: Type.Optional(Time),
+      text: Type.String(),
+    }),
+  ),
+})
 const ById = Type.Object({ id: Uuid }, { additionalProperties: false })
 const tags = ['Explain']
 
@@ -141,7 +159,42 @@ export function explainRoutes(api: Api, { db }: { db: Db }): void {
       return show(await explainFor(db, caller.tenantId, query.user, query.event, caller.role === 'user'))
     },
   )
+
+  api.get(
+    '/api/me/explain',
+    {
+      config: { access: { role: 'user', scope: 'notifications:read' } },
+      schema: {
+        tags,
+        operationId: 'explainToMe',
+        summary: 'Tell the signed-in person, in their language, why they got something or did not',
+        querystring: Type.Object(
+          { event: Type.Optional(Uuid), notification: Type.Optional(Uuid) },
+          { additionalProperties: false },
+        ),
+        response: { 200: Own },
+      },
+    },
+    async request => {
+      const { caller, query } = request
+      if (caller.userId === undefined) {
+        throw new AppError('forbidden', 'This is for a person asking about their own; use /api/explain.')
+      }
+      if ((query.event === undefined) === (query.notification === undefined)) {
+        throw new AppError('invalid_request', 'Give either event or notification.', { field: '/event' })
+      }
+      const about =
+        query.event === undefined ? { notificationId: query.notification! } : { eventId: query.event }
+      return showOwn(await explainToMe(db, caller.tenantId, caller.userId, about))
+    },
+  )
 }
+
+const showOwn = ({ event, channels, ...rest }: OwnExplanation) => ({
+  ...rest,
+  event: { ...event, time: event.time.toISOString() },
+  channels: channels.map(({ at, ...answer }) => ({ ...answer, ...(at ? { at: at.toISOString() } : {}) })),
+})
 
 const show = ({ event, rules, ...rest }: Explanation) => ({
   ...rest,

@@ -50,7 +50,22 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/dry-run.ts', ['server/pipeline.ts', 'server/match/', 'server/decide/trace.ts', ...BASE]],
   // Questions across the stages: what was decided, beside what came of it.
   ['server/explain.ts', ['server/decide/trace.ts', 'server/ledger/', ...BASE]],
-  ['server/explain-routes.ts', ['server/explain.ts', 'server/http/', 'server/ledger/', ...BASE]],
+  ['server/explain-words.ts', ['server/explain.ts', ...BASE]],
+  [
+    'server/explain-me.ts',
+    ['server/explain.ts', 'server/explain-words.ts', 'server/people/users.ts', ...BASE],
+  ],
+  [
+    'server/explain-routes.ts',
+    [
+      'server/explain-me.ts',
+      'server/explain-words.ts',
+      'server/explain.ts',
+      'server/http/',
+      'server/ledger/',
+      ...BASE,
+    ],
+  ],
 
   // A provider can be written knowing one file. What several of them share lies beside their folders.
   ['server/deliver/providers/index.ts', ['server/deliver/provider.ts', 'server/deliver/providers/']],
