@@ -1,5 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { ensureFirstTenant } from './admin/tenants.ts'
 import { startApp } from './app.ts'
 import type { App } from './app.ts'
@@ -49,6 +51,8 @@ export async function run(
     throw error
   }
 
+  giveBack()
+
   const line = (name: string, value: string) => say(`  ${name.padEnd(12)}${value}`)
   say('\nCarillon is ready.')
   if (app.url) {
@@ -70,4 +74,15 @@ export async function run(
       await embedded?.stop()
     },
   }
+}
+
+/**
+ * Gives what starting left behind back to the system: V8 would keep 50 MB for as long as there is little to do.
+ * Takes 0.1 s, before anybody asks for anything.
+ */
+function giveBack(): void {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as (how: { type: 'major'; flavor: 'last-resort' }) => void
+  setFlagsFromString('--no-expose-gc')
+  collect({ type: 'major', flavor: 'last-resort' })
 }

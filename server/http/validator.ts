@@ -57,12 +57,14 @@ export function validatorCompiler(): FastifySchemaCompiler<object> {
   return ({ schema, httpPart }) => {
     const part = httpPart ?? 'body'
     const coerce = part === 'body' ? false : 'array'
-    const validate = instance(coerce, false).compile(schema)
+    // At the first request of its kind: compiling all of them at the start takes 0.4 s and 25 MB.
+    let validate: ValidateFunction | undefined
     // A request without a body has null here, and a body that is Type.Optional may be left out.
     const optional = part === 'body' && Type.IsOptional(schema)
     let explain: ValidateFunction | undefined
     return (value: unknown) => {
       if (optional && (value === null || value === undefined)) return { value }
+      validate ??= instance(coerce, false).compile(schema)
       if (validate(value)) return { value }
       let errors = validate.errors!
       if (parts(value, EXPLAINED_PARTS) <= EXPLAINED_PARTS) {
