@@ -77,6 +77,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
       'server/deliver/providers/aws.ts',
       'server/deliver/providers/email.ts',
       'server/deliver/providers/phone.ts',
+      'server/deliver/providers/push.ts',
       'server/deliver/providers/slack-blocks.ts',
       'server/deliver/providers/sms-text.ts',
       'server/deliver/providers/sns-message.ts',

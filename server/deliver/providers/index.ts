@@ -1,5 +1,6 @@
 // Every provider there is, one line each; nothing else lists them (server/deliver/catalog.ts reads this file).
 export { discord } from './discord/discord.ts'
+export { fcm } from './fcm/fcm.ts'
 export { messagebird } from './messagebird/messagebird.ts'
 export { ntfy } from './ntfy/ntfy.ts'
 export { pagerduty } from './pagerduty/pagerduty.ts'
