@@ -3,13 +3,17 @@
 // beside the project, which runs TypeScript as it is. Plain JavaScript, since older versions must understand it.
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import module from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const root = dirname(dirname(fileURLToPath(import.meta.url)))
-const script = join(root, 'cli', 'carillon.ts')
+const script = fileURLToPath(import.meta.url)
+const root = dirname(dirname(script))
 
 if (Number(process.versions.node.split('.')[0]) >= 24) {
+  // What Node made of the TypeScript stays from one start to the next, and its compiler unloaded: 10 MB less. Kept
+  // beside the code, where only those may write who may change the code; a shared /tmp could be filled by others.
+  module.enableCompileCache(join(root, 'node_modules', '.cache', 'carillon'))
   await import('./carillon.ts')
 } else {
   const name = process.platform === 'win32' ? 'node.exe' : 'node'
