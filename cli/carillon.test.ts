@@ -109,6 +109,8 @@ test('help of everything, and what cannot be understood', async () => {
     'audit',
     'redrive',
     'schedule next',
+    'validate',
+    'test',
   ])
   const helps = await Promise.all(names.map(name => carillon([...name.split(' '), '--help'])))
   for (const [i, { code, out }] of helps.entries()) {

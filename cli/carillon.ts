@@ -16,6 +16,8 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   audit: () => import('./audit.ts'),
   redrive: () => import('./redrive.ts'),
   'schedule next': () => import('./schedule.ts'),
+  validate: () => import('./validate.ts'),
+  test: () => import('./test.ts'),
 }
 
 const OK = 0

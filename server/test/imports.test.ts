@@ -17,7 +17,14 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['solutions/**', ['server/solution.ts']],
   [
     'cli/**',
-    ['server/main.ts', 'server/config.ts', 'server/observe/ready.ts', 'server/ledger/audit.ts', ...BASE],
+    [
+      'server/main.ts',
+      'server/config.ts',
+      'server/observe/ready.ts',
+      'server/ledger/audit.ts',
+      'server/replay/',
+      ...BASE,
+    ],
   ],
   ['bench/**', EVERYTHING],
   ['scripts/**', EVERYTHING],
@@ -47,6 +54,21 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/digest/wish.ts', ['server/match/policy.ts', 'server/people/', ...BASE]],
   ['server/digest/compose.ts', WORDS],
   ['server/digest/closer.ts', ['server/ledger/', 'server/people/', ...BASE]],
+  // The stages again, without the ledger: what-if, and stories of rules kept as code.
+  [
+    'server/replay/**',
+    [
+      'server/pipeline.ts',
+      'server/match/',
+      'server/decide/trace.ts',
+      'server/digest/compose.ts',
+      'server/render/',
+      'server/limits/',
+      'server/ledger/plan.ts',
+      'server/people/',
+      ...BASE,
+    ],
+  ],
   ['server/dry-run.ts', ['server/pipeline.ts', 'server/match/', 'server/decide/trace.ts', ...BASE]],
   // Questions across the stages: what was decided, beside what came of it.
   ['server/explain.ts', ['server/decide/trace.ts', 'server/ledger/', ...BASE]],

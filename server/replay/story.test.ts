@@ -1,0 +1,183 @@
+import assert from 'node:assert/strict'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { parse } from 'yaml'
+import { AppError } from '../errors.ts'
+import { compileFolder, readFolder } from './files.ts'
+import { type Report, readStory, runStory } from './story.ts'
+
+async function folder(t: TestContext, files: Record<string, string>) {
+  const dir = await mkdtemp(join(tmpdir(), 'carillon-rules-'))
+  t.after(() => rm(dir, { recursive: true, force: true }))
+  for (const [file, text] of Object.entries(files)) {
+    await mkdir(dirname(join(dir, file)), { recursive: true })
+    await writeFile(join(dir, file), text)
+  }
+  return readFolder(dir)
+}
+
+const RAIN = {
+  'templates/rain.yaml': `
+name: rain
+channels:
+  default: { subject: 'Rain in {{data.city}}', body: 'Take an umbrella, {{user.id}}.' }
+`,
+  'rules/weather.yaml': `
+name: Rain alert
+eventTypes: [weather.rain]
+eventPattern: event.data.chance >= 0.7
+channels: [in_app, email]
+recipientSelector: { topics: [weather] }
+templateId: rain
+policy: { cooldown: { seconds: 3600 } }
+---
+name: News
+eventTypes: [news.*]
+channels: [email]
+recipientSelector: { groups: [readers] }
+policy: { digest: { windowSeconds: 600 } }
+`,
+}
+
+async function run(t: TestContext, story: string, files: Record<string, string> = RAIN): Promise<Report> {
+  const compiled = compileFolder(await folder(t, files), new Date('2026-01-01T00:00:00Z'))
+  assert.deepEqual(compiled.problems, [])
+  return runStory(readStory(parse(story), 'story'), compiled)
+}
+
+// covers: AUR-089, AUR-090
+test('quiet hours, a cooldown and a pattern, under a clock of the story', async t => {
+  const report = await run(
+    t,
+    `
+start: 2026-11-21T21:30:00Z
+users:
+  ana:
+    timezone: Europe/Berlin
+    addresses: { email: ana@example.org }
+    topics: { weather: ALL }
+    preferences: [{ quietHours: { enabled: true, start: '22:00', end: '07:00' } }]
+  bob: { topics: { weather: ALL } }
+events:
+  - { type: weather.rain, data: { city: Berlin, chance: 0.5 } }
+  - { at: +1m, type: weather.rain, data: { city: Berlin, chance: 0.9 } }
+  - { at: +30m, type: weather.rain, data: { city: Berlin, chance: 0.9 } }
+expect:
+  - { to: ana, channel: in_app, at: +1m, subject: Rain in Berlin, body: '/umbrella, ana\\.$/' }
+  - { to: ana, channel: email, at: '2026-11-22T07:00:00+01:00', rule: Rain alert }
+  - { to: bob, channel: in_app, at: +1m }
+  - { to: bob, channel: email, not: missing_address }
+  - { to: ana, channel: email, not: cooldown }
+  - { to: ana, channel: sms, not: true }
+`,
+  )
+  assert.deepEqual(report.failures, [])
+})
+
+test('what is collected leaves with its digest, which is decided anew; one alone leaves as itself', async t => {
+  const story = (events: number) => `
+users:
+  ana:
+    addresses: { email: ana@example.org }
+    groups: [readers]
+events:
+${Array.from({ length: events }, (_, i) => `  - { at: +${i}m, type: news.tech, data: { title: 'Part ${i + 1}' } }`).join('\n')}
+expect: []
+`
+  const three = await run(t, story(3))
+  assert.deepEqual(
+    three.told.map(said => [said.at.toISOString(), said.content.subject, said.items]),
+    [['2026-01-05T12:10:00.000Z', '3 notifications', 3]],
+  )
+  const one = await run(t, story(1))
+  assert.deepEqual(
+    one.told.map(said => [said.at.toISOString(), said.content.subject, said.items]),
+    [['2026-01-05T12:10:00.000Z', 'Part 1', undefined]],
+  )
+  const later = await run(t, story(11))
+  assert.deepEqual(
+    later.told.map(said => [said.at.toISOString(), said.items]),
+    [
+      ['2026-01-05T12:10:00.000Z', 10],
+      ['2026-01-05T12:20:00.000Z', undefined],
+    ],
+  )
+})
+
+test('a failure says what was expected, what there was, and why not', async t => {
+  const { passed, failures } = await run(
+    t,
+    `
+users:
+  ana: { topics: { weather: ALL } }
+events:
+  - { type: weather.rain, data: { city: Rom, chance: 1 } }
+expect:
+  - { to: ana, channel: email }
+  - { to: ana, channel: in_app, subject: Rain in Wien }
+  - { to: ana, channel: in_app, not: true }
+  - { to: ana, not: quiet_hours }
+`,
+  )
+  assert.equal(passed, false)
+  assert.deepEqual(
+    failures.map(failure => failure.split('\n')[0]!.split(':')[0]),
+    ['missing', 'missing', 'should not be', 'missing "no"', 'unexpected'],
+  )
+  assert.match(failures[0]!, /not told: email weather\.rain: missing_address/)
+  assert.match(failures[1]!, /there was in_app to ana at .* by "Rain alert": Rain in Rom; other subject/)
+})
+
+test('a folder with mistakes names each with its file, line and field', async t => {
+  const found = await folder(t, {
+    'rules/a.yaml': `name: A\nchannels: [email]\nrecipientSelector: { users: [x] }\neventPattern: 'event.data.x >'\n---\nname: B\nchannels: [pigeon]\nrecipientSelector: { users: [x] }\n`,
+    'rules/b.yaml': 'name: [\n',
+    'rules/c.yaml': `name: C\nchannels: [email]\nrecipientSelector: { users: [x] }\ntemplateId: nowhere\n---\nname: A\nchannels: [email]\nrecipientSelector: { users: [x] }\n`,
+    'templates/t.yaml': `name: T\nchannels: { default: { body: '{{#if x}}' } }\n`,
+    'notes.yaml': 'a: 1\n',
+  })
+  const problems = [...found.problems, ...compileFolder(found, new Date()).problems]
+  assert.deepEqual(problems.map(({ file, line, field }) => `${file}:${line} ${field}`).sort(), [
+    'notes.yaml:1 ',
+    'rules/a.yaml:1 /eventPattern',
+    'rules/a.yaml:6 /channels',
+    'rules/b.yaml:2 ',
+    'rules/c.yaml:1 /templateId',
+    'rules/c.yaml:6 /name',
+    'templates/t.yaml:1 /channels/default/body',
+  ])
+})
+
+test('a story with mistakes names the field', () => {
+  const field = (text: string) => {
+    try {
+      readStory(parse(text), 's')
+      return 'nothing'
+    } catch (error) {
+      assert.ok(error instanceof AppError)
+      return error.errors?.[0]?.field
+    }
+  }
+  assert.deepEqual(
+    [
+      field('user: {}'),
+      field('users: { a: { timezone: Mars/Base } }'),
+      field('users: { a: { preferences: [{ quietHours: { start: "25:00", end: "07:00" } }] } }'),
+      field('events: [{ at: soon, type: x }]'),
+      field('events: [{ data: {} }]'),
+      field('expect: [{ channel: email }]'),
+      field('expect: [{ to: a, channel: pigeon }]'),
+    ],
+    [
+      '/user',
+      '/users/a/timezone',
+      '/users/a/preferences/0/quietHours/start',
+      '/events/0/at',
+      '/events/0/type',
+      '/expect/0/to',
+      '/expect/0/channel',
+    ],
+  )
+})
