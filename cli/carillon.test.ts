@@ -111,6 +111,9 @@ test('help of everything, and what cannot be understood', async () => {
     'schedule next',
     'validate',
     'test',
+    'diff',
+    'push',
+    'pull',
   ])
   const helps = await Promise.all(names.map(name => carillon([...name.split(' '), '--help'])))
   for (const [i, { code, out }] of helps.entries()) {

@@ -18,6 +18,9 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   'schedule next': () => import('./schedule.ts'),
   validate: () => import('./validate.ts'),
   test: () => import('./test.ts'),
+  diff: () => import('./diff.ts'),
+  push: () => import('./push.ts'),
+  pull: () => import('./pull.ts'),
 }
 
 const OK = 0

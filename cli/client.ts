@@ -11,6 +11,7 @@ export interface Client {
   get<T>(path: string, query?: Query): Promise<T>
   /** Sends an Idempotency-Key of its own, or the one given. */
   post<T>(path: string, body: unknown, idempotencyKey?: string): Promise<T>
+  put<T>(path: string, body: unknown): Promise<T>
   /** One connection's server-sent events, until the server ends it. */
   events(
     path: string,
@@ -50,7 +51,7 @@ export function createClient(input: Input): Client {
   const authorization = `Bearer ${findKey(input, url)}`
 
   async function call(
-    method: 'GET' | 'POST',
+    method: 'GET' | 'POST' | 'PUT',
     path: string,
     options: { query?: Query; body?: unknown; key?: string },
   ) {
@@ -83,6 +84,7 @@ export function createClient(input: Input): Client {
     get: async <T>(path: string, query?: Query) => (await call('GET', path, { query })) as T,
     post: async <T>(path: string, body: unknown, key?: string) =>
       (await call('POST', path, { body, key })) as T,
+    put: async <T>(path: string, body: unknown) => (await call('PUT', path, { body })) as T,
     async *events(path, query, { lastEventId, signal }) {
       const { statusCode, body } = await send(url, path, query, {
         method: 'GET',

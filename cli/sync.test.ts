@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { testApp } from '../server/test/app.ts'
+
+test('push brings a folder to the server, once; pull writes it back as it was; prune switches off', async t => {
+  const app = await testApp()
+  t.after(() => app.stop())
+  const dir = await mkdtemp(join(tmpdir(), 'carillon-push-'))
+  t.after(() => rm(dir, { recursive: true, force: true }))
+  const folder = join(dir, 'mine')
+  await mkdir(join(folder, 'rules'), { recursive: true })
+  await mkdir(join(folder, 'templates'))
+  await writeFile(
+    join(folder, 'templates', 'all.yaml'),
+    `name: rain\nchannels: { default: { subject: Rain, body: 'In {{data.city}}' } }\n`,
+  )
+  const rule = (chance: number) => `name: Rain
+eventTypes: [weather.rain]
+eventPattern: event.data.chance > ${chance}
+channels: [in_app, EMAIL]
+batchWindow: 5m
+recipientSelector: { groups: [walkers] }
+templateId: rain
+policy: { cooldown: { seconds: 60 } }
+`
+  await writeFile(join(folder, 'rules', 'rain.yaml'), rule(0.5))
+
+  const carillon = async (...args: string[]) => {
+    const child = spawn(process.execPath, [join(import.meta.dirname, 'carillon.ts'), ...args], {
+      env: { ...process.env, CARILLON_URL: app.url, CARILLON_KEY: app.tenant.adminKey },
+    })
+    let out = ''
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => void (out += chunk))
+    const code = await new Promise<number | null>(resolve => child.on('close', resolve))
+    return { code, out }
+  }
+
+  const before = await carillon('diff', folder)
+  assert.equal(before.code, 1, before.out)
+  assert.match(before.out, /\+ templates rain[\s\S]*\+ rules Rain[\s\S]*2 to change/)
+  const first = await carillon('push', folder)
+  assert.equal(first.code, 0, first.out)
+  assert.match(first.out, /2 changed/)
+  assert.match((await carillon('push', folder)).out, /^Nothing to do\.$/m)
+  assert.equal((await carillon('diff', folder)).code, 0)
+
+  await writeFile(join(folder, 'rules', 'rain.yaml'), rule(0.7))
+  assert.match(
+    (await carillon('diff', folder)).out,
+    /~ rules Rain.*\n {4}eventPattern: "event\.data\.chance > 0\.5" → /,
+  )
+  assert.match((await carillon('push', folder)).out, /1 changed/)
+
+  const copy = join(dir, 'theirs')
+  assert.equal((await carillon('pull', copy)).code, 0)
+  assert.deepEqual((await readdir(copy, { recursive: true })).sort(), [
+    'rules',
+    'rules/rain.yaml',
+    'templates',
+    'templates/rain.yaml',
+  ])
+  assert.match(await readFile(join(copy, 'rules', 'rain.yaml'), 'utf8'), /templateId: rain\n/)
+  assert.match((await carillon('diff', copy)).out, /^Nothing to do\.$/m)
+
+  await rm(join(copy, 'rules', 'rain.yaml'))
+  assert.match((await carillon('push', copy)).out, /^Nothing to do\.$/m)
+  assert.match((await carillon('push', '--prune', copy)).out, /- rules Rain/)
+  const { items } = (await app.call('GET', '/api/rules', { as: app.tenant.adminKey })).body
+  assert.deepEqual(
+    items.map((one: { name: string; enabled: boolean }) => [one.name, one.enabled]),
+    [['Rain', false]],
+  )
+
+  await writeFile(join(folder, 'rules', 'rain.yaml'), 'name: Rain\nchannels: [pigeon]\n')
+  const refused = await carillon('push', folder)
+  assert.equal(refused.code, 1)
+  assert.match(refused.out, /rules\/rain\.yaml:1 \/channels: /)
+})
