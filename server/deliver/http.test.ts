@@ -335,6 +335,11 @@ test('a connection that never comes about is given up in time', async t => {
     kind: 'temporary',
     code: 'connect_timeout',
   })
+  const unreadable = { pfx: Buffer.from('no certificate') }
+  await assert.rejects(http.connect({ host: '127.0.0.1', port, tls: unreadable }), {
+    kind: 'temporary',
+    code: 'tls_failed',
+  })
 })
 
 test('what fails after the request was written is unknown', async t => {

@@ -268,15 +268,25 @@ export function openHttp(options: HttpOptions = {}): OpenHttp {
 
       const address = { host: asked.host, port: asked.port, lookup: guard.lookup, noDelay: true }
       const wanted = asked.tls === true ? {} : asked.tls
-      const socket = wanted
-        ? connectTls({
-            ...tls,
-            ...address,
-            // RFC 6066 §3: an IP address is no server name.
-            servername: wanted.servername ?? (isIP(asked.host) === 0 ? asked.host : undefined),
-            ALPNProtocols: wanted.alpn,
-          })
-        : connectTcp(address)
+      const open = (): Socket => {
+        if (!wanted) return connectTcp(address)
+        const { alpn, servername, ...certificate } = wanted
+        return connectTls({
+          ...tls,
+          ...address,
+          ...certificate,
+          // RFC 6066 §3: an IP address is no server name.
+          servername: servername ?? (isIP(asked.host) === 0 ? asked.host : undefined),
+          ALPNProtocols: alpn,
+        })
+      }
+      let socket: Socket
+      try {
+        socket = open()
+      } catch {
+        // What OpenSSL says may quote what it could not read.
+        throw temporary('tls_failed', 'The client certificate or its key cannot be read')
+      }
 
       const settle = (): void => {
         clearTimeout(timer)

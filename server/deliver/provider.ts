@@ -299,9 +299,17 @@ export interface ConnectRequest {
   host: string
   port: number
   /** TLS from the first byte, with ALPN where the protocol wants it (`['h2']`). Default: plain TCP. */
-  tls?: boolean | { alpn?: string[]; servername?: string }
+  tls?: boolean | ({ alpn?: string[]; servername?: string } & ClientCertificate)
   timeoutMs?: number
   signal?: AbortSignal
+}
+
+/** What we show a far end that asks who we are: PEM, or PKCS #12 with its password. */
+export interface ClientCertificate {
+  cert?: string
+  key?: string
+  pfx?: Buffer
+  passphrase?: string
 }
 
 const DAY_MS = 24 * 60 * 60 * 1000

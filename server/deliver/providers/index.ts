@@ -1,4 +1,5 @@
 // Every provider there is, one line each; nothing else lists them (server/deliver/catalog.ts reads this file).
+export { apns } from './apns/apns.ts'
 export { discord } from './discord/discord.ts'
 export { fcm } from './fcm/fcm.ts'
 export { messagebird } from './messagebird/messagebird.ts'
