@@ -12,6 +12,8 @@ export interface Client {
   /** Sends an Idempotency-Key of its own, or the one given. */
   post<T>(path: string, body: unknown, idempotencyKey?: string): Promise<T>
   put<T>(path: string, body: unknown): Promise<T>
+  /** Something that takes long: its progress a line at a time, then its result. */
+  lines<T>(path: string, body: unknown, onProgress: (progress: { events: number }) => void): Promise<T>
   /** One connection's server-sent events, until the server ends it. */
   events(
     path: string,
@@ -85,6 +87,33 @@ export function createClient(input: Input): Client {
     post: async <T>(path: string, body: unknown, key?: string) =>
       (await call('POST', path, { body, key })) as T,
     put: async <T>(path: string, body: unknown) => (await call('PUT', path, { body })) as T,
+    async lines<T>(path: string, body: unknown, onProgress: (progress: { events: number }) => void) {
+      const { statusCode, body: stream } = await send(url, path, undefined, {
+        method: 'POST',
+        headers: { authorization, accept: 'application/x-ndjson', 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+        headersTimeout: TIMEOUT_MS,
+        bodyTimeout: TIMEOUT_MS,
+      })
+      if (statusCode >= 400) throw problemError(statusCode, parse(await readAll(stream)), url)
+      stream.setEncoding('utf8')
+      let rest = ''
+      for await (const chunk of stream as AsyncIterable<string>) {
+        const parts = (rest + chunk).split('\n')
+        rest = parts.pop()!
+        for (const part of parts) {
+          const line = parse(part) as {
+            progress?: { events: number }
+            result?: T
+            error?: { code: string; message: string }
+          }
+          if (line.progress) onProgress(line.progress)
+          if (line.error) throw new ApiError(500, line.error.message, line.error)
+          if (line.result) return line.result
+        }
+      }
+      throw new Unreachable(`The connection to ${url} broke before the result`)
+    },
     async *events(path, query, { lastEventId, signal }) {
       const { statusCode, body } = await send(url, path, query, {
         method: 'GET',

@@ -48,6 +48,8 @@ import type { Owner } from './ledger/owner.ts'
 import { ownCaps } from './limits/limit-book.ts'
 import { ruleBook } from './match/rule-book.ts'
 import { rulesRoutes } from './match/routes.ts'
+import { replayer } from './replay/replay.ts'
+import { replayRoutes } from './replay/routes.ts'
 import { scheduleRoutes } from './match/schedule-routes.ts'
 import type { Logger } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
@@ -483,6 +485,20 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   peopleRoutes(api, { db, sealer })
   unsubscribeRoutes(api, { db, links, now })
   rulesRoutes(api, { db, dryRun: dryRunner({ db, pipeline }) })
+  replayRoutes(api, {
+    db,
+    replay: replayer({
+      db,
+      sealer,
+      tenants,
+      people,
+      templates,
+      limits: ownCaps,
+      look: () => watch.look(db),
+      tenantKey,
+      channelOpen: channel => channel === 'in_app' || outside.configured.has(channel),
+    }),
+  })
   scheduleRoutes(api)
   eventTypeRoutes(api, { db })
   templateRoutes(api, { db })

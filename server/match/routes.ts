@@ -175,7 +175,8 @@ const Change = Type.Object(
   },
   { ...closed, minProperties: 1 },
 )
-const Draft = Type.Object(
+/** A rule that is only tried: as it would be saved, its name optional. */
+export const Draft = Type.Object(
   { name: Type.Optional(Name), channels: ChannelNames, recipientSelector: Selector, ...OPTIONAL },
   closed,
 )
@@ -468,7 +469,7 @@ export function rulesRoutes(api: Api, { db, dryRun, now = () => new Date() }: Ru
 // ------------------------------------------------------------------ shapes
 
 /** The checked definition of a body; the errors name fields as JSON pointers into it. */
-function define(body: Static<typeof Definition>, madeAt: Date): RuleDefinition {
+export function define(body: Static<typeof Definition>, madeAt: Date): RuleDefinition {
   const { batchWindow, recipientSelector, ...rest } = body
   if (batchWindow != null && body.batchWindowSeconds != null) {
     throw new AppError('invalid_rule', 'Give either batchWindow or batchWindowSeconds', {

@@ -28,6 +28,7 @@ export interface Told {
   kind: 'told'
   /** When it leaves; what a digest collects leaves with its digest. */
   at: Date
+  notificationId: Id
   eventId: Id
   eventType: string
   ruleId: Id | null
@@ -241,6 +242,7 @@ const rank = ({ notification }: OpenDigest['items'][number]): number =>
 const told = (notification: PlannedNotification, channel: Channel, at: Date, waited?: Reason): Told => ({
   kind: 'told',
   at,
+  notificationId: notification.id,
   eventId: notification.event.id,
   eventType: notification.event.type,
   ruleId: notification.ruleId,
