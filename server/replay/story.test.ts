@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -180,4 +181,16 @@ test('a story with mistakes names the field', () => {
       '/expect/0/channel',
     ],
   )
+})
+
+test('the folder of the guide is valid, and its story holds', async t => {
+  const guide = readFileSync(new URL('../../docs/guides/rules-as-code.md', import.meta.url), 'utf8')
+  const blocks = [...guide.matchAll(/^```yaml\n# (\S+)\n([\s\S]*?)^```$/gm)]
+  assert.equal(blocks.length, 3)
+  const found = await folder(t, Object.fromEntries(blocks.map(([, file, text]) => [file!, text!])))
+  const compiled = compileFolder(found, new Date())
+  assert.deepEqual([found.problems, compiled.problems], [[], []])
+  const [file] = found.stories
+  const report = await runStory(readStory(file!.story, file!.file), compiled)
+  assert.deepEqual(report.failures, [])
 })
