@@ -444,12 +444,13 @@ export interface Asked {
 /**
  * A vendor that speaks HTTP. `replies`: this vendor's own words where the plain ones do not do. `reads`: looks at
  * a request that would be accepted, as strictly as the vendor does, and gives the answer where that is another one.
- * `decode`: what the vendor shows of a text that came escaped.
+ * `decode`: what the vendor shows of a text that came escaped. `open`: its bytes as text, where they are encrypted.
  */
 export async function httpVendor(
   replies: Partial<Record<keyof typeof HTTP_REPLIES, HttpReply>> = {},
   reads: (asked: Asked) => HttpReply | undefined = () => undefined,
   decode: (text: string) => string = text => text,
+  open: (bytes: Buffer) => string = bytes => bytes.toString('utf8'),
 ): Promise<Vendor> {
   let behaviour: Behaviour = 'accept'
   const seen = arrivals()
@@ -458,7 +459,7 @@ export async function httpVendor(
     response.writeHead(status, headers).end(body)
 
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<unknown> => {
-    const body = await bodyOf(request)
+    const body = open(await bodyOf(request))
     const received = await receivedHttp(request, body)
     received.texts = received.texts.map(decode)
     seen.add(received)
@@ -519,10 +520,10 @@ export async function httpVendor(
   }
 }
 
-async function bodyOf(request: IncomingMessage): Promise<string> {
+async function bodyOf(request: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = []
   for await (const chunk of request) chunks.push(chunk as Buffer)
-  return Buffer.concat(chunks).toString('utf8')
+  return Buffer.concat(chunks)
 }
 
 async function receivedHttp(request: IncomingMessage, body: string): Promise<Received> {

@@ -13,7 +13,8 @@ import { isHttpUrl, isObject, textAt } from './answers.ts'
  * - `collapseKey`: what it replaces, shown or still on its way; `group`: what it is shown together with.
  * - `silent`: wakes the app and shows nothing.
  * - `custom`: members for the app; what is no text becomes JSON.
- * - `android`, `apns`, `webpush`: as FCM's HTTP v1 API has them, laid over what we wrote; APNs takes `apns.payload`.
+ * - `android`, `apns`, `webpush`: as FCM's HTTP v1 API has them, laid over what we wrote; APNs itself takes
+ *   `apns.payload`, browsers `webpush.notification`.
  */
 export interface PushContent {
   title?: string

@@ -379,7 +379,6 @@ test('whatever the content, APNs takes it; a long text is cut to what there is r
   })
 })
 
-// covers: DIC-131
 test('each of Apple’s reasons has its meaning', async () => {
   const at = (seconds: number) => new Date(NOW.getTime() + seconds * 1000)
   const cases: [Answer, string, string, Date?][] = [
