@@ -29,7 +29,7 @@ import {
   type PushContent,
   pushContent,
 } from '../push.ts'
-import { type H2Connection, h2Connection } from './connection.ts'
+import { type H2Connection, h2Connection } from '../h2-connection.ts'
 
 const settings = Type.Object(
   {

@@ -17,7 +17,7 @@ import {
   type Vendor,
 } from '../conformance.ts'
 import { NOW } from '../one-delivery.ts'
-import { encryptPush, generateVapidKeys } from './encryption.ts'
+import { encryptPush, generateVapidKeys } from '../push-encryption.ts'
 import { webPush } from './web-push.ts'
 
 /** Somebody else's implementation of RFC 8188 and 8291 reads what ours wrote. */

@@ -17,7 +17,7 @@ import {
 } from '../../provider.ts'
 import { isHttpUrl, isObject, laneOf, readObject } from '../answers.ts'
 import { bytesOf, fitPayload, MAX_TITLE, MAX_TTL, merge, type PushContent, pushContent } from '../push.ts'
-import { encryptPush, publicKeyOf } from './encryption.ts'
+import { encryptPush, publicKeyOf } from '../push-encryption.ts'
 
 const settings = Type.Object(
   {

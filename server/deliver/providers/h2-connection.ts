@@ -14,8 +14,8 @@ import {
   permanent,
   temporary,
   unknown,
-} from '../../provider.ts'
-import { readObject, textAt, wordOf } from '../answers.ts'
+} from '../provider.ts'
+import { readObject, textAt, wordOf } from './answers.ts'
 
 export interface H2Request {
   path: string
