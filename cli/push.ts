@@ -20,7 +20,7 @@ export const command: Command = {
   examples: ['carillon push notifications/', 'carillon push --prune notifications/'],
   async run(input) {
     const folder = await readFolder(input.args[0] ?? '.')
-    const problems = problemsOf(folder)
+    const problems = await problemsOf(folder)
     for (const problem of problems) complain(describeProblem(problem))
     if (problems.length > 0) return 1
     const client = createClient(input)

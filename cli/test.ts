@@ -20,12 +20,12 @@ export const command: Command = {
   examples: ['carillon test notifications/', 'carillon test --tap . > stories.tap'],
   async run(input) {
     const folder = await readFolder(input.args[0] ?? '.')
-    const problems = problemsOf(folder)
+    const problems = await problemsOf(folder)
     if (problems.length > 0) {
       for (const problem of problems) complain(describeProblem(problem))
       return 1
     }
-    const compiled = compileFolder(folder, new Date())
+    const compiled = await compileFolder(folder, new Date())
     const only = input.text('only')
     const stories = folder.stories
       .map(({ file, line, story }) => ({ file, line, story: readStory(story, file) }))

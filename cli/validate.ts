@@ -17,7 +17,7 @@ export const command: Command = {
   examples: ['carillon validate notifications/', 'carillon validate --json . | jq .problems'],
   async run(input) {
     const folder = await readFolder(input.args[0] ?? '.')
-    const problems = problemsOf(folder)
+    const problems = await problemsOf(folder)
     if (input.json)
       printJson({ resources: folder.resources.length, stories: folder.stories.length, problems })
     else {
@@ -34,8 +34,8 @@ export const describeProblem = ({ file, line, field, message }: Problem): string
   `${file}:${line}${field === '' ? '' : ` ${field}`}: ${message}`
 
 /** Everything that is wrong with a folder, in the order of files. */
-export function problemsOf(folder: Folder): Problem[] {
-  const problems = [...folder.problems, ...compileFolder(folder, new Date()).problems]
+export async function problemsOf(folder: Folder): Promise<Problem[]> {
+  const problems = [...folder.problems, ...(await compileFolder(folder, new Date())).problems]
   for (const { file, line, story } of folder.stories) {
     try {
       readStory(story, file)

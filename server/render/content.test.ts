@@ -134,7 +134,7 @@ test('the reader’s locale, else a shorter one, else the original; by channel o
   assert.equal(body(''), 'en')
   assert.deepEqual(
     rendered(parts, 'email', 'de'),
-    { subject: 'Mail', body: 'de Mail', data: { k: 'v' } },
+    { subject: 'Mail', body: 'de Mail', data: { k: 'v' }, language: 'de' },
     'what a translation leaves out comes from the original',
   )
 })

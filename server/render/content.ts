@@ -1,6 +1,14 @@
 import { compile as compileHtmlToText } from 'html-to-text'
 import { AppError, type ErrorDetail } from '../errors.ts'
-import { CHANNELS, type Channel, type Content, type Id, type Json, type JsonObject } from '../types.ts'
+import {
+  CHANNELS,
+  type Action,
+  type Channel,
+  type Content,
+  type Id,
+  type Json,
+  type JsonObject,
+} from '../types.ts'
 import type { Escape } from './escape.ts'
 import { toHandlebars } from './go-notation.ts'
 import { type CompiledTemplate, type View, compileTemplate } from './template.ts'
@@ -14,6 +22,12 @@ export interface ChannelContent {
   /** Text. For Slack it may be a Block Kit document in JSON. */
   body?: string
   html?: string
+  /** MJML: what `html` is made of whenever the template is saved (publish.ts). */
+  mjml?: string
+  /** Absolute URL of a picture, a template. */
+  image?: string
+  /** Buttons; label and link are templates, and one whose link is empty then is left out. */
+  actions?: { id?: string; label: string; url?: string }[]
   /** For the channel's own purposes: an object whose texts are templates, or a template of a JSON object. */
   data?: JsonObject | string
 }
@@ -66,6 +80,8 @@ interface CompiledContent {
   body: CompiledTemplate | undefined
   html: CompiledTemplate | undefined
   data: ((view: View) => JsonObject) | undefined
+  image: CompiledTemplate | undefined
+  actions: { id: string; label: CompiledTemplate; url: CompiledTemplate | undefined }[] | undefined
   /** The body is a JSON document for the channel, not text. */
   bodyIsJson: boolean
 }
@@ -105,6 +121,7 @@ export function render(compiled: CompiledRevision, channel: Channel, locale: str
   const html = content.html?.render(seen)
   const written = content.body?.render(seen)
   const data = content.data?.(seen)
+  const more = extrasOf(content, seen, selected.locale)
 
   if (content.bodyIsJson) {
     const document = parseJson(written!, 'body')
@@ -112,6 +129,7 @@ export function render(compiled: CompiledRevision, channel: Channel, locale: str
       ...(subject !== undefined && { subject }),
       body: subject || textOf(document),
       data: { ...document, ...data },
+      ...more,
     }
   }
   return {
@@ -119,7 +137,29 @@ export function render(compiled: CompiledRevision, channel: Channel, locale: str
     body: written ?? (html === undefined ? '' : htmlToText(html)),
     ...(html !== undefined && { html }),
     ...(data !== undefined && { data }),
+    ...more,
   }
+}
+
+const ABSOLUTE = /^https?:\/\//i
+
+/** The picture, the buttons and the language; what has no usable link with this data is left out. */
+function extrasOf({ image, actions }: CompiledContent, view: View, language: string): Partial<Content> {
+  const extras: Partial<Content> = {}
+  if (language !== 'en') extras.language = language
+  const picture = image?.render(view).trim()
+  if (picture && ABSOLUTE.test(picture)) extras.image = picture
+  if (actions) {
+    const shown: Action[] = []
+    for (const { id, label, url } of actions) {
+      const text = oneLine(label.render(view))
+      const link = url?.render(view).trim()
+      if (text === '' || (link !== undefined && !ABSOLUTE.test(link))) continue
+      shown.push({ id, label: text, ...(link !== undefined && { url: link }) })
+    }
+    if (shown.length > 0) extras.actions = shown
+  }
+  return extras
 }
 
 /** Dates and numbers follow the reader's region when the text is in the reader's language, else the text's. */
@@ -268,9 +308,11 @@ const inherited = (base: ChannelContent | undefined): ChannelContent => ({
   ...(base?.subject !== undefined && { subject: base.subject }),
   ...(base?.title !== undefined && { title: base.title }),
   ...(base?.data !== undefined && { data: base.data }),
+  ...(base?.image !== undefined && { image: base.image }),
+  ...(base?.actions !== undefined && { actions: base.actions }),
 })
 
-const CONTENT_FIELDS = ['subject', 'title', 'body', 'html', 'data']
+const CONTENT_FIELDS = ['subject', 'title', 'body', 'html', 'mjml', 'image', 'actions', 'data']
 
 /** Whether a translation is one content for all channels, rather than contents by channel. */
 const isFlat = (contents: ChannelContents | ChannelContent): contents is ChannelContent =>
@@ -324,8 +366,35 @@ function compileContent(
     subject: subject ?? title,
     body: compile('body', bodyIsJson ? 'slack_json' : textEscape),
     html: compile('html', 'html'),
+    image: compileText(content.image, '/image', report),
+    actions: content.actions?.flatMap(({ id, label, url }, i) => {
+      const compiled = compileText(label, `/actions/${i}/label`, report)
+      return compiled
+        ? [
+            {
+              id: id ?? `action-${i + 1}`,
+              label: compiled,
+              url: compileText(url, `/actions/${i}/url`, report),
+            },
+          ]
+        : []
+    }),
     data: content.data === undefined ? undefined : compileData(content.data, slack, report),
     bodyIsJson,
+  }
+}
+
+function compileText(
+  source: string | undefined,
+  field: string,
+  report: Report,
+): CompiledTemplate | undefined {
+  if (source === undefined) return undefined
+  try {
+    return compileTemplate(source, 'none')
+  } catch (error) {
+    report(field, error)
+    return undefined
   }
 }
 

@@ -205,6 +205,7 @@ test('validate checks the stored texts or a draft, and saves nothing', async () 
     valid: true,
     errors: [],
     fields: ['id'],
+    warnings: [],
   })
   const { status, body } = await call('POST', `/api/templates/${id}/validate`, {
     channels: { email: { body: 'a\n{{#if b}}' }, sms: { body: '{{printf .X}}' } },
@@ -231,7 +232,7 @@ test('validate checks the stored texts or a draft, and saves nothing', async () 
   const go = await call('POST', `/api/templates/${id}/validate`, {
     channels: { sms: { body: '{{.Title}}' } },
   })
-  assert.deepEqual(go.body, { valid: true, errors: [], fields: ['Title'] })
+  assert.deepEqual(go.body, { valid: true, errors: [], fields: ['Title'], warnings: [] })
   assert.equal((await call('GET', `/api/templates/${id}`)).body.revision, 1)
 })
 
@@ -312,4 +313,34 @@ test('every change is in the audit trail', async () => {
       ['template.deleted', 'key', 2],
     ],
   )
+})
+
+// covers: ALP-144, ALP-138
+test('a language is added, revisions are compared, and an earlier one comes back as a new one', async () => {
+  const { id } = await create()
+  const first = (await call('GET', `/api/templates/${id}`)).body
+  const german = await call('POST', `/api/templates/${id}/localize`, {
+    locale: 'de-de',
+    content: { subject: 'Hallo', body: 'Neues von {{id}}' },
+  })
+  assert.deepEqual([german.status, german.body.revision, german.body.locales], [200, 2, ['de-DE']])
+  const refused = await call('POST', `/api/templates/${id}/localize`, {
+    locale: 'xx-yy-zz-!',
+    content: { body: 'x' },
+  })
+  assert.equal(refused.status, 400)
+
+  const diff = await call('GET', `/api/templates/${id}/diff?from=1`)
+  assert.deepEqual(diff.body, {
+    from: 1,
+    to: 2,
+    changes: [{ field: '/translations/de-DE', after: { subject: 'Hallo', body: 'Neues von {{id}}' } }],
+  })
+
+  const back = await call('POST', `/api/templates/${id}/rollback`, { version: first.version })
+  assert.equal(back.status, 200, JSON.stringify(back.body))
+  assert.deepEqual([back.body.revision, back.body.channels, back.body.translations], [3, first.channels, {}])
+  assert.deepEqual((await call('GET', `/api/templates/${id}/diff?from=1&to=3`)).body.changes, [])
+  assert.equal((await call('POST', `/api/templates/${id}/rollback`, { version: '9.9' })).status, 404)
+  assert.equal((await call('POST', `/api/templates/${id}/rollback`, {})).status, 400)
 })

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import { type Static, Type } from 'typebox'
 import type { Db } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
@@ -6,6 +7,7 @@ import { decodeCursor, encodeCursor } from '../http/cursor.ts'
 import { pageOf, pageQuery, toPage } from '../http/page.ts'
 import { CHANNELS } from '../types.ts'
 import {
+  canonicalLocale,
   type ChannelContent,
   type TemplateProblem,
   type TemplateRevision,
@@ -22,9 +24,11 @@ import {
   findTemplate,
   listRevisions,
   listTemplates,
-  prepareDefinition,
+  publishable,
+  revisionOfVersion,
   updateTemplate,
 } from './templates.ts'
+import { compileMarkup, warningsOf } from './publish.ts'
 import { MAX_SOURCE } from './template.ts'
 
 const closed = { additionalProperties: false }
@@ -50,6 +54,23 @@ const CONTENT = {
   ),
   html: Type.Optional(Source),
   htmlBody: Type.Optional(Type.String({ maxLength: MAX_SOURCE, description: 'Another name of html.' })),
+  mjml: Type.Optional(
+    Type.String({ maxLength: MAX_SOURCE, description: 'MJML, from which html is made when it is saved.' }),
+  ),
+  image: Type.Optional(Type.String({ maxLength: 2_048, description: 'Absolute URL of a picture.' })),
+  actions: Type.Optional(
+    Type.Array(
+      Type.Object(
+        {
+          id: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
+          label: Type.String({ minLength: 1, maxLength: 500 }),
+          url: Type.Optional(Type.String({ minLength: 1, maxLength: 2_048 })),
+        },
+        closed,
+      ),
+      { maxItems: 10, description: 'Buttons: a link, or without one an interaction that comes back.' },
+    ),
+  ),
   data: Type.Optional(
     Type.Union([Type.Record(Type.String(), Type.Any(), { maxProperties: 1_000 }), Source], {
       description: 'For the channel: an object whose texts are templates, or a template of a JSON object.',
@@ -159,8 +180,12 @@ const Revision = Type.Object({
   createdBy: MaybeText,
   createdAt: Time,
 })
+const Warnings = Type.Array(Type.Object({ field: Type.String(), message: Type.String() }), {
+  description: 'What is worth knowing and no mistake.',
+})
 const Verdict = Type.Object({
   valid: Type.Boolean(),
+  warnings: Warnings,
   errors: Type.Array(
     Type.Object({
       field: Type.String({ description: 'JSON pointer to the text.' }),
@@ -193,7 +218,7 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
     },
     async (request, reply) => {
       const { caller, traceId } = request
-      const definition = prepareDefinition(definitionOf(request.body))
+      const definition = await publishable(definitionOf(request.body))
       const template = await db.tx(async tx => {
         const id = await createTemplate(tx, caller, definition, traceId)
         return findTemplate(tx, caller.tenantId, id)
@@ -269,7 +294,7 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
     async request => {
       const { caller, traceId, params } = request
       const { revision, ...body } = request.body
-      const definition = prepareDefinition(definitionOf(body))
+      const definition = await publishable(definitionOf(body))
       const template = await db.tx(async tx => {
         await updateTemplate(tx, caller, params.id, definition, revision, traceId)
         return findTemplate(tx, caller.tenantId, params.id)
@@ -326,6 +351,135 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
     },
   )
 
+  api.get(
+    '/api/templates/:id/diff',
+    {
+      config: { access: read },
+      schema: {
+        tags,
+        operationId: 'diffTemplate',
+        summary: 'What differs between two revisions',
+        params: byId,
+        querystring: Type.Object(
+          {
+            from: Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 }),
+            to: Type.Optional(
+              Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1, description: 'Default: the current one.' }),
+            ),
+          },
+          closed,
+        ),
+        response: {
+          200: Type.Object({
+            from: Type.Integer(),
+            to: Type.Integer(),
+            changes: Type.Array(
+              Type.Object({
+                field: Type.String({ description: 'JSON pointer.' }),
+                before: Type.Optional(Type.Any()),
+                after: Type.Optional(Type.Any()),
+              }),
+            ),
+          }),
+        },
+      },
+    },
+    async request => {
+      const { tenantId } = request.caller
+      const { from, to } = request.query
+      const [before, after] = [
+        await existing(db, tenantId, request.params.id, from),
+        await existing(db, tenantId, request.params.id, to),
+      ]
+      return {
+        from: before.revision,
+        to: after.revision,
+        changes: [...differences(texts(before), texts(after))],
+      }
+    },
+  )
+
+  api.post(
+    '/api/templates/:id/rollback',
+    {
+      config: { access: write },
+      schema: {
+        tags,
+        operationId: 'rollBackTemplate',
+        summary: 'Make the texts of an earlier revision the current ones: a new revision',
+        params: byId,
+        body: Type.Object(
+          {
+            revision: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 })),
+            version: Type.Optional(Version),
+          },
+          { ...closed, minProperties: 1, maxProperties: 1 },
+        ),
+        response: { 200: Whole },
+      },
+    },
+    async request => {
+      const { caller, traceId, params, body } = request
+      const template = await db.tx(async tx => {
+        const wanted =
+          body.revision ?? (await revisionOfVersion(tx, caller.tenantId, params.id, body.version!))
+        const earlier =
+          wanted === undefined ? undefined : await findTemplate(tx, caller.tenantId, params.id, wanted)
+        if (!earlier) throw notFound()
+        await updateTemplate(tx, caller, params.id, { ...earlier, version: undefined }, undefined, traceId)
+        return findTemplate(tx, caller.tenantId, params.id)
+      })
+      return show(template!)
+    },
+  )
+
+  api.post(
+    '/api/templates/:id/localize',
+    {
+      config: { access: write },
+      schema: {
+        tags,
+        operationId: 'localizeTemplate',
+        summary: 'Add or replace one language: a new revision',
+        params: byId,
+        body: Type.Object(
+          {
+            locale: Locale,
+            channels: Type.Optional(Channels),
+            content: Type.Optional(Type.Object(CONTENT, { ...closed, minProperties: 1 })),
+          },
+          closed,
+        ),
+        response: { 200: Whole },
+      },
+    },
+    async request => {
+      const { caller, traceId, params, body } = request
+      if ((body.channels === undefined) === (body.content === undefined)) {
+        throw new AppError('invalid_request', 'Give either channels or one content for all', {
+          field: '/channels',
+        })
+      }
+      const locale = canonicalLocale(body.locale)
+      if (locale === undefined) {
+        throw new AppError('invalid_request', `"${body.locale}" is not a BCP 47 locale`, { field: '/locale' })
+      }
+      const translation = body.channels ? byName(body.channels) : contentOf(body.content!)
+      const current = await existing(db, caller.tenantId, params.id)
+      const definition = await publishable({
+        ...current,
+        version: undefined,
+        translations: { ...current.translations, [locale]: translation },
+      })
+      const template = await db.tx(async tx => {
+        // The other languages are those that were just read: somebody else's change in between is not undone.
+        await updateTemplate(tx, caller, params.id, definition, current.revision, traceId)
+        return findTemplate(tx, caller.tenantId, params.id)
+      })
+      return show(template!)
+    },
+  )
+
   api.post(
     '/api/templates/:id/validate',
     {
@@ -344,6 +498,32 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
       return verdictOn(request.body ? { name: template.name, ...textsOf(request.body) } : template)
     },
   )
+}
+
+/** What a revision says, without what every revision has of its own. */
+const texts = ({ locale, channels, translations, variables }: Template) => ({
+  locale,
+  channels,
+  translations,
+  variables,
+})
+
+/** Leaf by leaf, with a JSON pointer. */
+function* differences(
+  before: unknown,
+  after: unknown,
+  field = '',
+): Iterable<{ field: string; before?: unknown; after?: unknown }> {
+  if (isDeepStrictEqual(before, after)) return
+  const nested = (value: unknown): value is Record<string, unknown> =>
+    typeof value === 'object' && value !== null
+  if (!nested(before) || !nested(after) || Array.isArray(before) !== Array.isArray(after)) {
+    yield { field, ...(before !== undefined && { before }), ...(after !== undefined && { after }) }
+    return
+  }
+  for (const key of new Set([...Object.keys(before), ...Object.keys(after)])) {
+    yield* differences(before[key], after[key], `${field}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`)
+  }
 }
 
 const notFound = () => new AppError('not_found', 'There is no template with this id.')
@@ -393,12 +573,16 @@ const byName = (given: object): TemplateRevision['channels'] =>
       .map(([name, content]) => [name, contentOf(content as WrittenContent)]),
   )
 
-function contentOf({ subject, title, body, html, htmlBody, data }: WrittenContent): ChannelContent {
+function contentOf(given: WrittenContent): ChannelContent {
+  const { subject, title, body, html, htmlBody, mjml, image, actions, data } = given
   return {
     ...(subject !== undefined && { subject }),
     ...(title !== undefined && { title }),
     ...(body !== undefined && { body }),
     ...((html ?? htmlBody) !== undefined && { html: html ?? htmlBody }),
+    ...(mjml !== undefined && { mjml }),
+    ...(image !== undefined && { image }),
+    ...(actions !== undefined && { actions }),
     ...(data !== undefined && { data }),
   }
 }
@@ -414,16 +598,21 @@ const show = (template: Template) => ({
   locales: Object.keys(template.translations),
 })
 
-function verdictOn(texts: Texts & { name: string }): Static<typeof Verdict> {
+async function verdictOn(given: Texts & { name: string }): Promise<Static<typeof Verdict>> {
   let errors: TemplateProblem[]
-  let prepared: Texts = texts
+  let prepared: Texts = given
   try {
-    prepared = normalizeRevision(texts)
+    prepared = normalizeRevision(await compileMarkup(given))
     errors = checkRevision(prepared)
   } catch (error) {
     if (!(error instanceof AppError) || error.code !== 'invalid_template') throw error
     errors = error.errors ?? []
   }
   const valid = errors.length === 0
-  return { valid, errors: errors.slice(0, 100), fields: valid ? variablesOf(prepared) : [] }
+  return {
+    valid,
+    errors: errors.slice(0, 100),
+    fields: valid ? variablesOf(prepared) : [],
+    warnings: valid ? warningsOf(prepared) : [],
+  }
 }

@@ -4,6 +4,7 @@ import { type Queryable, type Tx, sql } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Id, TenantId } from '../types.ts'
 import { type RevisionCache, revisionCache } from './cache.ts'
+import { compileMarkup } from './publish.ts'
 import {
   type CompiledRevision,
   type TemplateRevision,
@@ -195,6 +196,21 @@ export const listRevisions = (
   limit: number,
 ): Promise<RevisionSummary[]> => q.rows<RevisionSummary>(listOfRevisions, [tenantId, id, before, limit])
 
+const findVersion = sql(
+  'find_template_version',
+  `select revision from template_revisions where tenant_id = $1 and template_id = $2 and version = $3
+   order by revision desc limit 1`,
+)
+
+/** The latest revision that people know by this version. */
+export const revisionOfVersion = async (
+  q: Queryable,
+  tenantId: TenantId,
+  id: Id,
+  version: string,
+): Promise<number | undefined> =>
+  (await q.one<{ revision: number }>(findVersion, [tenantId, id, version]))?.revision
+
 // ------------------------------------------------------------------------------------------------ writing
 
 const insertTemplate = sql(
@@ -255,6 +271,10 @@ export function prepareDefinition(definition: TemplateDefinition): TemplateDefin
   validateRevision(prepared)
   return prepared
 }
+
+/** The same with its markup compiled: what is saved. */
+export const publishable = async (definition: TemplateDefinition): Promise<TemplateDefinition> =>
+  prepareDefinition(await compileMarkup(definition))
 
 /** @throws AppError already_exists for a name in use */
 export async function createTemplate(

@@ -6,7 +6,7 @@ import { compileRule, ruleDefinition } from '../match/rules.ts'
 import type { Rule } from '../match/rules.ts'
 import { compileRevision } from '../render/content.ts'
 import type { CompiledRevision } from '../render/content.ts'
-import { prepareDefinition } from '../render/templates.ts'
+import { publishable } from '../render/templates.ts'
 import { readChannel } from '../spelling.ts'
 
 /**
@@ -127,13 +127,16 @@ const idOf = (kind: number, n: number) =>
   `00000000-0000-7000-8000-${kind.toString(16).padStart(2, '0')}${n.toString(16).padStart(10, '0')}`
 
 /** Checks and compiles rules and templates as the server does when they are saved; problems name file and field. */
-export function compileFolder({ resources }: Folder, now: Date): Compiled & { problems: Problem[] } {
+export async function compileFolder(
+  { resources }: Folder,
+  now: Date,
+): Promise<Compiled & { problems: Problem[] }> {
   const problems: Problem[] = []
   const templates = new Map<string, CompiledRevision>()
   const ids = new Map<string, string>()
-  const attempt = (resource: Resource, work: () => void) => {
+  const attempt = async (resource: Resource, work: () => Promise<void>) => {
     try {
-      work()
+      await work()
     } catch (error) {
       if (!(error instanceof AppError)) throw error
       const details = error.errors ?? [{ field: '', message: error.message }]
@@ -149,9 +152,9 @@ export function compileFolder({ resources }: Folder, now: Date): Compiled & { pr
   }
 
   for (const [n, resource] of resources.filter(({ kind }) => kind === 'templates').entries()) {
-    attempt(resource, () => {
+    await attempt(resource, async () => {
       const { body, name } = resource
-      const definition = prepareDefinition({
+      const definition = await publishable({
         description: '',
         category: '',
         tags: [],
@@ -170,7 +173,7 @@ export function compileFolder({ resources }: Folder, now: Date): Compiled & { pr
   }
   const rules: Rule[] = []
   for (const [n, resource] of resources.filter(({ kind }) => kind === 'rules').entries()) {
-    attempt(resource, () => {
+    await attempt(resource, async () => {
       const { recipientSelector, validFrom, ...body } = resource.body
       const names = (list: unknown) =>
         Array.isArray(list) ? list.map(one => readChannel(String(one)) ?? one) : list

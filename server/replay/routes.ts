@@ -19,7 +19,7 @@ import {
 } from '../people/preference-fields.ts'
 import type { OpinionInput } from '../people/preference-fields.ts'
 import type { TemplateRevision } from '../render/content.ts'
-import { findTemplate, prepareDefinition, resolveTemplates } from '../render/templates.ts'
+import { findTemplate, publishable, resolveTemplates } from '../render/templates.ts'
 import { CHANNELS } from '../types.ts'
 import type { Id, JsonObject, TenantId } from '../types.ts'
 import { DIFFERENCES } from './replay.ts'
@@ -197,7 +197,7 @@ export function replayRoutes(api: Api, { db, replay, now = () => new Date() }: R
         field: '/template/template',
       })
     const { name, description, category, tags, enabled, locale, variables } = current
-    const definition = prepareDefinition({
+    const definition = await publishable({
       name,
       description,
       category,

@@ -43,7 +43,7 @@ policy: { digest: { windowSeconds: 600 } }
 }
 
 async function run(t: TestContext, story: string, files: Record<string, string> = RAIN): Promise<Report> {
-  const compiled = compileFolder(await folder(t, files), new Date('2026-01-01T00:00:00Z'))
+  const compiled = await compileFolder(await folder(t, files), new Date('2026-01-01T00:00:00Z'))
   assert.deepEqual(compiled.problems, [])
   return runStory(readStory(parse(story), 'story'), compiled)
 }
@@ -139,7 +139,7 @@ test('a folder with mistakes names each with its file, line and field', async t 
     'templates/t.yaml': `name: T\nchannels: { default: { body: '{{#if x}}' } }\n`,
     'notes.yaml': 'a: 1\n',
   })
-  const problems = [...found.problems, ...compileFolder(found, new Date()).problems]
+  const problems = [...found.problems, ...(await compileFolder(found, new Date())).problems]
   assert.deepEqual(problems.map(({ file, line, field }) => `${file}:${line} ${field}`).sort(), [
     'notes.yaml:1 ',
     'rules/a.yaml:1 /eventPattern',
@@ -188,7 +188,7 @@ test('the folder of the guide is valid, and its story holds', async t => {
   const blocks = [...guide.matchAll(/^```yaml\n# (\S+)\n([\s\S]*?)^```$/gm)]
   assert.equal(blocks.length, 3)
   const found = await folder(t, Object.fromEntries(blocks.map(([, file, text]) => [file!, text!])))
-  const compiled = compileFolder(found, new Date())
+  const compiled = await compileFolder(found, new Date())
   assert.deepEqual([found.problems, compiled.problems], [[], []])
   const [file] = found.stories
   const report = await runStory(readStory(file!.story, file!.file), compiled)

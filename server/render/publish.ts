@@ -1,0 +1,158 @@
+import { AppError } from '../errors.ts'
+import type { ChannelContent, ChannelContents, TemplateProblem, TemplateRevision } from './content.ts'
+
+/**
+ * What is done to markup once, when a template is saved, so that rendering never does it: MJML becomes HTML, and styles
+ * move into the elements they are for, as mail clients read few style sheets. Handlebars tags in it stay as they are.
+ *
+ * The libraries are loaded when the first such template is saved: MJML alone is 40 MB of memory.
+ *
+ * @throws AppError invalid_template with each mistake, its field and line
+ */
+export async function compileMarkup<T extends Texts>(definition: T): Promise<T> {
+  const problems: TemplateProblem[] = []
+  const all = async (contents: ChannelContents, pointer: string): Promise<ChannelContents> => {
+    const compiled: ChannelContents = {}
+    for (const [channel, content] of Object.entries(contents)) {
+      compiled[channel as keyof ChannelContents] = await compileContent(
+        content,
+        `${pointer}/${channel}`,
+        problems,
+      )
+    }
+    return compiled
+  }
+  const channels = await all(definition.channels, '/channels')
+  const translations: Texts['translations'] = {}
+  for (const [tag, contents] of Object.entries(definition.translations)) {
+    const pointer = `/translations/${tag}`
+    translations[tag] = isOne(contents)
+      ? await compileContent(contents, pointer, problems)
+      : await all(contents, pointer)
+  }
+  const [first] = problems
+  if (first) {
+    throw new AppError('invalid_template', `${first.field}: ${first.message}`, {
+      errors: problems.slice(0, 50),
+      ...(first.line !== undefined && { extra: { line: first.line, column: 1 } }),
+    })
+  }
+  return { ...definition, channels, translations }
+}
+
+interface Texts {
+  locale?: string
+  channels: ChannelContents
+  translations: NonNullable<TemplateRevision['translations']>
+}
+
+/** One content for all channels, rather than contents by channel. */
+const isOne = (contents: ChannelContents | ChannelContent): contents is ChannelContent =>
+  ['body', 'html', 'mjml', 'subject', 'title', 'data'].some(field => field in contents)
+
+async function compileContent(
+  content: ChannelContent,
+  pointer: string,
+  problems: TemplateProblem[],
+): Promise<ChannelContent> {
+  const { mjml, html } = content
+  if (mjml !== undefined) {
+    // The HTML beside it is what an earlier saving made of it.
+    const compiled = await compileMjml(mjml, `${pointer}/mjml`, problems)
+    return compiled === undefined ? content : { ...content, html: compiled }
+  }
+  if (html === undefined || !/<style[\s>]/i.test(html)) return content
+  return { ...content, html: await inlineStyles(html) }
+}
+
+async function compileMjml(
+  source: string,
+  field: string,
+  problems: TemplateProblem[],
+): Promise<string | undefined> {
+  if (!/^\s*(?:<!--[\s\S]*?-->\s*)*<mjml[\s>]/.test(source) || !/<\/mjml>\s*$/.test(source)) {
+    problems.push({ field, message: 'MJML begins with <mjml> and ends with </mjml>', line: 1, column: 1 })
+    return undefined
+  }
+  const { default: mjml2html } = await import('mjml')
+  try {
+    // Nothing of the server's files is to be read: no mj-include, no configuration.
+    const { html, errors } = await mjml2html(source, {
+      validationLevel: 'soft',
+      ignoreIncludes: true,
+      keepComments: false,
+    })
+    for (const { line, message } of errors) problems.push({ field, message, line, column: 1 })
+    return errors.length > 0 ? undefined : html
+  } catch (error) {
+    problems.push({ field, message: (error as Error).message.split('\n')[0]!.slice(0, 300) })
+    return undefined
+  }
+}
+
+async function inlineStyles(html: string): Promise<string> {
+  const { default: juice } = await import('juice')
+  // Queries and pseudo classes cannot be inlined: they stay in the head for the clients that know them.
+  return juice(html, {
+    applyStyleTags: true,
+    removeStyleTags: true,
+    preserveMediaQueries: true,
+    preserveFontFaces: true,
+    preservePseudos: true,
+    // Off, as they would fetch or rewrite what the author wrote.
+    webResources: { links: false, scripts: false, images: false },
+  })
+}
+
+/** Gmail cuts a mail off beyond this, "[Message clipped]" (https://support.google.com/mail/thread/3350132). */
+export const CLIPPED_BYTES = 102 * 1024
+
+/** What is worth knowing about texts that are otherwise fine. */
+export interface TemplateWarning {
+  /** JSON pointer. */
+  field: string
+  message: string
+}
+
+const TAGS = /\{\{[^}]*\}\}/g
+
+export function warningsOf({ channels, translations, locale = 'en' }: Texts): TemplateWarning[] {
+  const warnings: TemplateWarning[] = []
+  const each = (contents: ChannelContents, pointer: string) => {
+    for (const [channel, content] of Object.entries(contents)) {
+      const field = `${pointer}/${channel}`
+      if (content.html !== undefined && Buffer.byteLength(content.html) > CLIPPED_BYTES) {
+        warnings.push({
+          field: `${field}/html`,
+          message: `Gmail shows only the first ${CLIPPED_BYTES} bytes of a mail`,
+        })
+      }
+      if (channel === 'sms' && content.body !== undefined) {
+        const text = content.body.replaceAll(TAGS, '')
+        const wide = /[^\p{ASCII}£¥èéùìòÇØøÅåΔΦΓΛΩΠΨΣΘΞÆæßÉÄÖÑÜ§¿äöñüà€]/u.exec(text)
+        if (wide) {
+          warnings.push({
+            field: `${field}/body`,
+            message: `"${wide[0]}" is not in GSM-7: a segment then holds 70 characters, not 160`,
+          })
+        } else if (text.length > 160)
+          warnings.push({ field: `${field}/body`, message: 'It takes more than one SMS' })
+      }
+    }
+  }
+  each(channels, '/channels')
+  for (const [tag, contents] of Object.entries(translations)) {
+    if (isOne(contents)) continue
+    each(contents, `/translations/${tag}`)
+    const missing = Object.keys(channels).filter(
+      channel => !(channel in contents) && !('default' in contents),
+    )
+    if (missing.length > 0) {
+      warnings.push({
+        field: `/translations/${tag}`,
+        message: `Nothing for ${missing.join(', ')}: those are sent in ${locale}`,
+      })
+    }
+  }
+  return warnings
+}
