@@ -221,7 +221,7 @@ const AUTH_FIELDS: Record<Exclude<keyof AddressAuth, 'type'>, RegExp> = {
   scope: /^[\x21\x23-\x5b\x5d-\x7e ]{1,1000}$/,
 }
 
-/** Sealing for one tenant. The key is asked for only where something is to be sealed. */
+/** Sealing for one tenant, of addresses and devices. The key is asked for only where something is to be sealed. */
 export interface AddressSealer {
   sealer: Pick<Sealer, 'seal' | 'open' | 'unwrap'>
   tenantId: TenantId
@@ -229,7 +229,8 @@ export interface AddressSealer {
 
 const findTenantKey = sql('find_tenant_data_key', 'select data_key from tenants where id = $1')
 
-async function tenantKey(q: Queryable, { sealer, tenantId }: AddressSealer): Promise<Buffer> {
+/** @throws AppError not_found */
+export async function tenantKey(q: Queryable, { sealer, tenantId }: AddressSealer): Promise<Buffer> {
   const row = await q.one<{ data_key: Buffer }>(findTenantKey, [tenantId])
   if (row === undefined) throw new AppError('not_found', 'There is no such tenant.')
   return sealer.unwrap(row.data_key)

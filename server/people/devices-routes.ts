@@ -4,9 +4,9 @@ import type { Api } from '../http/api.ts'
 import { requireSelf } from '../http/auth.ts'
 import { type Device, listDevices, MAX_DEVICES, registerDevice, removeDevice } from './devices.ts'
 import { IdField, MaybeTimeField, TimeField, UserIdField } from './fields.ts'
-import { getUser, lockUser } from './users.ts'
+import { getUser, lockUser, type PeopleSealer } from './users.ts'
 
-const DeviceSchema = Type.Object({
+export const DeviceSchema = Type.Object({
   id: IdField,
   kind: Type.Enum(['fcm', 'apns', 'web_push']),
   tokenEnd: Type.String({ description: 'The last characters of the token.' }),
@@ -15,6 +15,13 @@ const DeviceSchema = Type.Object({
   createdAt: TimeField,
   lastUsedAt: MaybeTimeField,
 })
+export const SubscriptionKeysField = Type.Object(
+  { p256dh: Type.String({ maxLength: 100 }), auth: Type.String({ maxLength: 50 }) },
+  {
+    additionalProperties: false,
+    description: 'Of a web push subscription, as the browser gives them. Sealed and never shown.',
+  },
+)
 const DeviceInput = Type.Object(
   {
     kind: Type.Enum(['fcm', 'apns', 'web_push']),
@@ -23,15 +30,7 @@ const DeviceInput = Type.Object(
       maxLength: 2048,
       description: 'FCM or APNs token; for web push the endpoint of the subscription.',
     }),
-    keys: Type.Optional(
-      Type.Object(
-        { p256dh: Type.String({ maxLength: 100 }), auth: Type.String({ maxLength: 50 }) },
-        {
-          additionalProperties: false,
-          description: 'Of a web push subscription, as the browser gives them.',
-        },
-      ),
-    ),
+    keys: Type.Optional(SubscriptionKeysField),
     userAgent: Type.Optional(Type.String({ maxLength: 500 })),
   },
   { additionalProperties: false },
@@ -42,7 +41,7 @@ const read = { role: 'user', scope: 'people:read' } as const
 const write = { role: 'user', scope: 'people:write' } as const
 
 /** The phones and browsers of a person. They come and go by themselves, so no audit rows. */
-export function devicesRoutes(api: Api, { db }: { db: Db }): void {
+export function devicesRoutes(api: Api, { db, sealer }: { db: Db; sealer: PeopleSealer }): void {
   api.get(
     '/api/users/:userId/devices',
     {
@@ -85,7 +84,7 @@ export function devicesRoutes(api: Api, { db }: { db: Db }): void {
       requireSelf(request, userId)
       const { created, ...device } = await db.tx(async tx => {
         await lockUser(tx, caller.tenantId, userId)
-        return registerDevice(tx, caller.tenantId, userId, body)
+        return registerDevice(tx, { sealer, tenantId: caller.tenantId }, userId, body)
       })
       if (created) {
         reply.code(201).header('location', `/api/users/${encodeURIComponent(userId)}/devices/${device.id}`)
@@ -115,7 +114,7 @@ export function devicesRoutes(api: Api, { db }: { db: Db }): void {
   )
 }
 
-const showDevice = ({ createdAt, lastUsedAt, ...device }: Device): Static<typeof DeviceSchema> => ({
+export const showDevice = ({ createdAt, lastUsedAt, ...device }: Device): Static<typeof DeviceSchema> => ({
   ...device,
   createdAt: createdAt.toISOString(),
   lastUsedAt: lastUsedAt?.toISOString() ?? null,
