@@ -139,7 +139,8 @@ const Change = Type.Object(
   },
   closed,
 )
-const Draft = Type.Object(
+/** Texts that are not saved. */
+export const Draft = Type.Object(
   {
     locale: Type.Optional(Locale),
     channels: Channels,
@@ -549,7 +550,7 @@ const definitionOf = (body: Static<typeof Definition>): TemplateDefinition => ({
 })
 
 /** The schema has checked the shape; what remains is the second name of html. */
-function textsOf(body: Static<typeof Draft>): Texts {
+export function textsOf(body: Static<typeof Draft>): Texts {
   const translations: Texts['translations'] = {}
   for (const [tag, given] of Object.entries(body.translations ?? {})) {
     translations[tag] = { ...byName(given), ...contentOf(given) }

@@ -1,0 +1,202 @@
+import { type Static, Type } from 'typebox'
+import { newId } from '../db/ids.ts'
+import type { Db } from '../db/pool.ts'
+import { AppError } from '../errors.ts'
+import type { Api } from '../http/api.ts'
+import { getUser } from '../people/users.ts'
+import { CHANNEL_SPELLINGS, readChannel } from '../spelling.ts'
+import type { Channel, Content, JsonObject, TenantId } from '../types.ts'
+import { compileRevision, render } from './content.ts'
+import { type Draft, renderDraft } from './preview.ts'
+import { Draft as DraftTexts, textsOf } from './routes.ts'
+import { type Template, findTemplate, resolveTemplates } from './templates.ts'
+import { templateView } from './view.ts'
+import type { ViewInput } from './view.ts'
+
+const closed = { additionalProperties: false }
+const Data = Type.Record(Type.String({ minLength: 1, maxLength: 255 }), Type.Any(), { maxProperties: 1_000 })
+const ChannelName = Type.Enum([...CHANNEL_SPELLINGS])
+const Named = Type.String({ minLength: 1, maxLength: 255, description: 'Id or unique name.' })
+const UserId = Type.String({ minLength: 1, maxLength: 255 })
+const Locale = Type.String({ minLength: 2, maxLength: 35 })
+
+const Body = Type.Object(
+  {
+    templateId: Type.Optional(Named),
+    draft: Type.Optional(DraftTexts),
+    userId: Type.Optional(UserId),
+    locale: Type.Optional(Locale),
+    channel: Type.Optional(ChannelName),
+    data: Type.Optional(Data),
+  },
+  closed,
+)
+const Rendered = Type.Object({
+  templateId: Type.Optional(Type.String()),
+  revision: Type.Optional(Type.Integer()),
+  channel: Type.String(),
+  locale: Type.String(),
+  content: Type.Object({
+    subject: Type.Optional(Type.String()),
+    body: Type.String(),
+    html: Type.Optional(Type.String()),
+    image: Type.Optional(Type.String()),
+    language: Type.Optional(Type.String()),
+    actions: Type.Optional(Type.Array(Type.Any())),
+    attachments: Type.Optional(Type.Array(Type.Any())),
+    data: Type.Optional(Type.Record(Type.String(), Type.Any())),
+  }),
+})
+
+const access = { role: 'service', scope: 'templates:read' } as const
+const tags = ['Content']
+
+/**
+ * What a template, saved or not, would say to somebody. Nothing is sent.
+ *
+ * A saved template was checked when it was saved, and is rendered here; a draft is rendered in a thread of its own.
+ */
+export function previewRoutes(api: Api, { db, now = () => new Date() }: { db: Db; now?: () => Date }): void {
+  const answer = (tenantId: TenantId, body: Static<typeof Body>, data?: JsonObject) =>
+    show(db, tenantId, body, data ?? (body.data as JsonObject | undefined) ?? {}, now())
+
+  for (const [path, operationId, summary] of [
+    ['/api/notifications/preview', 'previewNotification', 'Show what a template, saved or not, would say'],
+    [
+      '/api/notifications/generate',
+      'generateContent',
+      'Generate the content of a notification, without sending it',
+    ],
+    [
+      '/api/notifications/personalize',
+      'personalizeContent',
+      'Generate the content for one person: in their language, with what is known of them',
+    ],
+  ] as const) {
+    api.post(
+      path,
+      { config: { access }, schema: { tags, operationId, summary, body: Body, response: { 200: Rendered } } },
+      async request => {
+        if (operationId === 'personalizeContent' && request.body.userId === undefined) {
+          throw new AppError('invalid_request', 'Say for whom', { field: '/userId' })
+        }
+        return answer(request.caller.tenantId, request.body)
+      },
+    )
+  }
+
+  api.get(
+    '/api/notifications/preview',
+    {
+      config: { access },
+      schema: {
+        tags,
+        operationId: 'previewNotificationByQuery',
+        summary: 'The same by query, for links',
+        querystring: Type.Object(
+          {
+            templateId: Named,
+            userId: Type.Optional(UserId),
+            locale: Type.Optional(Locale),
+            channel: Type.Optional(ChannelName),
+            data: Type.Optional(Type.String({ maxLength: 20_000, description: 'A JSON object.' })),
+          },
+          closed,
+        ),
+        response: { 200: Rendered },
+      },
+    },
+    async request => {
+      const { data, ...query } = request.query
+      return answer(request.caller.tenantId, query, data === undefined ? {} : parsed(data))
+    },
+  )
+}
+
+function parsed(text: string): JsonObject {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    value = undefined
+  }
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as JsonObject
+  throw new AppError('invalid_request', 'data is a JSON object', { field: '/data' })
+}
+
+async function show(
+  db: Db,
+  tenantId: TenantId,
+  { templateId, draft, userId, locale, channel: named }: Static<typeof Body>,
+  data: JsonObject,
+  now: Date,
+): Promise<Static<typeof Rendered>> {
+  if ((templateId === undefined) === (draft === undefined)) {
+    throw new AppError('invalid_request', 'Give either templateId or draft', { field: '/templateId' })
+  }
+  const user = userId === undefined ? undefined : await getUser(db, tenantId, userId)
+  const reader = locale ?? user?.locale ?? 'en'
+  const view: ViewInput = {
+    event: {
+      id: newId(now.getTime()),
+      type: 'preview',
+      source: 'api',
+      subject: undefined,
+      time: now.toISOString(),
+      data,
+      priority: undefined,
+      category: undefined,
+    },
+    user: user
+      ? { id: user.userId, locale: reader, timezone: user.timezone, attributes: user.attributes }
+      : { id: 'preview', locale: reader },
+    notification: { id: newId(now.getTime()), priority: 'NORMAL' },
+    tenant: { name: '' },
+    now,
+  }
+  const wanted = named === undefined ? undefined : readChannel(named)!
+  if (draft) {
+    const texts = textsOf(draft)
+    const channel = wanted ?? first(texts.channels)
+    const content = await renderDraft({
+      definition: { name: 'draft', description: '', category: '', tags: [], enabled: true, ...texts },
+      channel,
+      locale: reader,
+      view,
+    } satisfies Draft)
+    return { channel, locale: reader, content: shown(content) }
+  }
+  const template = await saved(db, tenantId, templateId!)
+  const channel = wanted ?? first(template.channels)
+  const compiled = compileRevision({ ...template, templateId: template.id })
+  return {
+    templateId: template.id,
+    revision: template.revision,
+    channel,
+    locale: reader,
+    content: shown(render(compiled, channel, reader, templateView(view))),
+  }
+}
+
+const first = (channels: object): Channel => {
+  const [name] = Object.keys(channels)
+  return name === undefined || name === 'default' ? 'in_app' : (name as Channel)
+}
+
+async function saved(db: Db, tenantId: TenantId, asked: string): Promise<Template> {
+  const id = (await resolveTemplates(db, tenantId, [asked])).get(asked)
+  const template = id === undefined ? undefined : await findTemplate(db, tenantId, id)
+  if (!template) throw new AppError('not_found', 'There is no template with this id or name.')
+  return template
+}
+
+const shown = ({ subject, body, html, image, language, actions, attachments, data }: Content) => ({
+  body,
+  ...(subject !== undefined && { subject }),
+  ...(html !== undefined && { html }),
+  ...(image !== undefined && { image }),
+  ...(language !== undefined && { language }),
+  ...(actions !== undefined && { actions }),
+  ...(attachments !== undefined && { attachments }),
+  ...(data !== undefined && { data }),
+})
