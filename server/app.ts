@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs'
+import { alertsRoutes } from './alerts/routes.ts'
+import { standingBook } from './alerts/standing-book.ts'
 import { deadLettersRoutes } from './admin/dead-letters-routes.ts'
 import { housekeeping } from './admin/housekeeping.ts'
 import { adminRoutes } from './admin/routes.ts'
@@ -62,6 +64,7 @@ import { unsubscribeRoutes } from './people/unsubscribe-routes.ts'
 import { unsubscribeLinks } from './people/unsubscribe.ts'
 import { pipeline as openPipeline } from './pipeline.ts'
 import { resolveTemplates, templates as openTemplates } from './render/templates.ts'
+import { previewRoutes } from './render/preview-routes.ts'
 import { templateRoutes } from './render/routes.ts'
 import { CHANNELS } from './types.ts'
 import type { TenantId } from './types.ts'
@@ -279,6 +282,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     templates,
     sealer,
     limits: ownCaps,
+    standing: standingBook(watch).standing,
     channelOpen: channel => channel === 'in_app' || outside.configured.has(channel),
     observe: {
       matched(seconds, events, matched) {
@@ -500,8 +504,10 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     }),
   })
   scheduleRoutes(api)
+  alertsRoutes(api, { db, now })
   eventTypeRoutes(api, { db })
   templateRoutes(api, { db })
+  previewRoutes(api, { db, now })
   ingestRoutes(api, {
     db,
     acceptor,

@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto'
+import { alertsOf } from './alerts/alert.ts'
 import type { ChangeWatch } from './db/changes.ts'
 import { newId } from './db/ids.ts'
 import type { Queryable } from './db/pool.ts'
@@ -115,6 +116,8 @@ export interface Route {
   /** What divides its cooldowns and digests, evaluated for this event. */
   cooldownKey: string
   digestKey: string
+  /** What the event is about, where the rule says so, and whether that is over. */
+  state: { key: string; resolved: boolean } | null
   users: UserId[]
   audiences: AudienceWish['names']
   addresses: { channel: Channel; address: string }[]
@@ -550,6 +553,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
       notifications,
       deliveries,
       suppressed,
+      ...alertsOf(event, draft.routes),
     }
   }
 
@@ -813,6 +817,9 @@ function ruleRoute(rule: Rule, view: ReturnType<typeof celEvent>, now: Date): Ro
     scopes: rule.keys.scopes(view, now),
     cooldownKey: rule.keys.cooldown(view, now),
     digestKey: rule.keys.digest(view, now),
+    state: rule.policy.state
+      ? { key: rule.keys.state(view, now), resolved: rule.keys.resolved(view, now) }
+      : null,
     users,
     audiences: audiencesOf(rule),
     addresses: targetsOf(rule),
@@ -858,6 +865,7 @@ function directRoute(event: Event): Route {
     scopes: NO_SCOPES,
     cooldownKey: '',
     digestKey: '',
+    state: null,
     users: direct.recipients.filter(({ type }) => type === 'user').map(({ id }) => id),
     audiences: direct.recipients
       .filter(({ type }) => type === 'group' || type === 'role' || type === 'topic')

@@ -2,7 +2,16 @@ import type { TenantId } from '../types.ts'
 import { type Db, type Queryable, sql } from './pool.ts'
 
 /** What leaves a row in `changes`; the triggers are at the end of migrations/0001_core.sql. */
-export type ChangeKind = 'user' | 'rule' | 'template' | 'event_type' | 'audience' | 'api_key' | 'tenant'
+export type ChangeKind =
+  | 'user'
+  | 'rule'
+  | 'template'
+  | 'event_type'
+  | 'audience'
+  | 'api_key'
+  | 'tenant'
+  | 'silence'
+  | 'inhibition'
 
 export interface ChangeWatch {
   /**

@@ -2,6 +2,7 @@ import type pg from 'pg'
 import { idTime } from '../db/ids.ts'
 import type { TakenUsage } from '../limits/usage.ts'
 import type { Channel, Id, Priority, TenantId } from '../types.ts'
+import { alertScript } from './alert-states.ts'
 import { COLLECTED_RUN_AT_MS, collectScript } from './collect.ts'
 import { copyRows, runScript } from './copy.ts'
 import type { CopyRows } from './copy.ts'
@@ -192,6 +193,8 @@ export function ledgerWriter(shard: number): LedgerWriter {
       if (options.also) script.push(options.also)
       const collect = collectScript(collecting(batches), options.nowMs)
       if (collect) script.push(collect)
+      const alerts = alertScript(plans, options.nowMs)
+      if (alerts) script.push(alerts)
       if (options.usage) script.push(takeUsage(options.usage))
       // Last, because these rows are shared between writers: the shorter they are locked, the better.
       const counters = delta.take(shard)

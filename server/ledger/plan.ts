@@ -27,6 +27,23 @@ export interface PlannedEvent {
   deliveries: number
   /** Of these, skipped. */
   suppressed: number
+  /** How the alerts stand that this event speaks of; written with it, whoever was or was not told. */
+  alerts?: readonly PlannedAlert[]
+}
+
+/** How an alert stands after an event (server/ledger/alert-states.ts). */
+export interface PlannedAlert {
+  /** Of the alert within its tenant; at most 300 characters. */
+  key: string
+  /** Whose key it is; absent: the sender's own. */
+  ruleId?: Id
+  status: 'firing' | 'resolved'
+  /** What matchers may ask for later; no content. */
+  labels: Readonly<Record<string, string>>
+  /** When it became so, at the producer. */
+  at: Date
+  startedAt: Date
+  endsAt: Date | null
 }
 
 /** One person told about one event by one rule. */

@@ -38,6 +38,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
   [
     'server/pipeline.ts',
     [
+      'server/alerts/alert.ts',
       'server/match/',
       'server/decide/',
       'server/render/',
@@ -130,6 +131,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     'server/ingest/**',
     ['server/ledger/', 'server/people/', 'server/admin/audit.ts', 'server/http/json-body.ts', ...BASE],
   ],
+  ['server/alerts/**', ['server/admin/audit.ts', ...BASE]],
   ['server/match/**', ['server/people/', 'server/admin/audit.ts', ...BASE]],
   ['server/decide/**', ['server/people/', 'server/limits/usage.ts', ...BASE]],
   ['server/render/**', ['server/people/', 'server/admin/audit.ts', ...BASE]],

@@ -78,6 +78,18 @@ before(async () => {
   await make('/api/suppressions', { channel: 'email', address: `${MARK}@example.org` })
   const notifications = await t.call('GET', '/api/notifications', { as: t.tenant.adminKey })
   const key = await make('/api/keys', { name: MARK, role: 'service' })
+  const matchers = [{ name: 'subject', op: '=', value: `${MARK}-nothing` }]
+  const silence = await make('/api/silences', {
+    matchers,
+    author: MARK,
+    comment: MARK,
+    endsAt: new Date(Date.now() + 3_600_000).toISOString(),
+  })
+  const inhibition = await make('/api/inhibitions', {
+    name: MARK,
+    sourceMatchers: matchers,
+    targetMatchers: matchers,
+  })
 
   Object.assign(things, {
     event: event.eventId,
@@ -87,6 +99,8 @@ before(async () => {
     template: template.id,
     letter: letters.body.items[0].id,
     key: key.id,
+    silence: silence.id,
+    inhibition: inhibition.id,
     user,
     address: address.id,
     device: device.id,
@@ -116,7 +130,11 @@ function pathTo(route: Route): string {
                 ? things.letter
                 : kind === 'keys'
                   ? things.key
-                  : '01a1fca9-dac7-7001-8961-e4e33925320f'
+                  : kind === 'silences'
+                    ? things.silence
+                    : kind === 'inhibitions'
+                      ? things.inhibition
+                      : '01a1fca9-dac7-7001-8961-e4e33925320f'
   const name = route.url.startsWith('/api/users/') ? `${MARK}-topics` : `${MARK}-${kind}`
   const params: Record<string, string> = { id: id!, userId: things.user!, name, type: MARK, token: MARK }
   const path = route.url.replaceAll(/:(\w+)/g, (_, param: string) => {
@@ -161,6 +179,11 @@ const bodyOf = ({ method, url }: Route): object | undefined => {
   }
   if (url === '/api/users/:userId/consents') return { granted: true, origin: 'x' }
   if (url === '/api/rules/:id') return { name: 'x' }
+  if (url === '/api/silences/:id') return { comment: 'x' }
+  if (url === '/api/inhibitions/:id') {
+    const matchers = [{ name: 'x', value: 'x' }]
+    return { name: 'x', sourceMatchers: matchers, targetMatchers: matchers }
+  }
   if (url === '/api/templates/:id') return { name: 'x', channels: { default: { body: 'x' } } }
   if (url === '/api/users/:userId/topics/:name') return { level: 'ALL' }
   if (url === '/api/users/:userId') return { enabled: false }
