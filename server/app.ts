@@ -60,6 +60,7 @@ import { metricsArePublic, observeRoutes } from './observe/routes.ts'
 import { eventSpanId, openTraces, planSpanId } from './observe/traces.ts'
 import { peopleFacts } from './people/facts.ts'
 import { peopleRoutes } from './people/routes.ts'
+import { verificationRoutes } from './people/verification-routes.ts'
 import { unsubscribeRoutes } from './people/unsubscribe-routes.ts'
 import { unsubscribeLinks } from './people/unsubscribe.ts'
 import { pipeline as openPipeline } from './pipeline.ts'
@@ -487,6 +488,16 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
 
   adminRoutes(api, { db, sealer, auth: credentials })
   peopleRoutes(api, { db, sealer })
+  verificationRoutes(api, {
+    db,
+    send: event =>
+      acceptor.accept({
+        tenantId: event.tenantId,
+        events: [event],
+        answer: () => ({ status: 202, body: null }),
+      }),
+    now,
+  })
   unsubscribeRoutes(api, { db, links, now })
   rulesRoutes(api, { db, dryRun: dryRunner({ db, pipeline }) })
   replayRoutes(api, {

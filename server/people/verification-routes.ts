@@ -1,0 +1,154 @@
+import { Type } from 'typebox'
+import { audit } from '../admin/audit.ts'
+import { newId } from '../db/ids.ts'
+import type { Db } from '../db/pool.ts'
+import { AppError } from '../errors.ts'
+import type { Api } from '../http/api.ts'
+import { requireSelf } from '../http/auth.ts'
+import type { Event } from '../types.ts'
+import { IdField, TimeField, UserIdField } from './fields.ts'
+import { getUser } from './users.ts'
+import { CODE_DIGITS, CODE_MINUTES, confirmVerification, startVerification } from './verification.ts'
+import type { StartedVerification } from './verification.ts'
+
+export interface VerificationDeps {
+  db: Db
+  /** Accepts an event like any other: it is planned, delivered, explained. */
+  send(event: Event): Promise<unknown>
+  now?: () => Date
+}
+
+/** The type under which codes travel. */
+export const VERIFICATION_EVENT = 'carillon.address.verification'
+
+const Params = Type.Object({ userId: UserIdField, id: IdField }, { additionalProperties: false })
+const tags = ['Addresses']
+
+/** Showing that an address is its owner's, by a code that is sent there. */
+export function verificationRoutes(api: Api, { db, send, now = () => new Date() }: VerificationDeps): void {
+  api.post(
+    '/api/users/:userId/addresses/:id/verification',
+    {
+      config: { access: { role: 'user', scope: 'people:write' } },
+      schema: {
+        tags,
+        operationId: 'startAddressVerification',
+        summary: 'Send a code to the address',
+        params: Params,
+        response: { 202: Type.Object({ expiresAt: TimeField }) },
+      },
+    },
+    async (request, reply) => {
+      const { caller, params } = request
+      requireSelf(request, params.userId)
+      const { tenantId } = caller
+      const { locale } = await getUser(db, tenantId, params.userId)
+      const started = await db.tx(async tx => {
+        const made = await startVerification(tx, tenantId, params.userId, params.id, now())
+        await audit(tx, caller, {
+          action: 'address.verification_started',
+          objectKind: 'user',
+          objectId: params.userId,
+          details: { id: params.id, channel: made.channel },
+        })
+        return made
+      })
+      await send(codeEvent(tenantId, started, locale, now()))
+      return reply.code(202).send({ expiresAt: started.expiresAt.toISOString() })
+    },
+  )
+
+  api.post(
+    '/api/users/:userId/addresses/:id/verification/confirm',
+    {
+      config: { access: { role: 'user', scope: 'people:write' } },
+      schema: {
+        tags,
+        operationId: 'confirmAddressVerification',
+        summary: 'Verify the address by the code that was sent there',
+        params: Params,
+        body: Type.Object(
+          { code: Type.String({ pattern: `^[0-9]{${CODE_DIGITS}}$`, description: `${CODE_DIGITS} digits` }) },
+          { additionalProperties: false },
+        ),
+        response: { 200: Type.Object({ verified: Type.Literal(true) }) },
+      },
+    },
+    async request => {
+      const { caller, params, body } = request
+      requireSelf(request, params.userId)
+      const outcome = await db.tx(async tx => {
+        const found = await confirmVerification(
+          tx,
+          caller.tenantId,
+          params.userId,
+          params.id,
+          body.code,
+          now(),
+        )
+        if (found.verified) {
+          await audit(tx, caller, {
+            action: 'address.verified',
+            objectKind: 'user',
+            objectId: params.userId,
+            details: { id: params.id },
+          })
+        }
+        return found
+      })
+      if (outcome.verified) return { verified: true as const }
+      const { why, left } = outcome
+      throw new AppError('invalid_request', REFUSALS[why], { field: '/code', extra: { attemptsLeft: left } })
+    },
+  )
+}
+
+const REFUSALS = {
+  wrong: 'This is not the code that was sent.',
+  expired: 'The code has expired; ask for another one.',
+  spent: 'There were too many attempts; ask for another code.',
+} as const
+
+const TEXTS: Record<string, { subject: string; body(code: string, minutes: number): string }> = {
+  en: {
+    subject: 'Your code',
+    body: (code, minutes) => `${code} is your code. It is valid for ${minutes} minutes. Tell it to nobody.`,
+  },
+  pt: {
+    subject: 'Seu código',
+    body: (code, minutes) => `${code} é o seu código, válido por ${minutes} minutos. Não o revele a ninguém.`,
+  },
+  zh: {
+    subject: '您的验证码',
+    body: (code, minutes) => `您的验证码是 ${code}，${minutes} 分钟内有效。请勿告诉他人。`,
+  },
+}
+
+/** To the bare address: it is not verified, so nothing would go there by way of the person. */
+function codeEvent(
+  tenantId: number,
+  { channel, address, code, expiresAt }: StartedVerification,
+  locale: string,
+  now: Date,
+): Event {
+  const words = TEXTS[locale.toLowerCase().split(/[-_]/)[0]!] ?? TEXTS['en']!
+  return {
+    tenantId,
+    id: newId(now.getTime()),
+    source: 'carillon',
+    type: VERIFICATION_EVENT,
+    time: now,
+    receivedAt: now,
+    data: {},
+    priority: 'CRITICAL',
+    category: 'security',
+    expiresAt,
+    direct: {
+      recipients: [],
+      addresses: { [channel]: [address] },
+      channels: [channel],
+      fallback: [],
+      content: { subject: words.subject, body: words.body(code, CODE_MINUTES) },
+    },
+  }
+}
