@@ -113,7 +113,7 @@ export interface Route {
   policy: RulePolicy
   /** Preference scopes of a solution, such as `aura:<id>`. */
   scopes: readonly string[]
-  /** What divides its cooldowns and digests, evaluated for this event. */
+  /** What divides its cooldowns, and its digests or groups, evaluated for this event. */
   cooldownKey: string
   digestKey: string
   /** What the event is about, where the rule says so, and whether that is over. */
@@ -816,7 +816,7 @@ function ruleRoute(rule: Rule, view: ReturnType<typeof celEvent>, now: Date): Ro
     policy: rule.policy,
     scopes: rule.keys.scopes(view, now),
     cooldownKey: rule.keys.cooldown(view, now),
-    digestKey: rule.keys.digest(view, now),
+    digestKey: rule.policy.group ? rule.keys.group(view, now) : rule.keys.digest(view, now),
     state: rule.policy.state
       ? { key: rule.keys.state(view, now), resolved: rule.keys.resolved(view, now) }
       : null,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { type Loose, type TestApp, testApp } from '../test/app.ts'
+import { type Loose, type TestApp, eventually, testApp } from '../test/app.ts'
 
 let t: TestApp
 before(async () => {
@@ -177,4 +177,42 @@ test('what cannot work is refused when it is written', async () => {
   await call('POST', '/api/inhibitions', inhibition)
   const twin = await t.call('POST', '/api/inhibitions', { as: t.tenant.adminKey, body: inhibition })
   assert.equal(twin.status, 409)
+})
+
+test('alerts of a group go as one mail; what comes soon after it waits for the next', async () => {
+  await call('PUT', '/api/users/grouped', {
+    addresses: [{ channel: 'email', address: 'grouped@example.org', verified: true }],
+  })
+  await call('POST', '/api/rules', {
+    name: 'grouped',
+    eventTypes: ['prometheus.alert.firing', 'prometheus.alert.resolved'],
+    eventPattern: 'event.data.labels.job == "grouped"',
+    channels: ['email'],
+    priority: 'NORMAL',
+    recipientSelector: { users: ['grouped'] },
+    policy: { group: { by: ['event.data.labels.cluster'], waitSeconds: 1, intervalSeconds: 2 } },
+  })
+  const labels = (cluster: string, alertname: string) => ({ job: 'grouped', cluster, alertname })
+  const mails = async () => {
+    const { items } = await call('GET', '/dev/mailbox.json')
+    const mine = (items as Loose[]).filter(mail => JSON.stringify(mail).includes('grouped@example.org'))
+    return Promise.all(mine.map(mail => call('GET', `/dev/mailbox.json/${mail.id}`)))
+  }
+  const holding = (text: string) => async () => (await mails()).find(mail => mail.text.includes(text))
+
+  await post(
+    { labels: labels('north', 'DiskFull') },
+    { labels: labels('north', 'LoadHigh') },
+    { labels: labels('south', 'Alone') },
+  )
+  const both = await eventually('the mail of the group', holding('DiskFull'))
+  assert.match(both.text, /Firing: LoadHigh/)
+  assert.doesNotMatch(both.text, /Alone/)
+  await eventually('the mail of the other group', holding('Alone'))
+
+  await post({ labels: labels('north', 'DiskFull'), status: 'resolved' }, { labels: labels('north', 'Late') })
+  const next = await eventually('the next mail of the group', holding('Late'))
+  assert.match(next.text, /Resolved: DiskFull/)
+  assert.doesNotMatch(next.text, /LoadHigh/, 'told once')
+  assert.equal((await mails()).length, 3)
 })

@@ -59,7 +59,8 @@ test('what a rule collects goes as one mail; one item alone goes as itself; CRIT
     return found.length > 0 && found
   })
   assert.equal(digest.subject, '3 notifications')
-  for (const title of ['one', 'two', 'three']) assert.match((await read(digest)).text, new RegExp(`Order ${title}`))
+  for (const title of ['one', 'two', 'three'])
+    assert.match((await read(digest)).text, new RegExp(`Order ${title}`))
   await eventually('the single one', async () => (await mails('bob@example.org')).length === 2)
   assert.equal((await mails('ann@example.org')).length, 1)
   assert.deepEqual(await auditLedger(t.db), [])

@@ -11,7 +11,7 @@ export interface Collectable {
   ruleId: Id | null
   eventType: string
   policy: RulePolicy
-  /** The values of the rule's own key, for this event. */
+  /** The values of the rule's own key, of its digest or its group, for this event. */
   key: string
   preference: EffectivePreference | null
   channel: Channel
@@ -25,7 +25,7 @@ const DEFAULT_MAX_ITEMS = 100
 export function digestWish(about: Collectable, now: Date): DigestWish | null {
   // A digest of digests would never arrive.
   if (about.eventType === DIGEST_EVENT) return null
-  return ruleDigest(about, now) ?? frequencyDigest(about, now)
+  return ruleDigest(about, now) ?? groupDigest(about, now) ?? frequencyDigest(about, now)
 }
 
 function ruleDigest({ ruleId, policy, key, channel, zone }: Collectable, now: Date): DigestWish | null {
@@ -56,6 +56,33 @@ const specOf = ({ retain = 'all', single = 'release', template }: DigestPolicy):
   single,
   ...(template === undefined ? {} : { template }),
 })
+
+const DEFAULT_WAIT_SECONDS = 30
+const DEFAULT_INTERVAL_SECONDS = 300
+
+/**
+ * A group's first message goes after its wait. What comes later goes once its interval has passed since the last
+ * message; whether there was one is seen when it is collected (server/ledger/collect.ts), as another process may
+ * be sending it now.
+ */
+function groupDigest({ ruleId, policy: { group }, key }: Collectable, now: Date): DigestWish | null {
+  if (group === undefined || ruleId === null) return null
+  const { waitSeconds = DEFAULT_WAIT_SECONDS, intervalSeconds = DEFAULT_INTERVAL_SECONDS } = group
+  const closesAt = new Date(now.getTime() + waitSeconds * 1000)
+  return {
+    key: `group:${ruleId}:${key}`.slice(0, 500),
+    ruleId,
+    reason: 'group',
+    closesAt,
+    latestAt: closesAt,
+    quietSeconds: null,
+    maxItems: MAX_GROUP_ITEMS,
+    spec: { retain: 'all', single: 'release', intervalSeconds },
+  }
+}
+
+/** As many alerts as one message of an Alertmanager may hold. */
+const MAX_GROUP_ITEMS = 1_000
 
 /** In-app is a list already: only what interrupts is gathered. */
 function frequencyDigest({ preference, channel, zone }: Collectable, now: Date): DigestWish | null {

@@ -48,10 +48,19 @@ export function collectScript(notifications: Iterable<PlannedNotification>, nowM
   return `with taken as (
   insert into digests as d (tenant_id, id, recipient_type, recipient_id, channel, key, rule_id, reason, opened_at,
     closes_at, latest_at, quiet_seconds, max_items, items, spec)
-  select t, id, rt, r, c, k, rule, reason, now, case when n >= most then now else closes end, latest, quiet, most, n, spec
+  select t, id, rt, r, c, k, rule, reason, now, case when n >= most then now else coalesce(next, closes) end,
+    greatest(latest, next), quiet, most, n, spec
   from json_to_recordset(${pg.escapeLiteral(JSON.stringify([...groups.values()]))}::json) as g (t int, id uuid, rt int2,
     r text, c int2, k text, rule uuid, reason text, now timestamptz, closes timestamptz, latest timestamptz, quiet int,
     most int, n int, spec jsonb)
+  -- A group that was told about less than its interval ago: from then, not from now.
+  left join lateral (
+    select d.closed_at + (spec ->> 'intervalSeconds')::int * interval '1 second' as next from digests d
+    where spec ? 'intervalSeconds' and d.tenant_id = t and d.recipient_id = r and d.channel = c and d.key = k
+      and d.state in ('closed', 'released')
+      and d.closed_at > now - (spec ->> 'intervalSeconds')::int * interval '1 second'
+    order by d.closed_at desc limit 1
+  ) told on true
   order by t, r, c, k
   on conflict (tenant_id, recipient_id, channel, key) where state = 'open' do update
   set items = d.items + excluded.items,
