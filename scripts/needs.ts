@@ -25,6 +25,12 @@ export const NEEDS = [
     debian: 'prometheus-alertmanager',
     usedBy: 'the story of a real sender, unmodified, at our door',
   },
+  {
+    name: 'chromium',
+    command: 'chromium',
+    debian: 'chromium',
+    usedBy: 'pages for people, and push messages in a browser',
+  },
 ] as const satisfies Need[]
 
 export type NeedName = (typeof NEEDS)[number]['name']

@@ -61,6 +61,7 @@ import { eventSpanId, openTraces, planSpanId } from './observe/traces.ts'
 import { peopleFacts } from './people/facts.ts'
 import { peopleRoutes } from './people/routes.ts'
 import { verificationRoutes } from './people/verification-routes.ts'
+import { preferencePageRoutes } from './people/preference-page-routes.ts'
 import { unsubscribeRoutes } from './people/unsubscribe-routes.ts'
 import { unsubscribeLinks } from './people/unsubscribe.ts'
 import { pipeline as openPipeline } from './pipeline.ts'
@@ -499,6 +500,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     now,
   })
   unsubscribeRoutes(api, { db, links, now })
+  preferencePageRoutes(api, { db, sealer, links })
   rulesRoutes(api, { db, dryRun: dryRunner({ db, pipeline }) })
   replayRoutes(api, {
     db,
