@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto'
-import { alertsOf } from './alerts/alert.ts'
+import { alertsOf, stateKey } from './alerts/alert.ts'
 import type { ChangeWatch } from './db/changes.ts'
 import { newId } from './db/ids.ts'
 import type { Queryable } from './db/pool.ts'
@@ -473,7 +473,11 @@ export function pipeline(parts: PipelineParts): Pipeline {
           try {
             const { address } = candidate
             bodies[channel] = {
-              ...write(channel, route, compiled, view, recipient, user, id, tenant, now),
+              ...withIncident(
+                channel,
+                route,
+                write(channel, route, compiled, view, recipient, user, id, tenant, now),
+              ),
               to: address?.address ?? recipient.id,
               ...(event.maxRetries !== undefined && { maxRetries: event.maxRetries }),
               ...(address && settingsOf(address, tenant)),
@@ -534,6 +538,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
           fallback: spare,
           holds,
           collects,
+          ...aboutOf(route),
           expiresAt: event.expiresAt ?? null,
           scheduledAt: scheduled,
           bodies,
@@ -746,6 +751,23 @@ function scopesFor(route: Route, event: Event): string[] {
   })
   if (route.policy.class !== undefined) scopes[scopes.length - 1] = `class:${route.policy.class}`
   return scopes
+}
+
+/** Its inbox item takes the place of the one that told of the same before, unless the rule keeps both. */
+function aboutOf({ rule, policy, state }: Route): Pick<PlannedNotification, 'about'> | undefined {
+  const { earlier = 'update' } = policy.state ?? {}
+  if (rule === null || state === null || earlier === 'keep') return undefined
+  return { about: { key: stateKey(rule.id, state.key), earlier } }
+}
+
+/** PagerDuty opens and closes one incident for what the rule says is one thing; a template's own word wins. */
+function withIncident(channel: Channel, { rule, state }: Route, content: Content): Content {
+  if (channel !== 'pagerduty' || rule === null || state === null) return content
+  const incident: JsonObject = {
+    dedup_key: stateKey(rule.id, state.key),
+    event_action: state.resolved ? 'resolve' : 'trigger',
+  }
+  return { ...content, data: { ...incident, ...content.data } }
 }
 
 /** A year is as good as for ever: claims are kept no longer. */

@@ -110,6 +110,11 @@ const deleteDeadLetters = deleteWhere('dead_letters', 'at < $1::timestamptz')
 const deleteDeliveryState = deleteWhere('delivery_state', 'notification_id < $1::uuid')
 const deleteLedgerCounters = deleteWhere('ledger_counters', 'day < $1::date')
 const deleteEventCounters = deleteWhere('event_counters', 'day < $1::date')
+const deleteAlertStates = deleteWhere(
+  'alert_states',
+  "updated_at < $1::timestamptz and (status = 'resolved' or ends_at < $1::timestamptz)",
+)
+const deleteAlertMessages = deleteWhere('alert_messages', 'at < $1::timestamptz')
 const deleteCounters = deleteWhere('counters', 'window_at < $1::timestamptz')
 
 /**
@@ -175,6 +180,8 @@ export function housekeeping(options: HousekeepingOptions): Housekeeping {
       ['ledger_counters', deleteLedgerCounters, firstDay],
       ['event_counters', deleteEventCounters, firstDay],
       ['counters', deleteCounters, ago(retention.countersDays)],
+      ['alert_states', deleteAlertStates, ago(retention.notificationsDays)],
+      ['alert_messages', deleteAlertMessages, ago(retention.notificationsDays)],
     ]
     for (const [table, statement, bound] of rest) {
       await attempt(table, () => deleteAll(summary, table, statement, bound))

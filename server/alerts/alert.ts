@@ -79,8 +79,8 @@ export function alertsOf(
 
 const NONE = Object.freeze({})
 
-/** One line, however long the values of the key are. */
+/** One line, however long the values of the key are; PagerDuty takes 255 characters of a dedup_key. */
 export function stateKey(ruleId: Id, values: string): string {
   const key = `rule:${ruleId}:${values}`
-  return key.length <= 300 ? key : `rule:${ruleId}:sha256:${hash('sha256', values)}`
+  return key.length <= 255 ? key : `rule:${ruleId}:sha256:${hash('sha256', values)}`
 }

@@ -9,6 +9,7 @@ import type { CopyRows } from './copy.ts'
 import { counterDelta } from './counters.ts'
 import type { CounterDelta } from './counters.ts'
 import type { PlannedEvent, PlannedNotification } from './plan.ts'
+import { replaceFeedScript } from './replace-feed.ts'
 import { takeUsage } from './usage.ts'
 import {
   COPY_EVENTS,
@@ -199,7 +200,11 @@ export function ledgerWriter(shard: number): LedgerWriter {
       // Last, because these rows are shared between writers: the shorter they are locked, the better.
       const counters = delta.take(shard)
       if (counters) script.push(counters.trimEnd().replace(/;$/, ''))
-      if (feedGroups.length > 0) script.push(feedScript(feedGroups, anyInAppHeld))
+      if (feedGroups.length > 0) {
+        script.push(feedScript(feedGroups, anyInAppHeld))
+        const replaced = replaceFeedScript(replacing(batches), options.nowMs)
+        if (replaced) script.push(replaced)
+      }
       if (options.inTransaction) script.push('commit')
 
       try {
@@ -230,6 +235,16 @@ export const sendsNow = (notification: PlannedNotification): Channel[] =>
 function* collecting(batches: readonly Batch[]): Iterable<PlannedNotification> {
   for (const { notifications } of batches) {
     for (const notification of notifications) if (notification.collects.length > 0) yield notification
+  }
+}
+
+/** Whose inbox item, written now, takes the place of an earlier one. */
+function* replacing(batches: readonly Batch[]): Iterable<PlannedNotification> {
+  for (const { notifications } of batches) {
+    for (const notification of notifications) {
+      const { about, channels } = notification
+      if (about && channels.includes('in_app') && !waits(notification, 'in_app')) yield notification
+    }
   }
 }
 

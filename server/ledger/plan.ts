@@ -66,6 +66,8 @@ export interface PlannedNotification {
   holds: PlannedHold[]
   /** Those of `channels` that wait for their digest. */
   collects: PlannedCollect[]
+  /** Its inbox item takes the place of the one that told of the same before (server/ledger/replace-feed.ts). */
+  about?: { key: string; earlier: 'update' | 'retract' }
   expiresAt: Date | null
   scheduledAt: Date | null
   /** What each channel, fallback channels included, would send. */
