@@ -517,7 +517,16 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     }),
   })
   scheduleRoutes(api)
-  alertsRoutes(api, { db, now })
+  alertsRoutes(api, {
+    db,
+    now,
+    shard,
+    async removeFromInbox(tenantId, id, at) {
+      const changes = await feed.retract(tenantId, [id], at)
+      hub.publish(changes)
+      return changes.length > 0
+    },
+  })
   eventTypeRoutes(api, { db })
   templateRoutes(api, { db })
   previewRoutes(api, { db, now })

@@ -1,9 +1,12 @@
 import { type Static, Type } from 'typebox'
+import { audit } from '../admin/audit.ts'
 import type { Db } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Api } from '../http/api.ts'
 import { decodeCursor, encodeCursor } from '../http/cursor.ts'
 import { pageOf, pageQuery, toPage } from '../http/page.ts'
+import { type Cancelled, cancelNotification } from '../ledger/cancel.ts'
+import { CHANNELS, type Id as NotificationId, type TenantId } from '../types.ts'
 import { MAX_MATCHERS, OPERATORS } from './matcher.ts'
 import {
   type StoredAlert,
@@ -129,8 +132,17 @@ const read = { role: 'service', scope: 'rules:read' } as const
 const write = { role: 'service', scope: 'rules:write' } as const
 const tags = ['Alerts']
 
-/** What is kept quiet, which alerts cover others, and which alerts fire. */
-export function alertsRoutes(api: Api, { db, now }: { db: Db; now(): Date }): void {
+export interface AlertsDeps {
+  db: Db
+  now(): Date
+  /** Which rows of the counters are this process's to change. */
+  shard: number
+  /** Takes a notification out of its reader's inbox and tells their streams; false when it is in none. */
+  removeFromInbox(tenantId: TenantId, id: NotificationId, now: Date): Promise<boolean>
+}
+
+/** What is kept quiet, which alerts cover others, which alerts fire; and taking back what is no longer true. */
+export function alertsRoutes(api: Api, { db, now, shard, removeFromInbox }: AlertsDeps): void {
   // ---------------------------------------------------------------- silences
 
   api.post(
@@ -372,6 +384,53 @@ export function alertsRoutes(api: Api, { db, now }: { db: Db; now(): Date }): vo
       return toPage(rows.map(showAlert), limit, last => encodeCursor('alerts', [last.key]))
     },
   )
+
+  // ---------------------------------------------------------------- taking back
+
+  api.post(
+    '/api/notifications/:id/retract',
+    {
+      config: { access: { role: 'service', scope: 'notifications:write' } },
+      schema: {
+        tags: ['Notifications'],
+        operationId: 'retractNotification',
+        summary: 'Take a notification back: cancel what waits, take it out of the inbox',
+        description: 'What has left through a provider cannot be taken back. May be repeated.',
+        params: byId,
+        body: Type.Optional(Type.Object({}, closed)),
+        response: {
+          200: Type.Object({
+            id: Id,
+            cancelled: Type.Array(Type.Enum([...CHANNELS])),
+            removedFromInbox: Type.Boolean(),
+          }),
+        },
+      },
+    },
+    async request => {
+      const at = now()
+      const { caller, params, traceId } = request
+      const cancelled = await db.tx(async tx => {
+        const done = await cancelNotification(tx, caller.tenantId, params.id, at, shard).catch(nothingWaits)
+        await audit(tx, caller, {
+          action: 'notification.retracted',
+          objectKind: 'notification',
+          objectId: params.id,
+          details: { cancelled: done.cancelled },
+          traceId,
+        })
+        return done.cancelled
+      })
+      const removedFromInbox = await removeFromInbox(caller.tenantId, params.id, at)
+      return { id: params.id, cancelled, removedFromInbox }
+    },
+  )
+}
+
+/** That everything has gone is no reason to leave it in the inbox. It is told before anything is written. */
+function nothingWaits(error: unknown): Pick<Cancelled, 'cancelled'> {
+  if (error instanceof AppError && error.code === 'conflict') return { cancelled: [] }
+  throw error
 }
 
 const times = ({ createdAt, updatedAt }: { createdAt: Date; updatedAt: Date }) => ({

@@ -107,3 +107,29 @@ test('law: one item a thing, with what was said last, and counts that are the it
   )
   assert.deepEqual(await auditLedger(t.db), [])
 })
+
+test('a notification is taken back: what waits is cancelled, what is in the inbox goes', async () => {
+  await call('PUT', '/api/users/back', {
+    addresses: [{ channel: 'email', address: 'back@example.org', verified: true }],
+  })
+  await call('POST', '/api/rules', {
+    name: 'back',
+    eventTypes: ['back'],
+    channels: ['in_app', 'email'],
+    recipientSelector: { users: ['back'] },
+    policy: { digest: { windowSeconds: 3600, channels: ['email'] } },
+  })
+  await say('back', { title: 'Not true' })
+  const [item] = await inbox('back')
+  const first = await call('POST', `/api/notifications/${item.id}/retract`)
+  assert.deepEqual(first, { id: item.id, cancelled: ['email'], removedFromInbox: true })
+  assert.deepEqual(await inbox('back'), [])
+  assert.equal((await counts('back')).unread, 0)
+  const again = await call('POST', `/api/notifications/${item.id}/retract`)
+  assert.deepEqual(again, { id: item.id, cancelled: [], removedFromInbox: false })
+  const nobody = await t.call('POST', '/api/notifications/01890a5d-ac96-774b-bcce-b302099a8057/retract', {
+    as: t.tenant.adminKey,
+  })
+  assert.equal(nobody.status, 404)
+  assert.deepEqual(await auditLedger(t.db), [])
+})
