@@ -37,6 +37,7 @@ import type { Accepted } from './ingest/acceptor.ts'
 import { eventTypeBook } from './ingest/event-types.ts'
 import { eventTypeRoutes } from './ingest/event-types-routes.ts'
 import { closer as digestCloser } from './digest/closer.ts'
+import { digestRoutes } from './digest/routes.ts'
 import { planner as openPlanner } from './ingest/planner.ts'
 import { ingestRoutes } from './ingest/routes.ts'
 import { githubSecrets } from './ingest/senders/github.ts'
@@ -547,6 +548,14 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     publicUrl: config.http.publicUrl,
   })
   ledgerRoutes(api, { db, shard, now, openContent: contentOpener(sealer), replan })
+  digestRoutes(api, {
+    db,
+    shard,
+    now,
+    openContent: contentOpener(sealer),
+    onDue: () => digests.expect(now().getTime()),
+    onReleased: () => backlog.expect(now().getTime()),
+  })
   explainRoutes(api, { db })
   deadLettersRoutes(api, { db, shard, now, replan, reaccept })
   feedRoutes(api, { feed, hub, now })

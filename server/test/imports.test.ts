@@ -55,6 +55,8 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/digest/wish.ts', ['server/match/policy.ts', 'server/people/', ...BASE]],
   ['server/digest/compose.ts', WORDS],
   ['server/digest/closer.ts', ['server/ledger/', 'server/people/', ...BASE]],
+  ['server/digest/store.ts', ['server/ledger/', ...BASE]],
+  ['server/digest/routes.ts', ['server/admin/audit.ts', 'server/http/', 'server/ledger/', ...BASE]],
   // The stages again, without the ledger: what-if, and stories of rules kept as code.
   [
     'server/replay/routes.ts',

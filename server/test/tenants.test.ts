@@ -136,7 +136,14 @@ function pathTo(route: Route): string {
                       ? things.inhibition
                       : '01a1fca9-dac7-7001-8961-e4e33925320f'
   const name = route.url.startsWith('/api/users/') ? `${MARK}-topics` : `${MARK}-${kind}`
-  const params: Record<string, string> = { id: id!, userId: things.user!, name, type: MARK, token: MARK }
+  const params: Record<string, string> = {
+    id: id!,
+    userId: things.user!,
+    name,
+    type: MARK,
+    token: MARK,
+    notificationId: things.notification!,
+  }
   const path = route.url.replaceAll(/:(\w+)/g, (_, param: string) => {
     assert.ok(params[param], `a value for ${param} of ${route.url}`)
     return params[param]
