@@ -134,7 +134,7 @@ type Fate = 'closed' | 'released' | 'expired' | 'cancelled'
 
 export function closer(parts: CloserParts): Closer {
   const { db } = parts
-  const writer = ledgerWriter((parts.ledger().owner * 16 + 12) % SHARDS)
+  const writer = ledgerWriter((parts.ledger().owner * 16 + 9) % SHARDS)
   const ledger = settler((parts.ledger().owner * 16 + 11) % SHARDS)
   let timer: NodeJS.Timeout | undefined
   let dueAt = Number.POSITIVE_INFINITY

@@ -143,10 +143,9 @@ test('an item is taken out, another goes ahead by itself; the rest goes together
   }
   await call('POST', `/api/digests/${digest.id}/release`)
   assert.deepEqual(states(await inState(digest.id, 'closed')), ['cancelled', 'released', 'closed', 'closed'])
-  assert.deepEqual((await mailed('eva', 2)).map(mail => mail.subject).toSorted(), [
-    '2 notifications',
-    'ahead',
-  ])
+  const subjects = (await mailed('eva', 2)).map(mail => mail.subject)
+  assert.deepEqual(new Set(subjects), new Set(['ahead', '2 notifications']))
+  assert.equal(subjects.length, 2)
 })
 
 test('a digest that was emptied closes without telling anybody', async () => {

@@ -13,7 +13,10 @@ export interface Difference {
   day: string
   /** null: not of one channel (suppressed deliveries, events). */
   channel: Channel | null
-  /** 'planned', an outcome, 'live', 'lost', 'events.received', 'events.planned' or 'events.cancelled'. */
+  /**
+   * 'planned', an outcome, 'live', 'lost', 'events.received', 'events.planned' or 'events.cancelled'; of digests
+   * 'digest.waiting', 'digest.ended' or 'digest.jobs' (see `digestItems`).
+   */
   what: string
   counted: number
   found: number
@@ -68,6 +71,39 @@ const STANDING = `
     left join delivery_state s on s.tenant_id = p.tenant_id and s.notification_id = p.id and s.channel = p.channel
     left join batches b on b.id = p.batch_id
   )`
+
+/**
+ * What collecting promises, of each item: it waits in an open digest and then has its job ('digest.waiting'), or it
+ * left, and then no job collects it any more ('digest.ended') and its digest, if still open, did not take it along.
+ * And the other way about: every job that collects is an item ('digest.jobs'). That no item is in two digests is
+ * the primary key's to say.
+ */
+const digestItems = sql(
+  'audit_digest_items',
+  `with items as (
+     select i.tenant_id, i.notification_id, i.channel, i.state as item, d.state as digest, j.kind = 'collected' as waits
+     from (select * from digest_items where ${IN_SCOPE('notification_id')}) i
+     left join digests d on d.tenant_id = i.tenant_id and d.id = i.digest_id
+     left join jobs j on j.tenant_id = i.tenant_id and j.notification_id = i.notification_id and j.channel = i.channel
+   ), lines as (
+     select tenant_id, notification_id, channel, 'digest.waiting' as what,
+       digest is not distinct from 'open' and waits is true as found
+     from items where item = 'collected'
+     union all
+     select tenant_id, notification_id, channel, 'digest.ended',
+       waits is not true and (item <> 'closed' or digest is not distinct from 'closed')
+         and (item <> 'expired' or digest is distinct from 'open')
+     from items where item <> 'collected'
+     union all
+     select j.tenant_id, j.notification_id, j.channel, 'digest.jobs', i.notification_id is not null
+     from (select * from jobs where kind = 'collected' and ${IN_SCOPE('notification_id')}) j
+     left join digest_items i on i.tenant_id = j.tenant_id and i.notification_id = j.notification_id
+       and i.channel = j.channel
+   )
+   select tenant_id, ${DAY('notification_id')} as day, channel, what, count(*) as counted,
+     count(*) filter (where found) as found
+   from lines group by 1, 2, 3, 4`,
+)
 
 const snapshot = sql('audit_snapshot', 'set transaction isolation level repeatable read, read only')
 // Some million rows are hashed and sorted, by one caller, seldom.
@@ -163,6 +199,11 @@ export async function auditLedger(db: Db, scope: AuditScope = {}): Promise<Diffe
         sheet.found(row.tenant_id, row.day, NO_CHANNEL, `events.${what}`, row[what])
     }
 
+    for (const row of await tx.rows<DigestLine>(digestItems, ids)) {
+      sheet.counted(row.tenant_id, row.day, row.channel, row.what, row.counted)
+      sheet.found(row.tenant_id, row.day, row.channel, row.what, row.found)
+    }
+
     const differences = sheet.differences()
     if (lost > 0) await nameLost(tx, ids, differences)
     return differences
@@ -182,6 +223,16 @@ interface StandingRow {
   channel: number
   status: DeliveryState
   n: number
+}
+interface DigestLine {
+  tenant_id: number
+  day: string
+  channel: number
+  what: string
+  /** Items, or jobs. */
+  counted: number
+  /** Of them those that keep the promise. */
+  found: number
 }
 type EventRow = { tenant_id: number; day: string } & Record<(typeof EVENT_FIGURES)[number], number>
 

@@ -56,7 +56,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/digest/compose.ts', WORDS],
   ['server/digest/closer.ts', ['server/ledger/', 'server/people/', ...BASE]],
   ['server/digest/store.ts', ['server/ledger/', ...BASE]],
-  ['server/digest/routes.ts', ['server/admin/audit.ts', 'server/http/', 'server/ledger/', ...BASE]],
+  ['server/digest/routes.ts', ['server/digest/store.ts', 'server/http/', 'server/ledger/', ...BASE]],
   // The stages again, without the ledger: what-if, and stories of rules kept as code.
   [
     'server/replay/routes.ts',
@@ -138,8 +138,14 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/decide/**', ['server/people/', 'server/limits/usage.ts', ...BASE]],
   ['server/render/**', ['server/people/', 'server/admin/audit.ts', ...BASE]],
   // What is configured becomes what is open.
-  ['server/deliver/set-up.ts', ['server/config.ts', ...BASE]],
+  ['server/deliver/{set-up,provider-settings}.ts', ['server/config.ts', ...BASE]],
   ['server/deliver/**', ['server/ledger/', 'server/people/', 'server/admin/audit.ts', ...BASE]],
+  // What vendors tell later, read by the provider it came to.
+  [
+    'server/track/routes.ts',
+    ['server/deliver/provider.ts', 'server/deliver/open-provider.ts', 'server/http/', ...BASE],
+  ],
+  ['server/track/**', ['server/deliver/provider.ts', 'server/ledger/', ...BASE]],
   // The live stream is a door of its own, so it knows callers.
   ['server/feed/**', ['server/ledger/', 'server/people/', 'server/http/', ...BASE]],
   ['server/ledger/**', ['server/people/', 'server/limits/usage.ts', ...BASE]],
