@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto'
-import { alertsOf, stateKey } from './alerts/alert.ts'
+import { alertsOf, stateKey, withIncident } from './alerts/alert.ts'
 import type { ChangeWatch } from './db/changes.ts'
 import { newId } from './db/ids.ts'
 import type { Queryable } from './db/pool.ts'
@@ -758,16 +758,6 @@ function aboutOf({ rule, policy, state }: Route): Pick<PlannedNotification, 'abo
   const { earlier = 'update' } = policy.state ?? {}
   if (rule === null || state === null || earlier === 'keep') return undefined
   return { about: { key: stateKey(rule.id, state.key), earlier } }
-}
-
-/** PagerDuty opens and closes one incident for what the rule says is one thing; a template's own word wins. */
-function withIncident(channel: Channel, { rule, state }: Route, content: Content): Content {
-  if (channel !== 'pagerduty' || rule === null || state === null) return content
-  const incident: JsonObject = {
-    dedup_key: stateKey(rule.id, state.key),
-    event_action: state.resolved ? 'resolve' : 'trigger',
-  }
-  return { ...content, data: { ...incident, ...content.data } }
 }
 
 /** A year is as good as for ever: claims are kept no longer. */

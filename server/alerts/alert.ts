@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto'
-import type { Event, Id, Json } from '../types.ts'
+import type { Channel, Content, Event, Id, Json, JsonObject } from '../types.ts'
 import { rememberedOf } from './matcher.ts'
 
 /** How an alert stands after an event. */
@@ -83,4 +83,14 @@ const NONE = Object.freeze({})
 export function stateKey(ruleId: Id, values: string): string {
   const key = `rule:${ruleId}:${values}`
   return key.length <= 255 ? key : `rule:${ruleId}:sha256:${hash('sha256', values)}`
+}
+
+/** PagerDuty opens and closes one incident for what a rule says is one thing; a template's own word wins. */
+export function withIncident(channel: Channel, { rule, state }: AboutAlert, content: Content): Content {
+  if (channel !== 'pagerduty' || rule === null || state === null) return content
+  const incident: JsonObject = {
+    dedup_key: stateKey(rule.id, state.key),
+    event_action: state.resolved ? 'resolve' : 'trigger',
+  }
+  return { ...content, data: { ...incident, ...content.data } }
 }
