@@ -19,7 +19,7 @@ const MAX_TEXT = 1_000
 
 self.addEventListener('install', () => self.skipWaiting())
 self.addEventListener('activate', event => event.waitUntil(self.clients.claim()))
-self.addEventListener('push', event => event.waitUntil(show(read(event.data))))
+self.addEventListener('push', event => event.waitUntil(inTurn(() => show(read(event.data)))))
 self.addEventListener('notificationclick', event => {
   event.notification.close()
   event.waitUntil(opened(event.notification, event.action))
@@ -35,6 +35,14 @@ function read(data) {
     if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value
   } catch {}
   return { body: data?.text() ?? '' }
+}
+
+let last = Promise.resolve()
+
+/** One after the other: two of a group that come at once would both count from the same number. */
+function inTurn(work) {
+  last = last.then(work, work)
+  return last
 }
 
 const text = value => (typeof value === 'string' ? value.slice(0, MAX_TEXT) : '')
