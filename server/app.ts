@@ -44,7 +44,7 @@ import { githubSecrets } from './ingest/senders/github.ts'
 import { senderRoutes } from './ingest/senders/routes.ts'
 import { SHARDS } from './ledger/counters.ts'
 import { replanEvent } from './ledger/events.ts'
-import { contentOpener } from './ledger/notifications.ts'
+import { contentOpener, sealedContent } from './ledger/notifications.ts'
 import { ledgerRoutes } from './ledger/routes.ts'
 import { LEASE_SECONDS, claimOwner } from './ledger/owner.ts'
 import type { Owner } from './ledger/owner.ts'
@@ -69,6 +69,8 @@ import { pipeline as openPipeline } from './pipeline.ts'
 import { resolveTemplates, templates as openTemplates } from './render/templates.ts'
 import { previewRoutes } from './render/preview-routes.ts'
 import { templateRoutes } from './render/routes.ts'
+import { receipts as trackReceipts } from './track/receipts.ts'
+import { callbackRoutes } from './track/routes.ts'
 import { CHANNELS } from './types.ts'
 import type { TenantId } from './types.ts'
 
@@ -422,6 +424,24 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     onError: onError('digest'),
   })
 
+  const tracked = trackReceipts({
+    db,
+    addressOf: async (tenantId, notificationId, channel) => {
+      const sealed = await sealedContent(db, tenantId, notificationId)
+      const [bodies] = sealed ? await contentOpener(sealer)(db, tenantId, [sealed]) : []
+      return bodies?.[channel]?.to
+    },
+    publish: event =>
+      acceptor.accept({
+        tenantId: event.tenantId,
+        events: [event],
+        answer: () => ({ status: 202, body: null }),
+      }),
+    now,
+    shard: (owner.number * 16 + 10) % SHARDS,
+    onError: onError('receipts'),
+  })
+
   // ---- the doors
   const credentials = openAuth({
     db,
@@ -531,6 +551,11 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   eventTypeRoutes(api, { db })
   templateRoutes(api, { db })
   previewRoutes(api, { db, now })
+  callbackRoutes(api, {
+    callbacks: outside.callbacks,
+    receipts: tracked,
+    publicUrl: () => config.http.publicUrl,
+  })
   ingestRoutes(api, {
     db,
     acceptor,
@@ -613,6 +638,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     const closing = api.close()
     const hurry = setTimeout(() => api.server.closeAllConnections(), 1000)
     await acceptor.close()
+    await tracked.close()
     await Promise.all([planner.stop(), backlog.stop(), digests.stop()])
     await loop.drain(config.http.drainMs)
     await outcomes.close()

@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import type { Config } from '../config.ts'
+import { AppError } from '../errors.ts'
 import { CHANNELS } from '../types.ts'
 import type { Channel } from '../types.ts'
 import { catalog } from './catalog.ts'
@@ -9,6 +10,7 @@ import type { Mailbox } from './mailbox.ts'
 import { openProvider } from './open-provider.ts'
 import type { OpenedProvider } from './open-provider.ts'
 import type { AnyProvider } from './provider.ts'
+import { configuredProviders } from './provider-settings.ts'
 
 /** A provider to be opened beside those that the configuration names. */
 export interface ProviderSetting {
@@ -20,6 +22,8 @@ export interface ProviderSetting {
 export interface Outside {
   /** By channel, in the order in which they are tried; only of channels that this process delivers. */
   providers: ReadonlyMap<Channel, readonly OpenedProvider[]>
+  /** By id: those whose vendor posts back, on a process that serves the API. */
+  callbacks: ReadonlyMap<string, OpenedProvider>
   /** Channels that some process of this installation delivers: what may be planned. */
   configured: ReadonlySet<Channel>
   /** Set when mail stays on this machine. */
@@ -51,16 +55,25 @@ export async function openProviders({
   const mailHttp = openHttp({ allowPrivate: ['0.0.0.0/0', '::/0'], ca: config.outbound.certificates })
 
   const opened: OpenedProvider[] = []
+  const all: OpenedProvider[] = []
   const configured = new Set<Channel>()
+  const callbacks = new Map<string, OpenedProvider>()
+  const { roles } = config.process
   const open = async (provider: AnyProvider, settings: unknown, door = http) => {
     configured.add(provider.channel)
-    if (!config.process.roles.deliver.includes(provider.channel)) return
-    opened.push(await openProvider(provider, settings, { http: door, now }))
+    const delivers = roles.deliver.includes(provider.channel)
+    const listens = roles.api && provider.callback !== undefined
+    if (!delivers && !listens) return
+    const one = await openProvider(provider, settings, { http: door, now })
+    all.push(one)
+    if (delivers) opened.push(one)
+    if (listens && !callbacks.has(one.id)) callbacks.set(one.id, one)
   }
 
   let mailbox: Mailbox | undefined
   const smtp = catalog.get('smtp')!
-  const senders = more.filter(({ provider }) => typeof provider !== 'string' && provider.channel === 'email')
+  const named = configuredProviders(config.providers, config.http.publicUrl)
+  const senders = [...named, ...more].filter(({ provider }) => channelOf(provider) === 'email')
   if (config.smtp.host) {
     await open(
       smtp,
@@ -95,27 +108,37 @@ export async function openProviders({
       )
     }
   }
-  if (!more.some(({ provider }) => typeof provider !== 'string' && provider.channel === 'webhook')) {
+  if (![...named, ...more].some(({ provider }) => channelOf(provider) === 'webhook')) {
     await open(catalog.get('webhook')!, {})
   }
-  for (const { provider, settings } of more) {
-    await open(typeof provider === 'string' ? catalog.get(provider)! : provider, settings)
-  }
+  for (const { provider, settings } of [...named, ...more]) await open(providerOf(provider), settings)
 
   const providers = new Map(
     CHANNELS.map(channel => [channel, opened.filter(provider => provider.channel === channel)] as const),
   )
   return {
     providers,
+    callbacks,
     configured,
     mailbox,
     async close() {
-      await Promise.all(opened.map(provider => provider.close()))
+      await Promise.all(all.map(provider => provider.close()))
       await mailbox?.close()
       await Promise.all([http.close(), mailHttp.close()])
     },
   }
 }
+
+/** @throws AppError invalid_request for a provider that there is not */
+function providerOf(provider: string | AnyProvider): AnyProvider {
+  if (typeof provider !== 'string') return provider
+  const found = catalog.get(provider)
+  if (found) return found
+  const known = [...catalog.keys()].sort().join(', ')
+  throw new AppError('invalid_request', `There is no provider "${provider}"; there are ${known}`)
+}
+
+const channelOf = (provider: string | AnyProvider): Channel => providerOf(provider).channel
 
 /** The words of SMTP_SECURE in those of the provider. */
 const SECURITY = {

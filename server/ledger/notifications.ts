@@ -231,3 +231,26 @@ export function contentOpener(sealer: Pick<Sealer, 'unwrap' | 'open'>): ContentO
     })
   }
 }
+
+const findSealed = sql(
+  'find_sealed_content',
+  `select recipient_type, recipient_id, content from notifications where tenant_id = $1 and id = $2`,
+)
+
+/** What a notification says, sealed, for `contentOpener`. */
+export async function sealedContent(
+  q: Queryable,
+  tenantId: TenantId,
+  id: Id,
+): Promise<{ recipient: { type: RecipientType; id: string }; sealed: Buffer } | undefined> {
+  const row = await q.one<{ recipient_type: number; recipient_id: string; content: Buffer }>(findSealed, [
+    tenantId,
+    id,
+  ])
+  return (
+    row && {
+      recipient: { type: RECIPIENT_TYPES[row.recipient_type]!, id: row.recipient_id },
+      sealed: row.content,
+    }
+  )
+}

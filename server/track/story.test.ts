@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { ACCOUNT_SID, AUTH_TOKEN, SID, signedForm, twilioVendor } from '../deliver/providers/twilio-vendor.ts'
+import type { Vendor } from '../deliver/providers/conformance.ts'
+import { auditLedger } from '../ledger/audit.ts'
+import { type Loose, type TestApp, eventually, testApp } from '../test/app.ts'
+
+const PUBLIC = 'https://carillon.example'
+let t: TestApp
+let vendor: Vendor
+let dir: string
+before(async () => {
+  vendor = await twilioVendor()
+  dir = await mkdtemp(join(tmpdir(), 'carillon-providers-'))
+  const file = join(dir, 'providers.yaml')
+  await writeFile(
+    file,
+    `- provider: twilio
+  settings:
+    accountSid: ${ACCOUNT_SID}
+    authToken: \${TRACK_TEST_TOKEN}
+    from: '+15005550006'
+    baseUrl: http://127.0.0.1:${vendor.port}
+`,
+  )
+  process.env.TRACK_TEST_TOKEN = AUTH_TOKEN
+  t = await testApp({ CARILLON_PROVIDERS_FILE: file, PUBLIC_URL: PUBLIC })
+})
+after(async () => {
+  await t.stop()
+  await vendor.close()
+  await rm(dir, { recursive: true, force: true })
+})
+
+const call = async (method: string, path: string, body?: unknown): Promise<Loose> => {
+  const answer = await t.call(method, path, { as: t.tenant.adminKey, body })
+  assert.ok(answer.status < 300, `${method} ${path}: ${answer.text}`)
+  return answer.body
+}
+const delivery = async (id: string): Promise<Loose> =>
+  (await call('GET', `/api/notifications/${id}`)).deliveries[0]
+
+/** As Twilio posts it: a form, signed over the URL that it was told. */
+async function twilioSays(
+  status: string,
+  more: Record<string, string> = {},
+  token = AUTH_TOKEN,
+): Promise<number> {
+  const path = '/webhooks/twilio'
+  const { headers, body } = signedForm(
+    `${PUBLIC}${path}`,
+    { MessageSid: SID, MessageStatus: status, ...more },
+    token,
+  )
+  const answer = await fetch(`${t.url}${path}`, {
+    method: 'POST',
+    headers: headers as Record<string, string>,
+    body: Buffer.from(body),
+  })
+  return answer.status
+}
+
+// covers: DIC-107, ALP-103
+test('what a vendor tells later moves a delivery forward, never back; a bounce keeps the address from more', async () => {
+  await call('PUT', '/api/users/sam', {
+    addresses: [{ channel: 'sms', address: '+15005550001', verified: true }],
+  })
+  const { id } = await call('POST', '/api/notifications', {
+    recipientId: 'sam',
+    channels: ['sms'],
+    body: 'Hello',
+  })
+  await eventually('the vendor took it', async () => (await delivery(id)).status === 'sent')
+
+  assert.equal(await twilioSays('delivered', {}, 'another-token'), 401)
+  assert.equal((await delivery(id)).status, 'sent')
+  assert.ok((await twilioSays('delivered')) < 300)
+  assert.equal((await delivery(id)).status, 'delivered')
+  assert.deepEqual(await auditLedger(t.db), [])
+  // Late and repeated ones change nothing.
+  await twilioSays('sent')
+  await twilioSays('delivered')
+  assert.equal((await delivery(id)).status, 'delivered')
+
+  // A handset may still turn out not to exist.
+  assert.ok((await twilioSays('undelivered', { ErrorCode: '30005', To: '+15005550001' })) < 300)
+  assert.equal((await delivery(id)).status, 'bounced')
+  assert.deepEqual(await auditLedger(t.db), [])
+  const next = await call('POST', '/api/notifications', {
+    recipientId: 'sam',
+    channels: ['sms'],
+    body: 'Again',
+  })
+  assert.equal(next.suppressed, 1)
+  const { items } = await call('GET', '/api/suppressions')
+  assert.deepEqual(
+    items.map((one: Loose) => [one.channel, one.address, one.reason]),
+    [['sms', '+15005550001', 'hard_bounce']],
+  )
+  await eventually('the application hears of it', async () => {
+    const { rows } = await t.db.pool.query(`select 1 from events where type = 'carillon.address.suppressed'`)
+    return rows.length === 1
+  })
+})
+
+test('a provider that is not set up has no door', async () => {
+  assert.equal((await fetch(`${t.url}/webhooks/sendgrid`, { method: 'POST', body: '[]' })).status, 404)
+  assert.equal((await fetch(`${t.url}/webhooks/nothing`)).status, 404)
+})
