@@ -30,6 +30,7 @@ const GROUPS: Record<string, string> = {
   auth: 'Tokens',
   outbound: 'Calls to the outside',
   smtp: 'E-mail',
+  providers: 'Providers',
   mailbox: 'The local mailbox',
   process: 'What a process does',
   ingest: 'Accepting events',

@@ -106,6 +106,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     [
       'server/deliver/provider.ts',
       'server/deliver/providers/answers.ts',
+      'server/deliver/providers/webhook-auth.ts',
       'server/deliver/providers/aws.ts',
       'server/deliver/providers/email.ts',
       'server/deliver/providers/h2-connection.ts',
@@ -119,6 +120,11 @@ const TABLE: [files: string, mayImport: string[]][] = [
       'server/deliver/providers/whatsapp-content.ts',
       'server/types.ts',
     ],
+  ],
+
+  [
+    'server/track/routes.ts',
+    ['server/deliver/provider.ts', 'server/deliver/open-provider.ts', 'server/http/', ...BASE],
   ],
 
   // A module's routes: the module at the door. They see its own folder and the door.
@@ -144,10 +150,6 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/deliver/{set-up,provider-settings}.ts', ['server/config.ts', ...BASE]],
   ['server/deliver/**', ['server/ledger/', 'server/people/', 'server/admin/audit.ts', ...BASE]],
   // What vendors tell later, read by the provider it came to.
-  [
-    'server/track/routes.ts',
-    ['server/deliver/provider.ts', 'server/deliver/open-provider.ts', 'server/http/', ...BASE],
-  ],
   ['server/track/**', ['server/deliver/provider.ts', 'server/ledger/', ...BASE]],
   // The live stream is a door of its own, so it knows callers.
   ['server/feed/**', ['server/ledger/', 'server/people/', 'server/http/', ...BASE]],

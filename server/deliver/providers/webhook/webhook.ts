@@ -20,7 +20,7 @@ import {
   openTokens,
   plainAuth,
   type Tokens,
-} from './auth.ts'
+} from '../webhook-auth.ts'
 
 // Names a caller may not set: ours, and those that decide where one message ends and the next begins
 // (RFC 9112 §6, §9.6).

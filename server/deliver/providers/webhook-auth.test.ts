@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Webhook } from 'standardwebhooks'
-import { normalizeAddresses } from '../../../people/addresses.ts'
-import type { JsonObject, Message } from '../../../types.ts'
-import { openHttp } from '../../http.ts'
-import { type OpenedProvider, openProvider, readSettings } from '../../open-provider.ts'
-import type { DeliveryError, Sent } from '../../provider.ts'
+import { normalizeAddresses } from '../../people/addresses.ts'
+import type { JsonObject, Message } from '../../types.ts'
+import { openHttp } from '../http.ts'
+import { type OpenedProvider, openProvider, readSettings } from '../open-provider.ts'
+import type { DeliveryError, Sent } from '../provider.ts'
 import {
   type Asked,
   exampleMessage,
@@ -13,8 +13,8 @@ import {
   httpVendor,
   testProvider,
   type Vendor,
-} from '../conformance.ts'
-import { webhook } from './webhook.ts'
+} from './conformance.ts'
+import { webhook } from './webhook/webhook.ts'
 
 const SECRET = `whsec_${Buffer.from('a key of twenty-four by.').toString('base64')}`
 

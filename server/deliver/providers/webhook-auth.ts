@@ -11,8 +11,8 @@ import {
   type SendContext,
   secret,
   temporary,
-} from '../../provider.ts'
-import { isHttpUrl, readObject } from '../answers.ts'
+} from '../provider.ts'
+import { isHttpUrl, readObject } from './answers.ts'
 
 /** How we prove to an endpoint who we are, besides the signature that every request bears. */
 export const authSchema = Type.Object(
