@@ -13,6 +13,7 @@ import { derivedKeys, sealer as openSealer } from './db/seal.ts'
 import { backlog as openBacklog } from './deliver/backlog.ts'
 import { breakerBoard } from './deliver/breaker-board.ts'
 import { deliveriesOf } from './deliver/delivery.ts'
+import type { Delivery } from './deliver/delivery.ts'
 import { deliveryLoop } from './deliver/loop.ts'
 import { mailboxRoutes } from './deliver/mailbox-routes.ts'
 import { outcomes as openOutcomes } from './deliver/outcomes.ts'
@@ -61,6 +62,8 @@ import { metricsArePublic, observeRoutes } from './observe/routes.ts'
 import { eventSpanId, openTraces, planSpanId } from './observe/traces.ts'
 import { peopleFacts } from './people/facts.ts'
 import { peopleRoutes } from './people/routes.ts'
+import { removeDeadDevices } from './people/devices.ts'
+import { pushRoutes } from './people/push-routes.ts'
 import { verificationRoutes } from './people/verification-routes.ts'
 import { preferencePageRoutes } from './people/preference-page-routes.ts'
 import { unsubscribeRoutes } from './people/unsubscribe-routes.ts'
@@ -72,7 +75,7 @@ import { templateRoutes } from './render/routes.ts'
 import { receipts as trackReceipts } from './track/receipts.ts'
 import { callbackRoutes } from './track/routes.ts'
 import { CHANNELS } from './types.ts'
-import type { TenantId } from './types.ts'
+import type { Outcome, TenantId } from './types.ts'
 
 export const VERSION: string = (
   JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
@@ -103,6 +106,8 @@ export interface AppOptions {
  */
 export async function startApp({ config, databaseUrl, log, ...options }: AppOptions): Promise<App> {
   const now = options.now ?? (() => new Date())
+  // First, as wrong settings of a provider end it here, with nothing open yet.
+  const outside = await openProviders({ config, now, more: options.providers ?? [] })
   const random = options.random ?? Math.random
   const { roles } = config.process
   const onError = (where: string) => (error: unknown) => log.error({ err: error, where }, 'failed')
@@ -171,7 +176,6 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     publicUrl: config.http.publicUrl,
     key: derivedKeys(masterKeyring(config).reveal(), 'unsubscribe'),
   })
-  const outside = await openProviders({ config, now, more: options.providers ?? [] })
   const watch = changeWatch()
   const tenants = tenantBook(watch, sealer)
   const people = peopleFacts({ sealer })
@@ -203,6 +207,16 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       }),
     onError: onError('breaker'),
   })
+  // The app was removed, or the browser's permission: nothing will ever arrive there again.
+  const forgetDevice = ({ tenantId, channel, body }: Delivery, outcome: Outcome) => {
+    if (outcome !== 'bounced' || (channel !== 'push' && channel !== 'web_push')) return
+    const kinds = channel === 'push' ? (['fcm', 'apns'] as const) : (['web_push'] as const)
+    removeDeadDevices(
+      db,
+      tenantId,
+      kinds.map(kind => ({ kind, token: body.to })),
+    ).catch(onError('devices'))
+  }
   const loop = deliveryLoop({
     providers: outside.providers,
     settle: outcomes.add,
@@ -249,6 +263,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
         else {
           metrics.delivered(delivery.channel, settlement.attempts.at(-1)!.outcome)
           metrics.deliveryTook(delivery.channel, Math.max(0, now().getTime() - delivery.createdAtMs) / 1000)
+          forgetDevice(delivery, settlement.attempts.at(-1)!.outcome)
         }
       },
     },
@@ -510,6 +525,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
 
   adminRoutes(api, { db, sealer, auth: credentials })
   peopleRoutes(api, { db, sealer })
+  pushRoutes(api, { db, sealer, vapidPublicKey: config.providers.vapidPublic })
   verificationRoutes(api, {
     db,
     send: event =>

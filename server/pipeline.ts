@@ -33,7 +33,8 @@ import type { Rule } from './match/rules.ts'
 import { openAddressSettings } from './people/addresses.ts'
 import { effectivePreference } from './people/effective-preference.ts'
 import type { EffectivePreference } from './people/effective-preference.ts'
-import type { AddressFact, BatchFacts, PeopleFacts, UserFacts } from './people/facts.ts'
+import { openDeviceSettings } from './people/devices.ts'
+import type { AddressFact, BatchFacts, DeviceFact, PeopleFacts, UserFacts } from './people/facts.ts'
 import { suppressionsFor } from './people/facts.ts'
 import { alreadyTold, audienceChunk, expandAudiences } from './people/recipients.ts'
 import type { Audience, AudienceWish, Level } from './people/recipients.ts'
@@ -405,7 +406,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
           priority: route.priority,
         })
       : null
-    const address = bare ?? user?.addresses[channel]?.[0] ?? null
+    const address = bare ?? user?.addresses[channel]?.[0] ?? (user && deviceOf(user, channel))
     const caps = parts.limits.caps({
       tenantId: event.tenantId,
       userId: user?.userId ?? null,
@@ -638,14 +639,30 @@ export function pipeline(parts: PipelineParts): Pipeline {
     return renderDefault(channel, view, route.inline)
   }
 
+  /** The device that was used last, as an address: apps register devices, people do not write them down. */
+  function deviceOf(user: UserFacts, channel: Channel): AddressFact | null {
+    if (channel !== 'push' && channel !== 'web_push') return null
+    const device = user.devices.find(({ kind }) => (kind === 'web_push') === (channel === 'web_push'))
+    if (!device) return null
+    let made = deviceAddresses.get(device)
+    if (!made) {
+      made = { id: device.id, address: device.token, verification: 'verified', settings: NO_ATTRIBUTES }
+      deviceAddresses.set(device, made)
+      const tenant = tenants.get(user.tenantId)
+      if (tenant) opened.set(made, openDeviceSettings(sealer, tenant.dataKey, device))
+    }
+    return made
+  }
+  const deviceAddresses = new WeakMap<DeviceFact, AddressFact>()
+
   // An address's secrets are opened once for as long as its facts are at hand.
   const opened = new WeakMap<AddressFact, JsonObject>()
   function settingsOf(
     address: AddressFact,
     tenant: TenantFacts,
   ): Pick<AddressedContent, 'settings'> | undefined {
-    if (Object.keys(address.settings).length === 0) return undefined
     let settings = opened.get(address)
+    if (!settings && Object.keys(address.settings).length === 0) return undefined
     if (!settings) {
       settings = openAddressSettings(sealer, tenant.dataKey, address) as JsonObject
       opened.set(address, settings)

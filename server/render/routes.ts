@@ -363,7 +363,9 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
         params: byId,
         querystring: Type.Object(
           {
-            from: Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 }),
+            from: Type.Optional(
+              Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1, description: 'Default: the one before.' }),
+            ),
             to: Type.Optional(
               Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1, description: 'Default: the current one.' }),
             ),
@@ -387,11 +389,9 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
     },
     async request => {
       const { tenantId } = request.caller
-      const { from, to } = request.query
-      const [before, after] = [
-        await existing(db, tenantId, request.params.id, from),
-        await existing(db, tenantId, request.params.id, to),
-      ]
+      const after = await existing(db, tenantId, request.params.id, request.query.to)
+      const from = request.query.from ?? Math.max(1, after.revision - 1)
+      const before = await existing(db, tenantId, request.params.id, from)
       return {
         from: before.revision,
         to: after.revision,

@@ -21,14 +21,22 @@ const admin = new pg.Client({ connectionString: server.url, application_name: 'c
 await admin.connect()
 process.once('SIGTERM', () => void end())
 
-writeFileSync(`${SHARED_URL_FILE}.new`, server.url, { mode: 0o600 })
-renameSync(`${SHARED_URL_FILE}.new`, SHARED_URL_FILE)
-
-for (let lastUse = Date.now(); Date.now() - lastUse < IDLE_MS; await delay(LOOK_EVERY_MS)) {
-  const { rows } = await admin.query<{ users: number }>(countUsers)
-  if (rows[0]!.users > 0) lastUse = Date.now()
-}
+const users = async () => (await admin.query<{ users: number }>(countUsers)).rows[0]!.users
+do {
+  announce()
+  for (let lastUse = Date.now(); Date.now() - lastUse < IDLE_MS; await delay(LOOK_EVERY_MS)) {
+    if ((await users()) > 0) lastUse = Date.now()
+  }
+  // Nobody finds it from now on; whoever has just found it keeps it.
+  rmSync(SHARED_URL_FILE, { force: true })
+  await delay(LOOK_EVERY_MS)
+} while ((await users()) > 0)
 await end()
+
+function announce(): void {
+  writeFileSync(`${SHARED_URL_FILE}.new`, server.url, { mode: 0o600 })
+  renameSync(`${SHARED_URL_FILE}.new`, SHARED_URL_FILE)
+}
 
 async function end(): Promise<void> {
   rmSync(SHARED_URL_FILE, { force: true })

@@ -142,6 +142,7 @@ function pathTo(route: Route): string {
     name,
     type: MARK,
     token: MARK,
+    provider: 'nobody',
     notificationId: things.notification!,
   }
   const path = route.url.replaceAll(/:(\w+)/g, (_, param: string) => {
@@ -168,6 +169,14 @@ const bodyOf = ({ method, url }: Route): object | undefined => {
       return url.includes('event-types') ? { data: {} } : undefined
     case 'erase':
       return {}
+    case 'verification':
+      return undefined
+    case 'confirm':
+      return { code: '123456' }
+    case 'rollback':
+      return { revision: 1 }
+    case 'localize':
+      return { locale: 'de', content: { body: 'x' } }
   }
   if (url === '/api/rules/:id' && method === 'PUT') {
     return { name: 'x', channels: ['in_app'], recipientSelector: { users: ['x'] } }

@@ -26,9 +26,9 @@ export function callbackRoutes(
   }: { callbacks: ReadonlyMap<string, OpenedProvider>; receipts: Receipts; publicUrl(): string },
 ): void {
   const config = { access: { role: 'public' }, rawBody: true } as const
+  // For vendors, each in a language of its own: no part of the API.
   const schema = {
-    tags: ['Callbacks'],
-    summary: 'What a provider posts about its deliveries, signed its own way',
+    hide: true,
     params: Params,
     querystring: Type.Object({}, { additionalProperties: true }),
   } as const
@@ -64,14 +64,6 @@ export function callbackRoutes(
     }
   }
 
-  api.post(
-    '/webhooks/:provider',
-    { config, bodyLimit: BODY_LIMIT, schema: { ...schema, operationId: 'providerCallback' } },
-    answer,
-  )
-  api.get(
-    '/webhooks/:provider',
-    { config, schema: { ...schema, operationId: 'providerCallbackByQuery' } },
-    answer,
-  )
+  api.post('/webhooks/:provider', { config, bodyLimit: BODY_LIMIT, schema }, answer)
+  api.get('/webhooks/:provider', { config, schema }, answer)
 }
