@@ -49,7 +49,8 @@ import { contentOpener, sealedContent } from './ledger/notifications.ts'
 import { ledgerRoutes } from './ledger/routes.ts'
 import { LEASE_SECONDS, claimOwner } from './ledger/owner.ts'
 import type { Owner } from './ledger/owner.ts'
-import { ownCaps } from './limits/limit-book.ts'
+import { limitBook } from './limits/limit-book.ts'
+import { limitsRoutes } from './limits/routes.ts'
 import { ruleBook } from './match/rule-book.ts'
 import { rulesRoutes } from './match/routes.ts'
 import { replayer } from './replay/replay.ts'
@@ -293,6 +294,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   const rules = ruleBook(watch)
   const eventTypes = eventTypeBook(watch)
   const templates = openTemplates()
+  const limitsInForce = limitBook(watch)
   const pipeline = openPipeline({
     watch,
     tenants,
@@ -301,7 +303,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     people,
     templates,
     sealer,
-    limits: ownCaps,
+    limits: limitsInForce,
     standing: standingBook(watch).standing,
     channelOpen: channel => channel === 'in_app' || outside.configured.has(channel),
     observe: {
@@ -539,6 +541,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   unsubscribeRoutes(api, { db, links, now })
   preferencePageRoutes(api, { db, sealer, links })
   rulesRoutes(api, { db, dryRun: dryRunner({ db, pipeline }) })
+  limitsRoutes(api, { db })
   replayRoutes(api, {
     db,
     replay: replayer({
@@ -547,7 +550,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       tenants,
       people,
       templates,
-      limits: ownCaps,
+      limits: limitsInForce,
       look: () => watch.look(db),
       tenantKey,
       channelOpen: channel => channel === 'in_app' || outside.configured.has(channel),

@@ -683,6 +683,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
       await watch.look(q)
       await tenants.refresh(q)
       await rules.refresh(q)
+      await parts.limits.refresh(q)
       await eventTypes.refresh(q)
     },
     plan,

@@ -10,6 +10,7 @@ export type ChangeKind =
   | 'audience'
   | 'api_key'
   | 'tenant'
+  | 'limit'
   | 'silence'
   | 'inhibition'
 

@@ -91,7 +91,10 @@ before(async () => {
     targetMatchers: matchers,
   })
 
+  const limit = await make('/api/limits', { name: MARK, scope: 'user', max: 1_000_000, window: 'day' })
+
   Object.assign(things, {
+    limit: limit.id,
     event: event.eventId,
     waiting: waiting.eventId,
     notification: notifications.body.items[0].id,
@@ -128,13 +131,15 @@ function pathTo(route: Route): string {
               ? things.template
               : kind === 'dead-letters'
                 ? things.letter
-                : kind === 'keys'
-                  ? things.key
-                  : kind === 'silences'
-                    ? things.silence
-                    : kind === 'inhibitions'
-                      ? things.inhibition
-                      : '01a1fca9-dac7-7001-8961-e4e33925320f'
+                : kind === 'limits'
+                  ? things.limit
+                  : kind === 'keys'
+                    ? things.key
+                    : kind === 'silences'
+                      ? things.silence
+                      : kind === 'inhibitions'
+                        ? things.inhibition
+                        : '01a1fca9-dac7-7001-8961-e4e33925320f'
   const name = route.url.startsWith('/api/users/') ? `${MARK}-topics` : `${MARK}-${kind}`
   const params: Record<string, string> = {
     id: id!,
@@ -194,6 +199,7 @@ const bodyOf = ({ method, url }: Route): object | undefined => {
     return bodies[last] ?? {}
   }
   if (url === '/api/users/:userId/consents') return { granted: true, origin: 'x' }
+  if (url === '/api/limits/:id') return { name: 'x', scope: 'user', max: 1, window: 'day' }
   if (url === '/api/rules/:id') return { name: 'x' }
   if (url === '/api/silences/:id') return { comment: 'x' }
   if (url === '/api/inhibitions/:id') {

@@ -1,0 +1,216 @@
+import { type Static, Type } from 'typebox'
+import type { Db } from '../db/pool.ts'
+import { AppError } from '../errors.ts'
+import type { Api } from '../http/api.ts'
+import { decodeCursor, encodeCursor } from '../http/cursor.ts'
+import { pageOf, pageQuery, toPage } from '../http/page.ts'
+import { CHANNELS, PRIORITIES } from '../types.ts'
+import {
+  LIMIT_SCOPES,
+  LIMIT_WINDOWS,
+  type LimitDefinition,
+  type StoredLimit,
+  createLimit,
+  deleteLimit,
+  findLimit,
+  listLimits,
+  updateLimit,
+} from './store.ts'
+
+const closed = { additionalProperties: false }
+const Id = Type.String({ format: 'uuid' })
+const Time = Type.String({ format: 'date-time' })
+const byId = Type.Object({ id: Id }, closed)
+const OUTSIDE = CHANNELS.filter(channel => channel !== 'in_app')
+
+const FIELDS = {
+  scope: Type.Enum([...LIMIT_SCOPES], { description: 'What is counted together: each user, each address …' }),
+  channels: Type.Array(Type.Enum(OUTSIDE), {
+    maxItems: CHANNELS.length,
+    uniqueItems: true,
+    description: 'Empty: every channel but the inbox, which no limit holds back.',
+  }),
+  categories: Type.Array(Type.String({ minLength: 1, maxLength: 100 }), {
+    maxItems: 50,
+    uniqueItems: true,
+    description: 'Empty: every category.',
+  }),
+  max: Type.Integer({ minimum: 0, maximum: 1_000_000_000, description: 'In each window; 0: none at all.' }),
+  window: Type.Enum([...LIMIT_WINDOWS], {
+    description:
+      'Minutes and hours by UTC; days, weeks and months by the reader’s zone. gap: a pause after each.',
+  }),
+  gapSeconds: Type.Union([Type.Integer({ minimum: 1, maximum: 31 * 86_400 }), Type.Null()]),
+  per: Type.Enum(['delivery', 'notification'], {
+    description: 'Whether all channels of one notification count once.',
+  }),
+  overflow: Type.Enum(['hold', 'skip', 'digest'], {
+    description: 'What is over waits for the next window, is left out, or joins the digest of the hour.',
+  }),
+  criticalPasses: Type.Boolean({ description: 'CRITICAL is counted and never stopped.' }),
+  shares: Type.Object(
+    Object.fromEntries(
+      PRIORITIES.map(priority => [priority, Type.Optional(Type.Number({ minimum: 0, maximum: 1 }))]),
+    ),
+    { ...closed, description: 'How much of max each priority may use up; all of it where nothing is said.' },
+  ),
+  enabled: Type.Boolean(),
+}
+const Name = Type.String({ minLength: 1, maxLength: 255 })
+const Definition = Type.Object(
+  {
+    name: Name,
+    scope: FIELDS.scope,
+    max: Type.Optional(FIELDS.max),
+    window: FIELDS.window,
+    ...Object.fromEntries(
+      (
+        [
+          'channels',
+          'categories',
+          'gapSeconds',
+          'per',
+          'overflow',
+          'criticalPasses',
+          'shares',
+          'enabled',
+        ] as const
+      ).map(name => [name, Type.Optional(FIELDS[name])]),
+    ),
+  },
+  closed,
+)
+const Shown = Type.Object({
+  id: Id,
+  name: Type.String(),
+  ...FIELDS,
+  channels: Type.Array(Type.Enum(CHANNELS)),
+  revision: Type.Integer(),
+  createdAt: Time,
+  updatedAt: Time,
+})
+
+const read = { role: 'service', scope: 'rules:read' } as const
+const write = { role: 'service', scope: 'rules:write' } as const
+const tags = ['Limits']
+
+/** How much people, addresses, channels and the whole tenant may be told. */
+export function limitsRoutes(api: Api, { db }: { db: Db }): void {
+  api.post(
+    '/api/limits',
+    {
+      config: { access: write },
+      schema: {
+        tags,
+        operationId: 'createLimit',
+        summary: 'Set a limit',
+        body: Definition,
+        response: { 201: Shown },
+      },
+    },
+    async (request, reply) => {
+      const limit = await db.tx(tx => createLimit(tx, request.caller, definition(request.body)))
+      reply.code(201).header('location', `/api/limits/${limit.id}`)
+      return show(limit)
+    },
+  )
+
+  api.get(
+    '/api/limits',
+    {
+      config: { access: read },
+      schema: {
+        tags,
+        operationId: 'listLimits',
+        summary: 'List limits, newest first',
+        querystring: Type.Object(pageQuery, closed),
+        response: { 200: pageOf(Shown) },
+      },
+    },
+    async request => {
+      const { limit, cursor } = request.query
+      const [after = null] = cursor === undefined ? [] : (decodeCursor('limits', cursor, ['id']) as string[])
+      const rows = await listLimits(db, request.caller.tenantId, after, limit + 1)
+      return toPage(rows.map(show), limit, last => encodeCursor('limits', [last.id]))
+    },
+  )
+
+  api.get(
+    '/api/limits/:id',
+    {
+      config: { access: read },
+      schema: { tags, operationId: 'getLimit', summary: 'One limit', params: byId, response: { 200: Shown } },
+    },
+    async request => show(await findLimit(db, request.caller.tenantId, request.params.id)),
+  )
+
+  api.put(
+    '/api/limits/:id',
+    {
+      config: { access: write },
+      schema: {
+        tags,
+        operationId: 'updateLimit',
+        summary: 'Replace a limit; what was counted stays counted',
+        params: byId,
+        body: Definition,
+        response: { 200: Shown },
+      },
+    },
+    async request =>
+      show(await db.tx(tx => updateLimit(tx, request.caller, request.params.id, definition(request.body)))),
+  )
+
+  api.delete(
+    '/api/limits/:id',
+    {
+      config: { access: write },
+      schema: {
+        tags,
+        operationId: 'deleteLimit',
+        summary: 'Lift a limit',
+        params: byId,
+        response: { 204: Type.Null() },
+      },
+    },
+    async (request, reply) => {
+      await db.tx(tx => deleteLimit(tx, request.caller, request.params.id))
+      return reply.code(204).send(null)
+    },
+  )
+}
+
+/** @throws AppError invalid_request for parts that contradict each other */
+function definition(body: Static<typeof Definition>): LimitDefinition {
+  const given = body as Static<typeof Definition> & Partial<LimitDefinition>
+  const { name, scope, window, max, gapSeconds = null } = given
+  if (window === 'gap' && gapSeconds === null) {
+    throw new AppError('invalid_request', 'A gap says for how long: gapSeconds', { field: '/gapSeconds' })
+  }
+  if (window !== 'gap' && gapSeconds !== null) {
+    throw new AppError('invalid_request', 'Only a gap has gapSeconds', { field: '/gapSeconds' })
+  }
+  if (window !== 'gap' && max === undefined) {
+    throw new AppError('invalid_request', 'Say how many: max', { field: '/max' })
+  }
+  return {
+    name: name.trim(),
+    scope,
+    channels: given.channels ?? [],
+    categories: given.categories ?? [],
+    max: window === 'gap' ? 1 : max!,
+    window,
+    gapSeconds,
+    per: given.per ?? 'delivery',
+    overflow: given.overflow ?? 'hold',
+    criticalPasses: given.criticalPasses ?? true,
+    shares: given.shares ?? {},
+    enabled: given.enabled ?? true,
+  }
+}
+
+const show = ({ createdAt, updatedAt, ...limit }: StoredLimit) => ({
+  ...limit,
+  createdAt: createdAt.toISOString(),
+  updatedAt: updatedAt.toISOString(),
+})
