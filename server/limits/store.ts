@@ -2,7 +2,7 @@ import { type Actor, audit } from '../admin/audit.ts'
 import { newId } from '../db/ids.ts'
 import { type Queryable, type Tx, sql } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
-import type { Channel, Id, Priority, TenantId } from '../types.ts'
+import type { Channel, Id, JsonObject, Priority, TenantId } from '../types.ts'
 
 export const LIMIT_SCOPES = ['tenant', 'channel', 'category', 'rule', 'user', 'address'] as const
 export type LimitScope = (typeof LIMIT_SCOPES)[number]
@@ -164,17 +164,11 @@ export async function updateLimit(
   const before = await tx.one<LimitRow>(lock, [actor.tenantId, id])
   if (!before) throw none()
   const row = await named(limit.name, () => tx.one<LimitRow>(update, values(actor.tenantId, id, limit)))
-  const { id: _id, createdAt, updatedAt, ...was } = limitOf(before)
   await audit(tx, actor, {
     action: 'limit.updated',
     objectKind: 'limit',
     objectId: id,
-    details: {
-      before: was,
-      after: { ...limit },
-      since: createdAt.toISOString(),
-      last: updatedAt.toISOString(),
-    },
+    details: { before: JSON.parse(JSON.stringify(limitOf(before))) as JsonObject, after: { ...limit } },
   })
   return limitOf(row!)
 }

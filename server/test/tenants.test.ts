@@ -91,10 +91,20 @@ before(async () => {
     targetMatchers: matchers,
   })
 
+  await make('/api/rules', {
+    name: `${MARK}-digest`,
+    eventTypes: [`${MARK}.digest`],
+    channels: ['in_app'],
+    recipientSelector: { users: [user] },
+    policy: { digest: { windowSeconds: 3_600 } },
+  })
+  await make('/api/events/publish', { type: `${MARK}.digest`, data: { title: MARK } })
+  const digests = await t.call('GET', '/api/digests', { as: t.tenant.adminKey })
   const limit = await make('/api/limits', { name: MARK, scope: 'user', max: 1_000_000, window: 'day' })
 
   Object.assign(things, {
     limit: limit.id,
+    digest: digests.body.items[0].id,
     event: event.eventId,
     waiting: waiting.eventId,
     notification: notifications.body.items[0].id,
@@ -133,13 +143,15 @@ function pathTo(route: Route): string {
                 ? things.letter
                 : kind === 'limits'
                   ? things.limit
-                  : kind === 'keys'
-                    ? things.key
-                    : kind === 'silences'
-                      ? things.silence
-                      : kind === 'inhibitions'
-                        ? things.inhibition
-                        : '01a1fca9-dac7-7001-8961-e4e33925320f'
+                  : kind === 'digests'
+                    ? things.digest
+                    : kind === 'keys'
+                      ? things.key
+                      : kind === 'silences'
+                        ? things.silence
+                        : kind === 'inhibitions'
+                          ? things.inhibition
+                          : '01a1fca9-dac7-7001-8961-e4e33925320f'
   const name = route.url.startsWith('/api/users/') ? `${MARK}-topics` : `${MARK}-${kind}`
   const params: Record<string, string> = {
     id: id!,
