@@ -45,6 +45,9 @@ export function openDb(url: string, options: { max?: number; applicationName?: s
   const pool = new pg.Pool({ ...settings, max: options.max ?? 10, idleTimeoutMillis: 30_000 })
   // An idle connection that the server drops would otherwise end the process; the next query reconnects.
   pool.on('error', () => {})
+  // One that is lent out loses the pool's listener: a connection dropped between two statements of a transaction
+  // would end the process as well. The next statement fails and says so.
+  pool.on('connect', client => client.on('error', () => {}))
 
   return {
     ...queryable(pool),
