@@ -591,7 +591,14 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     github: githubSecrets(derivedKeys(masterKeyring(config).reveal(), 'github webhook')),
     publicUrl: config.http.publicUrl,
   })
-  ledgerRoutes(api, { db, shard, now, openContent: contentOpener(sealer), replan })
+  ledgerRoutes(api, {
+    db,
+    shard,
+    now,
+    openContent: contentOpener(sealer),
+    replan,
+    onAcknowledged: () => backlog.expect(now().getTime()),
+  })
   digestRoutes(api, {
     db,
     shard,

@@ -28,7 +28,7 @@ import type { Cap, Usage } from './limits/usage.ts'
 import { celEvent } from './match/cel.ts'
 import type { RuleBook } from './match/rule-book.ts'
 import type { Match } from './match/rule-index.ts'
-import type { RulePolicy } from './match/policy.ts'
+import type { EscalationStep, RulePolicy } from './match/policy.ts'
 import type { Rule } from './match/rules.ts'
 import { openAddressSettings } from './people/addresses.ts'
 import { effectivePreference } from './people/effective-preference.ts'
@@ -334,7 +334,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
   ): Telling[] {
     const { event } = draft
     const tellings: Telling[] = []
-    const add = (made: Omit<Telling, 'zone' | 'cooldown' | 'views'>): void => {
+    const add = (made: Omit<Telling, 'zone' | 'cooldown' | 'views'>): Telling => {
       const { route, recipient, user } = made
       const zone = user ? zoneOrUtc(user.timezone) : 'UTC'
       const cooldown = cooldownOf(route, recipient, zone)
@@ -361,12 +361,13 @@ export function pipeline(parts: PipelineParts): Pipeline {
         }
       }
       tellings.push(telling)
+      return telling
     }
     for (const [at, route] of draft.routes.entries()) {
       if (route.failed !== undefined) continue
       for (const [userId, level] of peopleOf(route, draft.audiences[at]!)) {
         const user = facts.get(event.tenantId, userId)!
-        add({
+        const first = add({
           at,
           route,
           recipient: { type: 'user', id: userId },
@@ -376,6 +377,24 @@ export function pipeline(parts: PipelineParts): Pipeline {
           channels: route.channels,
           fallback: route.fallback,
         })
+        for (const step of route.policy.escalation ?? []) {
+          for (const id of step.users ?? []) {
+            const other = facts.get(event.tenantId, id)!
+            const recipient: Recipient = { type: 'user', id }
+            const follows = { first, step }
+            add({
+              at,
+              route,
+              recipient,
+              user: other,
+              level: 'ALL',
+              bare: null,
+              channels: step.channels,
+              fallback: NO_CHANNELS,
+              follows,
+            })
+          }
+        }
       }
       for (const { channel, address } of route.addresses) {
         const bare = addresses.get(`${event.tenantId} ${channel} ${address}`)!
@@ -509,12 +528,45 @@ export function pipeline(parts: PipelineParts): Pipeline {
           use(candidate, decision.kind === 'hold' ? decision.until : now)
           return true
         }
-        for (const channel of telling.channels) consider(channel)
-        // Nothing could even be tried: the fallback begins at once, with the first channel that can.
+        /** Decided for the instant at which it would go; whether it goes then is seen at its release. */
+        const escalate = (step: EscalationStep, of: Id | undefined): void => {
+          const due = new Date(now.getTime() + step.afterSeconds * 1000)
+          for (const channel of step.channels) {
+            if (going.includes(channel)) continue
+            const { decision, candidate } = ask(channel, due)
+            deliveries++
+            if (decision.kind === 'skip') {
+              entry.push(storeDecision(channel, decision))
+              suppressed++
+              parts.observe?.skipped(decision.reason, 1)
+              continue
+            }
+            const until = decision.kind === 'hold' ? decision.until : due
+            const detail = `unless ${step.unless}`
+            entry.push(storeDecision(channel, { kind: 'hold', until, reason: 'escalation', detail }))
+            going.push(channel)
+            const state = { unless: step.unless, ...(of === undefined ? {} : { of }) }
+            holds.push({ channel, until, reason: 'escalation', kind: 'escalation', state })
+            use(candidate, until)
+          }
+        }
         let rest = telling.fallback
-        while (going.length === 0 && rest.length > 0) {
-          consider(rest[0]!)
-          rest = rest.slice(1)
+        if (telling.follows) {
+          const { first, step } = telling.follows
+          // Nobody was told in the first place, so there is nothing to follow.
+          if (first.notificationId === undefined) return
+          escalate(step, first.notificationId)
+        } else {
+          for (const channel of telling.channels) consider(channel)
+          // Nothing could even be tried: the fallback begins at once, with the first channel that can.
+          while (going.length === 0 && rest.length > 0) {
+            consider(rest[0]!)
+            rest = rest.slice(1)
+          }
+          if (going.length > 0) {
+            telling.notificationId = id
+            for (const step of route.policy.escalation ?? []) if (!step.users) escalate(step, undefined)
+          }
         }
         to.push(entry)
         if (going.length === 0) return
@@ -718,6 +770,10 @@ interface Telling {
   zone: string
   cooldown: Cooldown | null
   views: Map<Channel, ChannelView>
+  /** Told only if the first one does not react. */
+  follows?: { first: Telling; step: EscalationStep }
+  /** Of the notification it came to. */
+  notificationId?: Id
 }
 
 interface ChannelView {

@@ -3,11 +3,16 @@ import type { Sealer } from '../db/seal.ts'
 import { appendFeed } from '../ledger/append-feed.ts'
 import { claimDueJobs, claimSpilled, nextJobAt, sweepDeadOwners } from '../ledger/claim.ts'
 import type { StoredDelivery } from '../ledger/claim.ts'
+import { reactionsTo } from '../ledger/conditions.ts'
+import type { Condition } from '../ledger/conditions.ts'
 import { SHARDS } from '../ledger/counters.ts'
 import type { AddressedContent } from '../ledger/plan.ts'
 import { settler } from '../ledger/settle.ts'
 import type { Settlement } from '../ledger/settle.ts'
-import type { PeopleFacts } from '../people/facts.ts'
+import { effectivePreference, unwanted } from '../people/effective-preference.ts'
+import type { PeopleFacts, PreferenceRow, UserFacts } from '../people/facts.ts'
+import { scopesOf } from '../people/preference-scopes.ts'
+import type { Reason } from '../reasons.ts'
 import type { Channel, TenantId } from '../types.ts'
 import type { Delivery, LiveBatch } from './delivery.ts'
 import type { DeliveryLoop } from './loop.ts'
@@ -76,9 +81,10 @@ export function backlog(parts: BacklogParts): Backlog {
       })
       if (jobs.length > 0) {
         more = true
-        await releaseInApp(jobs.filter(job => job.channel === 'in_app'))
+        const wanted = await stillWanted(jobs)
+        await releaseInApp(wanted.filter(job => job.channel === 'in_app'))
         await open(
-          jobs.filter(job => job.channel !== 'in_app'),
+          wanted.filter(job => job.channel !== 'in_app'),
           () => null,
         )
       }
@@ -102,6 +108,53 @@ export function backlog(parts: BacklogParts): Backlog {
       }
     }
     return more
+  }
+
+  /**
+   * What waited meets again the questions whose answers may have changed: did somebody react, is the person still
+   * there, do they still want it? What is not wanted any more ends here.
+   */
+  async function stillWanted(jobs: StoredDelivery[]): Promise<StoredDelivery[]> {
+    const steps = jobs.filter(({ job }) => job?.kind === 'escalation')
+    const reactions = await reactionsTo(
+      db,
+      steps.map(({ tenantId, notificationId, job }) => ({
+        tenantId,
+        notificationId: (job!.state['of'] as string | undefined) ?? notificationId,
+        unless: job!.state['unless'] as Condition,
+      })),
+    )
+    const ends = new Map<StoredDelivery, string>()
+    for (const [i, step] of steps.entries()) if (reactions[i]) ends.set(step, reactions[i])
+
+    const waited = jobs.filter(
+      ({ job, recipient }) => job && WAITED.has(job.kind) && recipient.type === 'user',
+    )
+    if (waited.length > 0) {
+      await parts.look(db)
+      const facts = await parts.people.load(
+        db,
+        waited.map(({ tenantId, recipient }) => ({ tenantId, userIds: [recipient.id] })),
+      )
+      for (const delivery of waited) {
+        const user = facts.get(delivery.tenantId, delivery.recipient.id)
+        const why =
+          user &&
+          !ends.has(delivery) &&
+          refusal(delivery, user, facts.tenantDefaults(delivery.tenantId), parts.now())
+        if (why) ends.set(delivery, why)
+      }
+    }
+    if (ends.size === 0) return jobs
+    const now = parts.now()
+    const inbox: Settlement[] = []
+    for (const [delivery, code] of ends) {
+      const settlement = ended(delivery, null, 'cancelled', code, now)
+      if (delivery.channel === 'in_app') inbox.push(settlement)
+      else parts.settle(settlement)
+    }
+    if (inbox.length > 0) await db.tx(tx => ledger.write(tx.client, inbox, parts.owner(), now))
+    return jobs.filter(job => !ends.has(job))
   }
 
   async function open(
@@ -231,6 +284,32 @@ export function backlog(parts: BacklogParts): Backlog {
       await busy
     },
   }
+}
+
+/** Kinds of jobs that wait for a time rather than for a next try. */
+const WAITED: ReadonlySet<string> = new Set(['held', 'escalation'])
+
+/** Why it is not to go any more, as of now. */
+function refusal(
+  { channel, eventType, priority, ruleId, category, job }: StoredDelivery,
+  user: UserFacts,
+  defaults: readonly PreferenceRow[],
+  now: Date,
+): Reason | null {
+  // Only passed on to another process: it was decided a moment ago.
+  if (job?.reason === 'spilled' || !user.known) return null
+  if (user.erased) return 'user_erased'
+  if (!user.enabled) return 'user_disabled'
+  const wanted = effectivePreference(user.preferences, defaults, {
+    channel,
+    scopes: scopesOf({ ruleId: ruleId ?? undefined, category, eventType }),
+    eventType,
+    priority,
+  })
+  // Consent is asked for when it is planned: here the rule's own class is not at hand.
+  return !wanted.required && !wanted.enabled && wanted.off !== 'consent' && unwanted(wanted, now)
+    ? 'preference_changed'
+    : null
 }
 
 const base = (delivery: StoredDelivery, batch: LiveBatch | null): Omit<Settlement, 'attempts' | 'again'> => ({

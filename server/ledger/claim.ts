@@ -1,7 +1,7 @@
 import { sql } from '../db/pool.ts'
 import type { Db, Queryable } from '../db/pool.ts'
 import { CHANNELS, PRIORITIES, RECIPIENT_TYPES } from '../types.ts'
-import type { Channel, Priority, Recipient, TenantId } from '../types.ts'
+import type { Channel, Id, JsonObject, Priority, Recipient, TenantId } from '../types.ts'
 import { LEASE_SECONDS, OWNER_LOCK } from './owner.ts'
 import { channelsOf } from './rows.ts'
 
@@ -22,7 +22,10 @@ export interface StoredDelivery {
   tries: number
   provider: string | null
   /** Of a job: why it was waiting. */
-  job: { kind: string; reason: string } | null
+  job: { kind: string; reason: string; state: JsonObject } | null
+  /** For the questions that are asked again at the release of a job. */
+  ruleId: Id | null
+  category: string
 }
 
 interface DeliveryRow {
@@ -44,6 +47,9 @@ interface DeliveryRow {
   provider?: string | null
   kind?: string
   reason?: string
+  state?: JsonObject
+  rule_id?: Id | null
+  category?: string
 }
 
 const readDelivery = (row: DeliveryRow): StoredDelivery => ({
@@ -61,7 +67,9 @@ const readDelivery = (row: DeliveryRow): StoredDelivery => ({
   hasFallback: channelsOf(row.fallback).length > 0,
   tries: row.tries,
   provider: row.provider ?? null,
-  job: row.kind === undefined ? null : { kind: row.kind, reason: row.reason! },
+  job: row.kind === undefined ? null : { kind: row.kind, reason: row.reason!, state: row.state ?? {} },
+  ruleId: row.rule_id ?? null,
+  category: row.category ?? '',
 })
 
 // A tenant is found by one index probe, whatever its backlog, and every tenant with something due gets its share
@@ -182,7 +190,7 @@ const claimJobs = sql(
    )
    select n.tenant_id, n.id, n.event_id, n.event_type, n.recipient_type, n.recipient_id, n.priority, m.channel, n.fallback,
      n.created_at, n.expires_at, n.trace_id, n.content, n.batch_id::float8 as batch_id,
-     m.attempt::int as tries, m.provider, m.kind, m.reason
+     m.attempt::int as tries, m.provider, m.kind, m.reason, m.state, n.rule_id, n.category
    from mine m join notifications n on n.tenant_id = m.tenant_id and n.id = m.notification_id`,
 )
 

@@ -8,6 +8,7 @@ import { decodeCursor, encodeCursor } from '../http/cursor.ts'
 import { pageOf, pageQuery } from '../http/page.ts'
 import { CHANNELS, PRIORITIES, RECIPIENT_TYPES } from '../types.ts'
 import type { Id, TenantId } from '../types.ts'
+import { acknowledge } from './acknowledge.ts'
 import { cancelNotification } from './cancel.ts'
 import { cancelEvent, eventMetrics, findEvent, notificationIdsOf } from './events.ts'
 import { findNotification, listNotifications } from './notifications.ts'
@@ -28,6 +29,8 @@ export interface LedgerRoutesDeps {
   /** Which rows of the counters are this process's to change. */
   shard: number
   openContent: ContentOpener
+  /** Steps of escalations are due now. */
+  onAcknowledged?(): void
   /**
    * Puts an event whose planning failed into `planning` again, in this transaction, event_counters.failed
    * included. False when it is not failed any more.
@@ -256,6 +259,29 @@ export function ledgerRoutes(api: Api, deps: LedgerRoutesDeps): void {
         })
         return { id: params.id, ...result }
       })
+    },
+  )
+
+  api.post(
+    '/api/notifications/:id/acknowledge',
+    {
+      config: { access: { role: 'user', scope: 'notifications:write' } },
+      schema: {
+        tags,
+        operationId: 'acknowledgeNotification',
+        summary: 'Say that somebody takes care of it: what was to follow is called off',
+        params: ById,
+        body: Type.Optional(Type.Object({}, { additionalProperties: false })),
+        response: { 200: Type.Object({ id: Uuid, acknowledgedAt: Type.String({ format: 'date-time' }) }) },
+      },
+    },
+    async request => {
+      const { caller, params } = request
+      const onlyFor = caller.role === 'user' ? (caller.userId ?? '') : undefined
+      const by = `${caller.kind}:${caller.id}`
+      const { at } = await db.tx(tx => acknowledge(tx, caller.tenantId, params.id, by, now(), onlyFor))
+      deps.onAcknowledged?.()
+      return { id: params.id, acknowledgedAt: at.toISOString() }
     },
   )
 
