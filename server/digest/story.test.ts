@@ -65,3 +65,40 @@ test('what a rule collects goes as one mail; one item alone goes as itself; CRIT
   assert.equal((await mails('ann@example.org')).length, 1)
   assert.deepEqual(await auditLedger(t.db), [])
 })
+
+test('a rule names the template of its digests, which gets the items, their count and what they share', async () => {
+  await call('PUT', '/api/users/eve', {
+    addresses: [{ channel: 'email', address: 'eve@example.org', verified: true }],
+  })
+  const rule = {
+    name: 'parcels',
+    eventTypes: ['shop.parcel'],
+    channels: ['email'],
+    recipientSelector: { users: ['eve'] },
+    policy: { digest: { windowSeconds: 3_600, maxItems: 2, template: 'parcels' } },
+  }
+  const early = await t.call('POST', '/api/rules', { as: t.tenant.adminKey, body: rule })
+  assert.deepEqual(
+    [early.status, early.body.code, early.body.errors[0].field],
+    [400, 'invalid_rule', '/policy/digest/template'],
+  )
+  await call('POST', '/api/templates', {
+    name: 'parcels',
+    channels: {
+      default: {
+        subject: '{{count}} parcels',
+        body: 'Parcels:{{#each items}} ({{eventType}}: {{subject}}){{/each}} more {{more}}',
+      },
+    },
+  })
+  await call('POST', '/api/rules', rule)
+  for (const title of ['red', 'blue'])
+    await call('POST', '/api/events/publish', { type: 'shop.parcel', data: { title } })
+  // Two are as many as it takes: it goes long before its window ends.
+  const [mail] = await eventually('the digest', async () => {
+    const found = await mails('eve@example.org')
+    return found.length > 0 && found
+  })
+  assert.equal(mail.subject, '2 parcels')
+  assert.match((await read(mail)).text, /\(shop\.parcel: red\) \(shop\.parcel: blue\) more 0/)
+})

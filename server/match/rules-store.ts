@@ -170,6 +170,17 @@ export async function resolveReferences(
     templateId = template.id
     if (!template.enabled) warnings.push({ field: '/templateId', message: 'The template is disabled' })
   }
+  const ofDigest = definition.policy.digest?.template
+  if (ofDigest !== undefined) {
+    const template = await q.one<{ id: Id; enabled: boolean }>(lockTemplate, [
+      tenantId,
+      isId(ofDigest) ? ofDigest : null,
+      ofDigest,
+    ])
+    const field = '/policy/digest/template'
+    if (!template) throw new AppError('invalid_rule', 'There is no template with this id or name', { field })
+    if (!template.enabled) warnings.push({ field, message: 'The template is disabled' })
+  }
 
   const kinds: string[] = []
   const names: string[] = []
