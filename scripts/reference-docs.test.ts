@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { listSettings } from '../server/config.ts'
+import { catalog } from '../server/deliver/catalog.ts'
 import { ERRORS } from '../server/errors.ts'
 import { METRICS } from '../server/observe/metrics.ts'
 import { REASONS } from '../server/reasons.ts'
@@ -22,6 +23,10 @@ test('nothing is left out of a page', () => {
     ),
     'errors.md': Object.keys(ERRORS),
     'metrics.md': Object.keys(METRICS),
+    'providers.md': [...catalog.values()].flatMap(one => [
+      one.id,
+      ...Object.keys((one.settings as { properties?: object }).properties ?? {}),
+    ]),
     'reasons.md': Object.keys(REASONS),
   }
   for (const [name, words] of Object.entries(expected)) {

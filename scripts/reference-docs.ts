@@ -5,9 +5,13 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { listSettings } from '../server/config.ts'
+import { catalog } from '../server/deliver/catalog.ts'
+import type { AnyProvider } from '../server/deliver/provider.ts'
+import { RETRY } from '../server/deliver/retry.ts'
 import { ERRORS } from '../server/errors.ts'
 import { METRICS } from '../server/observe/metrics.ts'
 import { REASONS } from '../server/reasons.ts'
+import { CHANNELS } from '../server/types.ts'
 
 export const REFERENCE = join(import.meta.dirname, '..', 'docs', 'reference')
 
@@ -16,6 +20,7 @@ export const pages: Record<string, () => string> = {
   'configuration.md': configurationPage,
   'errors.md': errorsPage,
   'metrics.md': metricsPage,
+  'providers.md': providersPage,
   'reasons.md': reasonsPage,
 }
 
@@ -147,6 +152,126 @@ function reasonsPage(): string {
     '|---|---|',
     ...rows,
   )
+}
+
+/** As much of a settings schema as a page shows. */
+interface Field {
+  type?: string
+  title?: string
+  description?: string
+  default?: unknown
+  secret?: boolean
+  enum?: unknown[]
+  const?: unknown
+  anyOf?: Field[]
+  properties?: Record<string, Field>
+  required?: string[]
+}
+
+function providersPage(): string {
+  const byChannel = CHANNELS.flatMap(channel =>
+    [...catalog.values()].filter(one => one.channel === channel).sort((a, b) => (a.id < b.id ? -1 : 1)),
+  )
+  return page(
+    'the providers',
+    'Providers',
+    'Who delivers a channel, and what each of them can do. How one is set up is in the ' +
+      '[guide](../guides/providers.md); the variables of the environment are listed in ' +
+      '[configuration](configuration.md#providers).',
+    '',
+    '- **Send**: one request per message, or many messages in one.',
+    '- **Failover**: whether the provider takes every address of its channel, or only its own kind, so that others of ' +
+      'the channel stand in for those. The next provider is asked when one refuses for the time being, never after a ' +
+      'refusal that is final.',
+    '- **Callback**: where the vendor says later what became of a message.',
+    '- **Repeats**: whether the far end knows our idempotency key again, so that a try of unknown outcome may simply be ' +
+      'repeated. Where it does not, the channel decides: `resend` says it twice rather than not at all, `hold` leaves ' +
+      'the delivery `unknown` for somebody to look at, and no other provider is asked.',
+    '- **Cost**: the setting that says what a message costs where the vendor names no price; kept with each try.',
+    '- **Limits**: what the vendor takes. Longer text is cut, more per second waits.',
+    '',
+    '| Provider | Channel | Send | Failover | Callback | Repeats | Cost | Limits |',
+    '|---|---|---|---|---|---|---|---|',
+    ...byChannel.map(one =>
+      row(
+        `[\`${one.id}\`](#${one.id})`,
+        `\`${one.channel}\``,
+        one.sendMany ? 'many at once' : 'one by one',
+        one.accepts ? 'by kind of address' : 'any address',
+        one.callback ? `\`/webhooks/${one.id}\`` : '',
+        one.mayRepeat ? 'key known' : `\`${RETRY[one.channel].unknown}\``,
+        'costPerMessage' in fieldsOf(one.settings) ? '`costPerMessage`' : '',
+        limitsOf(one),
+      ),
+    ),
+    ...byChannel.flatMap(one => [
+      '',
+      `## ${one.id}`,
+      '',
+      `${one.title}, for the channel \`${one.channel}\`.`,
+      '',
+      '| Setting | Default | Meaning |',
+      '|---|---|---|',
+      ...settingRows(one.settings),
+      ...(one.addressSettings
+        ? [
+            '',
+            'Of one address:',
+            '',
+            '| Setting | Default | Meaning |',
+            '|---|---|---|',
+            ...settingRows(one.addressSettings),
+          ]
+        : []),
+    ]),
+  )
+}
+
+const fieldsOf = (schema: unknown): Record<string, Field> => (schema as Field).properties ?? {}
+
+function limitsOf({ limits = {} }: AnyProvider): string {
+  const { subjectChars, bodyChars, perSecond, concurrent } = limits
+  const number = (n: number) => n.toLocaleString('en')
+  return [
+    subjectChars && `subject ${number(subjectChars)}`,
+    bodyChars && `body ${number(bodyChars)}`,
+    perSecond && `${number(perSecond)}/s`,
+    concurrent && `${number(concurrent)} at once`,
+  ]
+    .filter(Boolean)
+    .join(', ')
+}
+
+/** A setting a line; those of a mapping with their path. */
+function settingRows(schema: unknown, path = ''): string[] {
+  const { required = [], properties = {} } = schema as Field
+  return Object.entries(properties).flatMap(([name, field]) => {
+    const marks = [
+      ...(required.includes(name) && field.default === undefined ? ['required'] : []),
+      ...(field.secret ? ['secret'] : []),
+    ]
+    const about = [field.title && `${field.title}.`, field.description, choicesOf(field)]
+      .filter(Boolean)
+      .join(' ')
+    return [
+      row(
+        `\`${path}${name}\`${marks.length > 0 ? ` (${marks.join(', ')})` : ''}`,
+        field.default === undefined ? '' : `\`${JSON.stringify(field.default)}\``,
+        about.replaceAll('<', '&lt;'),
+      ),
+      ...settingRows(field, `${path}${name}.`),
+    ]
+  })
+}
+
+/** More are a list of the vendor's, such as languages. */
+const FEW = 8
+
+function choicesOf({ enum: values, anyOf }: Field): string | undefined {
+  const all = values ?? anyOf?.map(one => one.const).filter(one => one !== undefined)
+  return all && all.length > 0 && all.length <= FEW
+    ? `One of ${all.map(one => `\`${String(one)}\``).join(', ')}.`
+    : undefined
 }
 
 const page = (file: string, title: string, intro: string, ...lines: string[]): string =>
