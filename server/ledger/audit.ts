@@ -91,7 +91,7 @@ const digestItems = sql(
      from items where item = 'collected'
      union all
      select tenant_id, notification_id, channel, 'digest.ended',
-       waits is not true and (item <> 'closed' or digest is not distinct from 'closed')
+       waits is not true and (item <> 'closed' or (digest in ('closed', 'released')) is true)
          and (item <> 'expired' or digest is distinct from 'open')
      from items where item <> 'collected'
      union all
