@@ -150,7 +150,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/deliver/{set-up,provider-settings}.ts', ['server/config.ts', ...BASE]],
   ['server/deliver/**', ['server/ledger/', 'server/people/', 'server/admin/audit.ts', ...BASE]],
   // What vendors tell later, read by the provider it came to.
-  ['server/track/**', ['server/deliver/provider.ts', 'server/ledger/', ...BASE]],
+  ['server/track/**', ['server/deliver/provider.ts', 'server/ledger/', 'server/people/', ...BASE]],
   // The live stream is a door of its own, so it knows callers.
   ['server/feed/**', ['server/ledger/', 'server/people/', 'server/http/', ...BASE]],
   ['server/ledger/**', ['server/people/', 'server/limits/usage.ts', ...BASE]],

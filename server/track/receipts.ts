@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { idTime, newId } from '../db/ids.ts'
 import { sql } from '../db/pool.ts'
 import type { Db, Tx } from '../db/pool.ts'
@@ -5,8 +6,9 @@ import type { Receipt } from '../deliver/provider.ts'
 import { counterDelta } from '../ledger/counters.ts'
 import { CHANNEL_CODE, OUTCOME_CODE } from '../ledger/rows.ts'
 import { forward } from '../ledger/status.ts'
-import { OUTCOMES } from '../types.ts'
-import type { Channel, Event, Id, Outcome, TenantId } from '../types.ts'
+import { normalizeAddress } from '../people/addresses.ts'
+import { OUTCOMES, RECIPIENT_TYPES } from '../types.ts'
+import type { Channel, Event, Id, JsonObject, Outcome, TenantId } from '../types.ts'
 
 /**
  * What vendors tell later about deliveries: moved forward only, counted in the same transaction, so that the books
@@ -29,43 +31,65 @@ export interface ReceiptParts {
   onError(error: unknown): void
 }
 
-interface Found {
+/** The delivery a receipt is about. */
+interface About {
   tenant_id: TenantId
   notification_id: Id
+  recipient_type: number
+  recipient_id: string
+}
+
+interface Standing {
   outcome: number
   final: boolean
   receipt: number | null
   opened_at: Date | null
   clicked_at: Date | null
+  detail: string | null
 }
 
 // A receipt may come before its attempt is written: outcomes are gathered for some milliseconds, and after a crash
 // they come late. Then it is tried again.
 const AGAIN_MS = [1_000, 5_000, 30_000]
 const MAX_WAITING = 10_000
-/** Of one address, before it counts as one that does not exist (PFM-221 counts the same way). */
+/**
+ * Messages to one address that were put off, with none delivered in between, before the address counts as dead. A
+ * vendor reports each of its own tries: those of one message count once, or an hour of greylisting would do it.
+ */
 export const SOFT_BOUNCES = 5
+/** Older ones have been forgotten. */
+const SOFT_BOUNCE_DAYS = 90
+/** Deliveries whose receipts are taken at a time. */
+const ABREAST = 4
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 // Providers of the installation serve every tenant, so every tenant may be meant; the list makes the index usable.
 const listTenants = sql('receipt_tenants', `select id from tenants`)
 const byMessage = sql(
-  'receipt_by_message',
-  `select a.tenant_id, a.notification_id from attempts a
-   where a.tenant_id = any ($1::int[]) and a.provider = $2 and a.message_id = $3 and a.channel = $4 limit 1`,
+  'receipts_by_message',
+  `select m.at, a.tenant_id, a.notification_id, n.recipient_type, n.recipient_id
+   from unnest($3::text[]) with ordinality as m (id, at)
+   cross join lateral (
+     select x.tenant_id, x.notification_id from attempts x
+     where x.tenant_id = any ($1::int[]) and x.provider = $2 and x.message_id = m.id and x.channel = $4 limit 1
+   ) a
+   join notifications n on n.tenant_id = a.tenant_id and n.id = a.notification_id`,
 )
 const byNotification = sql(
-  'receipt_by_notification',
-  `select n.tenant_id, n.id as notification_id from notifications n where n.tenant_id = any ($1::int[]) and n.id = $2`,
+  'receipts_by_notification',
+  `select m.at, n.tenant_id, n.id as notification_id, n.recipient_type, n.recipient_id
+   from unnest($2::uuid[]) with ordinality as m (id, at)
+   join notifications n on n.tenant_id = any ($1::int[]) and n.id = m.id`,
 )
 const standing = sql(
   'receipt_standing',
-  `select a.tenant_id, a.notification_id, a.outcome, a.final, s.outcome as receipt, s.opened_at, s.clicked_at
+  `select a.outcome, a.final, s.outcome as receipt, s.opened_at, s.clicked_at, s.detail
    from (
-     select tenant_id, notification_id, outcome, final from attempts
+     select outcome, final from attempts
      where tenant_id = $1 and notification_id = $2 and channel = $3
      order by attempt desc, final desc, worker desc limit 1
    ) a
-   left join delivery_state s on s.tenant_id = a.tenant_id and s.notification_id = a.notification_id and s.channel = $3`,
+   left join delivery_state s on s.tenant_id = $1 and s.notification_id = $2 and s.channel = $3`,
 )
 // Receipts of one delivery one after the other, also between processes.
 const lock = sql('receipt_lock', `select pg_advisory_xact_lock(hashtextextended($1, 11))`)
@@ -86,18 +110,31 @@ const insertEngagement = sql(
      select from engagement e where e.tenant_id = $1 and e.notification_id = $3 and e.channel = $4
        and e.kind = $5 and e.detail ->> 'receipt' = $8)`,
 )
+const suppressed = sql(
+  'receipt_suppressed',
+  `select 1 from suppressions where tenant_id = $1 and channel = $2 and address = $3 and expires_at is null`,
+)
 const suppress = sql(
-  'suppress_address',
+  'receipt_suppress',
   `insert into suppressions as s (tenant_id, channel, address, reason, source, expires_at)
    values ($1, $2, $3, $4, $5, null)
-   on conflict (tenant_id, channel, address) do update set reason = excluded.reason, source = excluded.source, expires_at = null
-   where s.expires_at is not null
-   returning true as new`,
+   on conflict (tenant_id, channel, address) do update
+     set reason = excluded.reason, source = excluded.source, expires_at = null
+   where s.expires_at is not null`,
 )
+// By month, so that housekeeping finds them; those of the months before are added.
 const countBounce = sql(
   'count_soft_bounce',
-  `insert into counters as c (tenant_id, key, window_at, count) values ($1, $2, to_timestamp(0), 1)
-   on conflict (tenant_id, key, window_at) do update set count = c.count + 1 returning count`,
+  `with this as (
+     insert into counters as c (tenant_id, key, window_at, count)
+     values ($1, $2, date_trunc('month', $3::timestamptz at time zone 'UTC') at time zone 'UTC', 1)
+     on conflict (tenant_id, key, window_at) do update set count = c.count + 1
+     returning window_at, count
+   )
+   select (this.count + coalesce((
+     select sum(c.count) from counters c
+     where c.tenant_id = $1 and c.key = $2 and c.window_at < this.window_at and c.window_at > $3::timestamptz - $4 * interval '1 day'
+   ), 0))::int as count from this`,
 )
 const forgetBounces = sql('forget_soft_bounces', `delete from counters where tenant_id = $1 and key = $2`)
 
@@ -119,22 +156,39 @@ export function receipts(parts: ReceiptParts): Receipts {
   ): Promise<number> {
     let found = 0
     const lost: Receipt[] = []
-    for (const receipt of list) {
-      try {
-        if (await one(provider, channel, receipt)) found++
-        else lost.push(receipt)
-      } catch (error) {
-        parts.onError(error)
-        lost.push(receipt)
+    const all = await tenants()
+    const about = await find(all, provider, channel, list)
+    // Those of one delivery stay in their order, and do not wait for each other's lock.
+    const turns = new Map<string, number[]>()
+    for (const at of list.keys()) {
+      const name = about[at]?.notification_id ?? `none ${list[at]!.address ?? ''}`
+      const turn = turns.get(name)
+      if (turn) turn.push(at)
+      else turns.set(name, [at])
+    }
+    const waitingTurns = [...turns.values()]
+    const work = async (): Promise<void> => {
+      for (let turn = waitingTurns.pop(); turn; turn = waitingTurns.pop()) {
+        for (const at of turn) {
+          const receipt = list[at]!
+          try {
+            if (await one(all, provider, channel, receipt, about[at])) found++
+            else lost.push(receipt)
+          } catch (error) {
+            parts.onError(error)
+            lost.push(receipt)
+          }
+        }
       }
     }
+    await Promise.all(Array.from({ length: ABREAST }, work))
     const wait = AGAIN_MS[round]
     if (lost.length > 0 && wait !== undefined && !closed && waiting + lost.length <= MAX_WAITING) {
       waiting += lost.length
       const timer = setTimeout(() => {
         timers.delete(timer)
         waiting -= lost.length
-        void take(provider, channel, lost, round + 1)
+        take(provider, channel, lost, round + 1).catch(parts.onError)
       }, wait)
       timer.unref()
       timers.add(timer)
@@ -142,49 +196,79 @@ export function receipts(parts: ReceiptParts): Receipts {
     return found
   }
 
-  async function one(provider: string, channel: Channel, receipt: Receipt): Promise<boolean> {
-    const delivery = await find(provider, channel, receipt)
-    if (!delivery) {
-      // About an address alone: an inbound STOP, or a complaint of somebody we no longer know the message of.
-      if (receipt.address === undefined || receipt.providerMessageId !== undefined) return false
-      if (receipt.kind !== 'unsubscribed' && receipt.kind !== 'complained') return true
-      for (const tenantId of await tenants()) {
-        await keepAway(
-          tenantId,
-          channel,
-          receipt.address,
-          receipt.kind === 'complained' ? 'complaint' : 'unsubscribe',
-          provider,
-        )
-      }
+  async function one(
+    all: readonly TenantId[],
+    provider: string,
+    channel: Channel,
+    receipt: Receipt,
+    about: About | undefined,
+  ): Promise<boolean> {
+    const named = readAddress(channel, receipt.address)
+    const reason = AWAY[receipt.kind]
+    if (!about) {
+      // About an address alone: an inbound message, or a complaint of somebody whose message we no longer know.
+      if (named === undefined || receipt.providerMessageId !== undefined) return false
+      const own = receipt.kind === 'complained' || receipt.kind === 'unsubscribed'
+      for (const tenantId of own ? all : [])
+        await keepAway(tenantId, channel, named, reason!, provider, receipt)
+      // Whose customer has written is known only where there is one tenant.
+      if (receipt.kind === 'replied' && all.length === 1) await tellReply(all[0]!, channel, provider, receipt)
       return true
     }
-    const { tenant_id: tenantId, notification_id: id } = delivery
-    const moved = await db.tx(tx => move(tx, tenantId, id, channel, provider, receipt))
+    const { tenant_id: tenantId, notification_id: id } = about
+    const went =
+      reason || receipt.kind === 'deferred' || receipt.kind === 'delivered' || (channel === 'email' && named)
+        ? await parts.addressOf(tenantId, id, channel)
+        : undefined
+    // Copies of a mail have the same message id. What became of one says nothing about the delivery itself.
+    if (channel === 'email' && named !== undefined && went !== undefined && !same(named, went)) {
+      if (reason) await keepAway(tenantId, channel, named, reason, provider, receipt, id)
+      return true
+    }
+    const address = went ?? (reason && named)
+    const moved = await db.tx(tx => move(tx, tenantId, id, channel, provider, receipt, address))
     if (!moved) return false
-    await afterwards(tenantId, id, channel, provider, receipt)
+    if (address !== undefined) {
+      if (reason) await keepAway(tenantId, channel, address, reason, provider, receipt, id)
+      else if (moved.softBounces >= SOFT_BOUNCES)
+        await keepAway(tenantId, channel, address, 'hard_bounce', provider, receipt, id)
+    }
+    if (receipt.kind === 'replied') await tellReply(tenantId, channel, provider, receipt, about)
     return true
   }
 
-  async function find(provider: string, channel: Channel, { providerMessageId, notificationId }: Receipt) {
-    const all = await tenants()
-    if (notificationId !== undefined) {
-      const row = await db.one<Pick<Found, 'tenant_id' | 'notification_id'>>(byNotification, [
-        all,
-        notificationId,
-      ])
-      if (row) return row
+  /** At the place of each receipt what it is about. */
+  async function find(
+    all: readonly TenantId[],
+    provider: string,
+    channel: Channel,
+    list: readonly Receipt[],
+  ): Promise<(About | undefined)[]> {
+    const found: (About | undefined)[] = list.map(() => undefined)
+    const ask = async (
+      statement: typeof byMessage,
+      given: (id: string[]) => unknown[],
+      idOf: (receipt: Receipt) => string | undefined,
+    ) => {
+      const asked = [...list.keys()].filter(at => found[at] === undefined && idOf(list[at]!) !== undefined)
+      if (asked.length === 0) return
+      const rows = await db.rows<About & { at: string }>(statement, given(asked.map(at => idOf(list[at]!)!)))
+      for (const { at, ...about } of rows) found[asked[Number(at) - 1]!] = about
     }
-    if (providerMessageId === undefined) return undefined
-    return db.one<Pick<Found, 'tenant_id' | 'notification_id'>>(byMessage, [
-      all,
-      provider,
-      providerMessageId,
-      CHANNEL_CODE[channel],
-    ])
+    await ask(
+      byNotification,
+      ids => [all, ids],
+      ({ notificationId }) => (UUID.test(notificationId ?? '') ? notificationId : undefined),
+    )
+    await ask(
+      byMessage,
+      ids => [all, provider, ids, CHANNEL_CODE[channel]],
+      ({ providerMessageId }) => providerMessageId,
+    )
+    return found
   }
 
-  /** False when the delivery has not ended yet as far as we know: the receipt was faster than we. */
+  /** Undefined when the delivery has not ended yet as far as we know: the receipt was faster than we. */
   async function move(
     tx: Tx,
     tenantId: TenantId,
@@ -192,18 +276,22 @@ export function receipts(parts: ReceiptParts): Receipts {
     channel: Channel,
     provider: string,
     receipt: Receipt,
-  ): Promise<boolean> {
+    address: string | undefined,
+  ): Promise<{ softBounces: number } | undefined> {
     const code = CHANNEL_CODE[channel]
     await tx.run(lock, [`${tenantId} ${id} ${channel}`])
-    const found = await tx.one<Found>(standing, [tenantId, id, code])
-    if (!found?.final) return false
+    const found = await tx.one<Standing>(standing, [tenantId, id, code])
+    if (!found?.final) return undefined
     const first = OUTCOMES[found.outcome]!
     const current = found.receipt === null ? first : forward(first, OUTCOMES[found.receipt]!)
     const said = SAID[receipt.kind]
     const next = said === undefined ? current : forward(current, said)
     const opened = receipt.kind === 'opened' || receipt.kind === 'clicked' ? receipt.at : null
     const clicked = receipt.kind === 'clicked' ? receipt.at : null
-    const fresh = next !== current || (opened && !found.opened_at) || (clicked && !found.clicked_at)
+    const why = (receipt.vendorCode ?? receipt.code ?? '').slice(0, 100)
+    // A message that was put off once is marked so, and not counted again.
+    const soft = receipt.kind === 'deferred' && current === 'sent' && found.detail === null
+    const fresh = next !== current || (opened && !found.opened_at) || (clicked && !found.clicked_at) || soft
     if (fresh) {
       await tx.run(putState, [
         tenantId,
@@ -213,8 +301,8 @@ export function receipts(parts: ReceiptParts): Receipts {
         receipt.at,
         opened,
         clicked,
-        receipt.kind === 'bounced' || receipt.kind === 'failed'
-          ? (receipt.vendorCode ?? receipt.code ?? null)
+        receipt.kind === 'bounced' || receipt.kind === 'failed' || soft
+          ? `${receipt.kind} ${why}`.trim()
           : null,
       ])
     }
@@ -241,60 +329,74 @@ export function receipts(parts: ReceiptParts): Receipts {
         receiptId,
       ])
     }
-    return true
+    if (address === undefined) return { softBounces: 0 }
+    const key = bounceKey(channel, address)
+    // Only the first word of it: a repeated receipt of an older message must not wash off what came since.
+    if (next === 'delivered' && next !== current) await tx.run(forgetBounces, [tenantId, key])
+    if (!soft) return { softBounces: 0 }
+    const row = await tx.one<{ count: number }>(countBounce, [tenantId, key, parts.now(), SOFT_BOUNCE_DAYS])
+    return { softBounces: row!.count }
   }
 
-  /** What a receipt means for the address: whoever bounced or complained is not written to again. */
-  async function afterwards(
-    tenantId: TenantId,
-    id: Id,
-    channel: Channel,
-    provider: string,
-    receipt: Receipt,
-  ): Promise<void> {
-    const { kind } = receipt
-    if (
-      kind !== 'bounced' &&
-      kind !== 'complained' &&
-      kind !== 'unsubscribed' &&
-      kind !== 'deferred' &&
-      kind !== 'delivered'
-    )
-      return
-    const went = await parts.addressOf(tenantId, id, channel)
-    if (went === undefined) return
-    // A copy to somebody else has the same message id: their bounce says nothing about this address.
-    if (receipt.address !== undefined && receipt.address.toLowerCase() !== went.toLowerCase()) return
-    const key = `bounce:${CHANNEL_CODE[channel]}:${went}`.slice(0, 500)
-    if (kind === 'delivered') return void (await db.run(forgetBounces, [tenantId, key]))
-    if (kind === 'deferred') {
-      const { count } = (await db.one<{ count: number }>(countBounce, [tenantId, key]))!
-      if (count < SOFT_BOUNCES) return
-    }
-    const reason =
-      kind === 'complained' ? 'complaint' : kind === 'unsubscribed' ? 'unsubscribe' : 'hard_bounce'
-    await keepAway(tenantId, channel, went, reason, provider, id)
-  }
-
+  /** Whoever bounced or complained is not written to again. Told first: a crash in between tells it twice, as one. */
   async function keepAway(
     tenantId: TenantId,
     channel: Channel,
     address: string,
     reason: 'hard_bounce' | 'complaint' | 'unsubscribe',
     provider: string,
+    receipt: Receipt,
     id?: Id,
   ): Promise<void> {
-    const isNew = await db.one(suppress, [tenantId, CHANNEL_CODE[channel], address, reason, provider])
-    if (!isNew) return
+    if (await db.one(suppressed, [tenantId, CHANNEL_CODE[channel], address])) return
+    await tell(tenantId, 'carillon.address.suppressed', [provider, nameOf(receipt), address], {
+      channel,
+      address,
+      reason,
+      provider,
+      ...(id === undefined ? {} : { notificationId: id }),
+    })
+    await db.run(suppress, [tenantId, CHANNEL_CODE[channel], address, reason, provider])
+  }
+
+  /** A pressed button, or an answer: for the application to act on. */
+  async function tellReply(
+    tenantId: TenantId,
+    channel: Channel,
+    provider: string,
+    receipt: Receipt,
+    about?: About,
+  ): Promise<void> {
+    await tell(tenantId, 'carillon.interaction', [provider, nameOf(receipt)], {
+      channel,
+      provider,
+      reply: receipt.detail ?? '',
+      at: receipt.at.toISOString(),
+      ...(receipt.address ? { address: receipt.address } : {}),
+      ...(about && {
+        notificationId: about.notification_id,
+        recipient: { type: RECIPIENT_TYPES[about.recipient_type]!, id: about.recipient_id },
+      }),
+    })
+  }
+
+  /** An event of our own, once for each `name` however often it is told. */
+  async function tell(
+    tenantId: TenantId,
+    type: string,
+    name: readonly string[],
+    data: JsonObject,
+  ): Promise<void> {
     const at = parts.now()
     await parts.publish({
       tenantId,
       id: newId(at.getTime()),
+      externalId: hashOf(type, ...name),
       source: 'carillon',
-      type: 'carillon.address.suppressed',
+      type,
       time: at,
       receivedAt: at,
-      data: { channel, address, reason, provider, ...(id === undefined ? {} : { notificationId: id }) },
+      data,
     })
   }
 
@@ -305,6 +407,35 @@ export function receipts(parts: ReceiptParts): Receipts {
       for (const timer of timers) clearTimeout(timer)
     },
   }
+}
+
+const hashOf = (...words: readonly string[]): string =>
+  createHash('sha256').update(JSON.stringify(words)).digest('hex').slice(0, 32)
+
+/** The same for a receipt that comes again. */
+const nameOf = ({ kind, receiptId, providerMessageId, at, detail }: Receipt): string =>
+  receiptId ?? hashOf(kind, providerMessageId ?? '', String(at.getTime()), detail ?? '')
+
+/** Counters outlive people, so the address itself does not stand in them. */
+const bounceKey = (channel: Channel, address: string): string =>
+  `bounce:${CHANNEL_CODE[channel]}:${hashOf(address.toLowerCase())}`
+
+const same = (a: string, b: string): boolean => a.toLowerCase() === b.toLowerCase()
+
+/** As it is kept, so that it is found again; undefined for what is no address. */
+function readAddress(channel: Channel, given: string | undefined): string | undefined {
+  if (!given) return undefined
+  try {
+    return normalizeAddress(channel, given)
+  } catch {
+    return undefined
+  }
+}
+
+const AWAY: Partial<Record<Receipt['kind'], 'hard_bounce' | 'complaint' | 'unsubscribe'>> = {
+  bounced: 'hard_bounce',
+  complained: 'complaint',
+  unsubscribed: 'unsubscribe',
 }
 
 const SAID: Partial<Record<Receipt['kind'], Outcome>> = {
