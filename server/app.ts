@@ -14,6 +14,7 @@ import { backlog as openBacklog } from './deliver/backlog.ts'
 import { breakerBoard } from './deliver/breaker-board.ts'
 import { deliveriesOf } from './deliver/delivery.ts'
 import type { Delivery } from './deliver/delivery.ts'
+import { deliveryRoutes } from './deliver/delivery-routes.ts'
 import { deliveryLoop } from './deliver/loop.ts'
 import { mailboxRoutes } from './deliver/mailbox-routes.ts'
 import { outcomes as openOutcomes } from './deliver/outcomes.ts'
@@ -609,6 +610,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   })
   explainRoutes(api, { db })
   deadLettersRoutes(api, { db, shard, now, replan, reaccept })
+  deliveryRoutes(api, { db, shard, now })
   feedRoutes(api, { feed, hub, now })
   realtimeRoutes(api, { db, auth: credentials, feed, hub, now, onError: onError('realtime') })
   if (outside.mailbox) mailboxRoutes(api, { mailbox: outside.mailbox })

@@ -79,6 +79,8 @@ export interface InlineContent {
  * `carillon.notification.requested`, so that it is planned, explained and deduplicated like every other.
  */
 export interface DirectSend {
+  /** An admin's word: whatever people prefer, and past limits. Suppressed addresses stay so. */
+  force?: boolean
   recipients: Recipient[]
   /** Bare addresses by channel, for recipients that are not users. */
   addresses?: Partial<Record<Channel, string[]>>

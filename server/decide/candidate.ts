@@ -57,6 +57,9 @@ export interface TimePolicy {
   deliveryWindows?: readonly DeliveryWindow[]
 }
 
+/** A direct request that an admin forced: neither wishes nor limits hold it up. */
+export const isForced = ({ event }: Pick<Candidate, 'event'>): boolean => event.direct?.force === true
+
 export interface Standing {
   reason: Extract<Reason, 'silenced' | 'inhibited'>
   /** Which one, for the trace. */

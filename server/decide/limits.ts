@@ -2,6 +2,7 @@ import { claimName, usageName } from '../limits/usage.ts'
 import type { Cap } from '../limits/usage.ts'
 import type { Decision } from '../reasons.ts'
 import { windowOf } from '../time/window.ts'
+import { isForced } from './candidate.ts'
 import type { Candidate, Check } from './candidate.ts'
 
 /**
@@ -9,7 +10,7 @@ import type { Candidate, Check } from './candidate.ts'
  * interrupting people, and nothing may vanish.
  */
 export const limits: Check = (candidate, at) => {
-  if (candidate.channel === 'in_app') return null
+  if (candidate.channel === 'in_app' || isForced(candidate)) return null
   let held: Extract<Decision, { kind: 'hold' }> | null = null
   for (const cap of candidate.caps) {
     if (cap.bypass) continue
@@ -49,14 +50,18 @@ function freeAt(
 }
 
 /** Counts a delivery that goes at this instant against all its limits, those it passes included. */
-export function takeLimits(
-  { channel, caps, event: { tenantId }, usage, telling }: Candidate,
-  at: Date,
-): void {
+export function takeLimits({ channel, caps, event, usage, telling }: Candidate, at: Date): void {
   if (channel === 'in_app') return
+  const { tenantId } = event
+  const forced = isForced({ event })
   for (const cap of caps) {
     if (cap.window !== 'gap') {
-      usage.take(tenantId, cap, windowOf(cap.window, cap.zone, at.getTime()).start, telling)
+      usage.take(
+        tenantId,
+        forced ? { ...cap, bypass: true } : cap,
+        windowOf(cap.window, cap.zone, at.getTime()).start,
+        telling,
+      )
     } else if (!usage.has(telling, claimName(tenantId, cap.key))) {
       usage.claim(tenantId, cap.key, at.getTime() + (cap.gapSeconds ?? 0) * 1000, telling)
     }

@@ -6,6 +6,8 @@ import type { Api } from '../http/api.ts'
 import { fingerprint, keyOf, readIdempotencyKey } from '../ingest/idempotency.ts'
 import type { Event, Id, TenantId } from '../types.ts'
 import type { Accepted, Acceptor, Answer } from './acceptor.ts'
+import { DELIVERY_BODIES, DELIVERY_CHANNEL, readDelivery } from './delivery-input.ts'
+import type { DeliveryKind } from './delivery-input.ts'
 import { binaryIdentity, modeOf, readBinary, readStructured } from './cloudevents.ts'
 import { EventInput, MAX_DATA_BYTES, SendInput, TypedEventInput, readEvent, readSend } from './event-input.ts'
 import type { Origin } from './event-input.ts'
@@ -62,6 +64,23 @@ const BulkAnswer = Type.Object({
     Type.Object({ index: Type.Integer(), error: Type.Optional(ItemError), ...Type.Partial(Sent).properties }),
   ),
 })
+
+const Delivered = Type.Object({
+  deliveryId: Type.Union([Type.String(), Type.Null()], {
+    description:
+      'For /api/delivery/status; null while a scheduled one is not planned, and where there is none.',
+  }),
+  notificationId: Type.Union([Uuid, Type.Null()]),
+  eventId: Uuid,
+  status: Type.Enum(['PENDING', 'ACCEPTED', 'SUPPRESSED']),
+})
+const DELIVERIES: Record<DeliveryKind, string> = {
+  email: 'Send one e-mail',
+  sms: 'Send one text message',
+  push: 'Send a push to the devices of one person',
+  'in-app': 'Put one item into an inbox',
+  webhook: 'Post to one endpoint',
+}
 
 /** Bodies have several documented shapes: the reader of each names what is wrong better than a union could. */
 const readByHand = { validatorCompiler: () => () => true }
@@ -235,6 +254,40 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
       return accept(request, reply, [event], ([result]) => ({ status: 202, body: sent(result!) }))
     },
   )
+
+  for (const [kind, summary] of Object.entries(DELIVERIES) as [DeliveryKind, string][]) {
+    const channel = DELIVERY_CHANNEL[kind]
+    api.post(
+      `/api/delivery/${kind}`,
+      {
+        config: { access: send },
+        schema: {
+          tags: ['Deliveries'],
+          operationId: `deliver${channel.replace(/(?:^|_)(.)/g, (_, letter: string) => letter.toUpperCase())}`,
+          summary,
+          description: 'Preferences and limits hold as for every other message.',
+          body: DELIVERY_BODIES[kind],
+          response: { 202: Delivered },
+        },
+      },
+      async (request, reply) => {
+        const event = readDelivery(kind, request.body, originOf(request), request.caller.role === 'admin')
+        await resolve(deps, [event])
+        return accept(request, reply, [event], ([result]) => {
+          const { id, status, eventId } = sent(result!)
+          return {
+            status: 202,
+            body: {
+              deliveryId: id === null ? null : `${id}.${channel}`,
+              notificationId: id,
+              eventId,
+              status,
+            },
+          }
+        })
+      },
+    )
+  }
 
   api.post(
     '/api/notifications/bulk',

@@ -168,6 +168,50 @@ export async function redriveLetters(
     Math.min(what.limit, MAX_REDRIVE),
   ])
   if (letters.length === 0) return { redriven: 0, notNeeded: 0 }
+  const redriven = await sendAgain(tx, tenantId, letters, now, shard)
+  await tx.run(closeLetters, [tenantId, letters.map(letter => letter.id), now])
+  return { redriven, notNeeded: Math.max(0, letters.length - redriven) }
+}
+
+const lettersOf = sql(
+  'close_dead_letters_of',
+  `update dead_letters set redriven_at = $4
+   where tenant_id = $1 and notification_id = $2 and channel = $3 and redriven_at is null and kind = 'delivery'`,
+)
+
+/**
+ * Sends one delivery again that failed, whether or not a letter tells of it: what a receipt ended has none.
+ *
+ * @returns false when it has not failed, or is on its way again already
+ */
+export async function redriveDelivery(
+  tx: Tx,
+  tenantId: TenantId,
+  notificationId: Id,
+  channel: Channel,
+  now: Date,
+  shard: number,
+): Promise<boolean> {
+  const code = CHANNELS.indexOf(channel)
+  const redriven = await sendAgain(
+    tx,
+    tenantId,
+    [{ notification_id: notificationId, channel: code }],
+    now,
+    shard,
+  )
+  if (redriven > 0) await tx.run(lettersOf, [tenantId, notificationId, code, now])
+  return redriven > 0
+}
+
+/** @returns how many of these got a job; the others have not failed, or are on their way */
+async function sendAgain(
+  tx: Tx,
+  tenantId: TenantId,
+  letters: readonly { notification_id: string; channel: number }[],
+  now: Date,
+  shard: number,
+): Promise<number> {
   await tx.run(lockNotifications, [tenantId, letters.map(letter => letter.notification_id)])
   const failed = await tx.rows<{
     notification_id: string
@@ -196,10 +240,9 @@ export async function redriveLetters(
     delta.settled(tenantId, idTime(notification_id), CHANNELS[channel]!, status, -1)
   }
   await tx.run(forgetReceipts, [tenantId, made.map(job => job.notification_id), made.map(job => job.channel)])
-  await tx.run(closeLetters, [tenantId, letters.map(letter => letter.id), now])
   const counters = delta.take(shard)
   if (counters) await tx.client.query(counters)
-  return { redriven: made.length, notNeeded: Math.max(0, letters.length - made.length) }
+  return made.length
 }
 
 const isOutcome = (status: DeliveryState): status is Outcome =>

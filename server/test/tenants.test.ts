@@ -139,19 +139,21 @@ function pathTo(route: Route): string {
             ? things.rule
             : kind === 'templates'
               ? things.template
-              : kind === 'dead-letters'
-                ? things.letter
-                : kind === 'limits'
-                  ? things.limit
-                  : kind === 'digests'
-                    ? things.digest
-                    : kind === 'keys'
-                      ? things.key
-                      : kind === 'silences'
-                        ? things.silence
-                        : kind === 'inhibitions'
-                          ? things.inhibition
-                          : '01a1fca9-dac7-7001-8961-e4e33925320f'
+              : kind === 'delivery'
+                ? `${things.notification}.in_app`
+                : kind === 'dead-letters'
+                  ? things.letter
+                  : kind === 'limits'
+                    ? things.limit
+                    : kind === 'digests'
+                      ? things.digest
+                      : kind === 'keys'
+                        ? things.key
+                        : kind === 'silences'
+                          ? things.silence
+                          : kind === 'inhibitions'
+                            ? things.inhibition
+                            : '01a1fca9-dac7-7001-8961-e4e33925320f'
   const name = route.url.startsWith('/api/users/') ? `${MARK}-topics` : `${MARK}-${kind}`
   const params: Record<string, string> = {
     id: id!,
