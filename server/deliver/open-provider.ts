@@ -193,9 +193,10 @@ export function secretsIn(schema: TSchema, value: unknown): string[] {
  * library attaches to an error (sockets, requests, commands) would be kept alive and end up in logs.
  */
 function cleanError(error: DeliveryError, secrets: readonly string[]): DeliveryError {
+  const forms = secrets.flatMap(spellings)
   const blot = (text: string, max: number): string =>
     fit(
-      secrets.reduce((rest, each) => rest.replaceAll(each, '<secret>'), text),
+      forms.reduce((rest, each) => rest.replaceAll(each, '<secret>'), text),
       max,
     )
   return new DeliveryError(error.kind, error.code, blot(error.message, MAX_DETAIL), {
@@ -204,6 +205,25 @@ function cleanError(error: DeliveryError, secrets: readonly string[]): DeliveryE
     response: error.response === undefined ? undefined : blot(error.response, MAX_RESPONSE),
     cause: error.cause === undefined ? undefined : summary(error.cause, text => blot(text, MAX_DETAIL)),
   })
+}
+
+/**
+ * A secret as a far end may say it back: percent-encoded from a URL, or within the base64 of an Authorization header or
+ * of AUTH PLAIN, where it begins at any of three places. What shares a character with its neighbours is left out.
+ */
+function spellings(secret: string): string[] {
+  const found = new Set([secret, encodeURIComponent(secret)])
+  const bytes = Buffer.from(secret)
+  for (const before of [0, 1, 2]) {
+    const within = Buffer.concat([Buffer.alloc(before), bytes])
+      .toString('base64')
+      .replace(/=+$/, '')
+    const from = Math.ceil((before * 8) / 6)
+    const to = Math.floor(((before + bytes.length) * 8) / 6)
+    const whole = within.slice(from, to)
+    if (whole.length >= 8) found.add(whole).add(whole.replaceAll('+', '-').replaceAll('/', '_'))
+  }
+  return [...found]
 }
 
 function summary(cause: unknown, blot: (text: string) => string): Error {

@@ -11,7 +11,7 @@ import { loadConfig, masterKeyring } from '../config.ts'
 import type { Db } from '../db/pool.ts'
 import { sealer } from '../db/seal.ts'
 import type { Role } from '../http/api.ts'
-import { createLogger } from '../observe/log.ts'
+import { type LogOptions, createLogger } from '../observe/log.ts'
 import type { TenantId, UserId } from '../types.ts'
 import { testDatabase } from './database.ts'
 
@@ -55,8 +55,13 @@ export interface TestApp {
 /**
  * The whole product in this process: real server, real lanes, delivery and mailbox, over a fresh database. Webhooks
  * may reach this machine; requests are hardly limited.
+ *
+ * `log`: where its lines go, for tests that read them.
  */
-export async function testApp(environment: Record<string, string> = {}): Promise<TestApp> {
+export async function testApp(
+  environment: Record<string, string> = {},
+  { log: destination }: { log?: LogOptions['destination'] } = {},
+): Promise<TestApp> {
   const database = await testDatabase()
   const dir = await mkdtemp(join(tmpdir(), 'carillon-app-'))
   const secret = randomBytes(32).toString('hex')
@@ -83,7 +88,7 @@ export async function testApp(environment: Record<string, string> = {}): Promise
     const first = (await ensureFirstTenant(db, keys)).tenant
     const system = { tenantId: first.id, kind: 'system' } as const
     const second = await createTenant(db, keys, system, { name: 'other' })
-    const log = createLogger({ level: config.observe.logLevel })
+    const log = createLogger({ level: config.observe.logLevel, destination })
     const app = await startApp({ config, databaseUrl: database.url, log })
     const url = app.url!
 
