@@ -23,12 +23,13 @@ const RULES = 100
 const TRY_SECONDS = 5
 /** Jobs of each of the four stages at once, and processes; the first process also takes the events. */
 const TUNINGS = [
-  { concurrency: 50, processes: 1 },
   { concurrency: 100, processes: 1 },
   { concurrency: 200, processes: 1 },
   { concurrency: 400, processes: 1 },
   { concurrency: 100, processes: 2 },
   { concurrency: 200, processes: 2 },
+  { concurrency: 400, processes: 2 },
+  { concurrency: 200, processes: 3 },
 ]
 type Tuning = (typeof TUNINGS)[number]
 
