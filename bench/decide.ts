@@ -99,7 +99,7 @@ function round(): { seconds: number; held: number } {
         score: null,
         standing: null,
         cooldown: { key: `cooldown:r:${user.userId}`, untilMs: at => at + 3_600_000 },
-        repeats: null,
+        sameness: null,
         caps: ownCaps.caps({
           tenantId: 1,
           userId: user.userId,

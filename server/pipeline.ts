@@ -6,8 +6,7 @@ import type { Queryable } from './db/pool.ts'
 import type { Sealer } from './db/seal.ts'
 import type { TenantBook, TenantFacts } from './people/tenant-book.ts'
 import type { Candidate, Cooldown, Standing } from './decide/candidate.ts'
-import { takeCooldown } from './decide/cooldown.ts'
-import { decide, use } from './decide/decide.ts'
+import { decide, told, use } from './decide/decide.ts'
 import { storeDecision, storeRecipient } from './decide/trace.ts'
 import type { StoredRule, StoredTrace } from './decide/trace.ts'
 import { DIGEST_EVENT } from './digest/compose.ts'
@@ -24,7 +23,8 @@ import { readUsage } from './ledger/usage.ts'
 import type { UsageWish } from './ledger/usage.ts'
 import type { LimitBook } from './limits/limit-book.ts'
 import { NO_USAGE, claimName, usage, usageName } from './limits/usage.ts'
-import type { Cap, Usage } from './limits/usage.ts'
+import { sameness } from './limits/sameness.ts'
+import type { Cap, Sameness, Usage } from './limits/usage.ts'
 import { celEvent } from './match/cel.ts'
 import type { RuleBook } from './match/rule-book.ts'
 import type { Match } from './match/rule-index.ts'
@@ -312,11 +312,12 @@ export function pipeline(parts: PipelineParts): Pipeline {
       now,
     )
     const wish: Wish = { counts: new Map(), claims: new Map() }
-    for (const draft of drafts) draft.tellings = tellingsOf(draft, facts, addresses, now, wish)
+    const compiled: World['templates'] = new Map(names.map(([name], at) => [name, revisions[at]]))
+    for (const draft of drafts) draft.tellings = tellingsOf(draft, facts, addresses, compiled, now, wish)
     const read = wish.counts.size === 0 && wish.claims.size === 0 ? NO_USAGE : await readUsage(q, asked(wish))
     return {
       facts,
-      templates: new Map(names.map(([name], at) => [name, revisions[at]])),
+      templates: compiled,
       addresses,
       standing: standing ?? NOTHING_STANDS,
       usage: usage(read),
@@ -329,27 +330,30 @@ export function pipeline(parts: PipelineParts): Pipeline {
     draft: Draft,
     facts: BatchFacts,
     addresses: World['addresses'],
+    revisions: World['templates'],
     now: Date,
     wish: Wish,
   ): Telling[] {
     const { event } = draft
+    const wishClaim = (key: string) =>
+      wish.claims.set(claimName(event.tenantId, key), { tenantId: event.tenantId, key })
     const tellings: Telling[] = []
     const add = (made: Omit<Telling, 'zone' | 'cooldown' | 'views'>): Telling => {
       const { route, recipient, user } = made
       const zone = user ? zoneOrUtc(user.timezone) : 'UTC'
       const cooldown = cooldownOf(route, recipient, zone)
-      if (cooldown)
-        wish.claims.set(claimName(event.tenantId, cooldown.key), {
-          tenantId: event.tenantId,
-          key: cooldown.key,
-        })
+      if (cooldown) wishClaim(cooldown.key)
       const telling: Telling = { ...made, zone, cooldown, views: new Map() }
       for (const channel of channelsOf(telling)) {
         const view = viewOf(telling, channel, event, facts)
         telling.views.set(channel, view)
+        if (route.policy.repeat || route.policy.similar) {
+          view.sameness = samenessOf(telling, channel, event, revisions, now)
+          if (view.sameness?.repeat) wishClaim(view.sameness.repeat.key)
+          if (view.sameness?.similar) wishClaim(view.sameness.similar.key)
+        }
         for (const cap of view.caps) {
-          if (cap.window === 'gap')
-            wish.claims.set(claimName(event.tenantId, cap.key), { tenantId: event.tenantId, key: cap.key })
+          if (cap.window === 'gap') wishClaim(cap.key)
           else {
             const fromMs = windowOf(cap.window, cap.zone, now.getTime()).start
             wish.counts.set(usageName(event.tenantId, cap.key, fromMs), {
@@ -442,6 +446,38 @@ export function pipeline(parts: PipelineParts): Pipeline {
     return { preference, address, caps }
   }
 
+  /**
+   * What is said decides whether it was said before, so it is written once ahead of the reading; without the id of
+   * its own that each notification has.
+   */
+  function samenessOf(
+    { route, recipient, user }: Telling,
+    channel: Channel,
+    event: Event,
+    revisions: World['templates'],
+    now: Date,
+  ): Sameness | null {
+    const tenant = tenants.get(event.tenantId)!
+    const compiled = route.templateId ? revisions.get(`${event.tenantId} ${route.templateId}`) : undefined
+    const view = eventView(event)
+    let text: Content
+    try {
+      text = write(channel, route, compiled, view, recipient, user, NO_ID, tenant, now)
+    } catch {
+      // Deciding meets the same error, and names it.
+      return null
+    }
+    return sameness({
+      ruleId: route.rule?.id ?? '',
+      recipientType: recipient.type,
+      recipientId: recipient.id,
+      channel,
+      text,
+      repeat: route.policy.repeat,
+      similar: route.policy.similar,
+    })
+  }
+
   // ---------------------------------------------------------------- decide and render
 
   function decideEvent(draft: Draft, world: World, now: Date): PlannedEvent {
@@ -520,7 +556,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
           going.push(channel)
           if (decision.kind === 'digest') {
             collects.push({ channel, wish: decision.wish })
-            takeCooldown(candidate, now)
+            told(candidate, now)
             return true
           }
           if (decision.kind === 'hold')
@@ -625,8 +661,12 @@ export function pipeline(parts: PipelineParts): Pipeline {
   ): Candidate {
     const { event } = draft
     const { route, recipient, user, level, zone, cooldown } = telling
-    const { preference, address, caps } =
-      telling.views.get(channel) ?? viewOf(telling, channel, event, world.facts)
+    const {
+      preference,
+      address,
+      caps,
+      sameness: said = null,
+    } = telling.views.get(channel) ?? viewOf(telling, channel, event, world.facts)
     return {
       event,
       channel,
@@ -646,7 +686,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
       score: route.policy.score ?? null,
       standing,
       cooldown,
-      repeats: null,
+      sameness: said,
       caps,
       usage: world.usage,
       telling,
@@ -780,6 +820,8 @@ interface ChannelView {
   preference: EffectivePreference | null
   address: AddressFact | null
   caps: readonly Cap[]
+  /** Where the rule asks whether the same was said before. */
+  sameness?: Sameness | null
 }
 
 interface World {
@@ -803,6 +845,7 @@ const asked = ({ counts, claims }: Wish): UsageWish => ({
 
 const NOTHING_STANDS = () => null
 const NO_CHANNELS: readonly Channel[] = []
+const NO_ID = '00000000-0000-0000-0000-000000000000'
 const NO_ATTRIBUTES: JsonObject = Object.freeze({})
 
 function channelsOf({ channels, fallback, route }: Telling): Iterable<Channel> {

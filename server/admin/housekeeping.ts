@@ -64,6 +64,8 @@ const DAY_MS = 86_400_000
  * whole; 1,000 statements are 5 million rows a round, more than expire in five minutes at 15,000 events a second.
  */
 const CHUNK_ROWS = 5_000
+/** The longest window of a limit is a month; the one before may still be looked at. */
+const LIMIT_DAYS = 62
 const CHUNKS = 1_000
 
 // Any constant serves; this one spells "hous". Of the session: a round is many transactions.
@@ -116,6 +118,7 @@ const deleteAlertStates = deleteWhere(
 )
 const deleteAlertMessages = deleteWhere('alert_messages', 'at < $1::timestamptz')
 const deleteCounters = deleteWhere('counters', 'window_at < $1::timestamptz')
+const deleteClaims = deleteWhere('claims', 'until < $1::timestamptz')
 
 /**
  * Partitions ahead, retention behind. Any number of processes may run it; one at a time deletes. Receipts of
@@ -179,7 +182,9 @@ export function housekeeping(options: HousekeepingOptions): Housekeeping {
       ['dead_letters', deleteDeadLetters, ago(retention.deadLettersDays)],
       ['ledger_counters', deleteLedgerCounters, firstDay],
       ['event_counters', deleteEventCounters, firstDay],
-      ['counters', deleteCounters, ago(retention.countersDays)],
+      ['counters', deleteCounters, ago(LIMIT_DAYS)],
+      // Over is over; a day for clocks that differ.
+      ['claims', deleteClaims, ago(1)],
       ['alert_states', deleteAlertStates, ago(retention.notificationsDays)],
       ['alert_messages', deleteAlertMessages, ago(retention.notificationsDays)],
     ]

@@ -1,7 +1,7 @@
 import type { Channel, Event, Priority, Recipient } from '../types.ts'
 import type { EffectivePreference } from '../people/effective-preference.ts'
 import type { AddressFact, UserFacts } from '../people/facts.ts'
-import type { Cap, Usage } from '../limits/usage.ts'
+import type { Cap, Sameness, Usage } from '../limits/usage.ts'
 import type { Decision, DigestWish, Reason } from '../reasons.ts'
 import type { DeliveryWindow } from '../time/delivery-window.ts'
 import type { Schedule } from '../time/schedule.ts'
@@ -38,8 +38,8 @@ export interface Candidate {
   standing: Standing | null
   /** Once a rule, recipient and key; null: no cooldown. */
   cooldown: Cooldown | null
-  /** Told before, or nearly told before, within the rule's window; found by its text. */
-  repeats: Extract<Reason, 'repeated' | 'similar' | 'spam'> | null
+  /** How a text is known that was said before, or nearly so; null: the rule does not ask. */
+  sameness: Sameness | null
   /** The limits it falls under, in the order of checking. */
   caps: readonly Cap[]
   usage: Usage

@@ -13,7 +13,7 @@ import { limits, takeLimits } from './limits.ts'
 import { minimumPriority } from './minimum-priority.ts'
 import { preference } from './preference.ts'
 import { quietHours } from './quiet-hours.ts'
-import { repeated } from './repeated.ts'
+import { repeated, takeRepeated } from './repeated.ts'
 import { schedule, scheduledAt } from './schedule.ts'
 import { standing } from './standing.ts'
 import { topicLevel } from './topic-level.ts'
@@ -94,5 +94,11 @@ export function decide(candidate: Candidate, now: Date): Decision {
 /** What a delivery that goes at this instant uses up. To be called once it is sure that it goes. */
 export function use(candidate: Candidate, at: Date): void {
   takeLimits(candidate, at)
+  told(candidate, at)
+}
+
+/** What counts as said once it goes, or is collected to go with others: not said again too soon. */
+export function told(candidate: Candidate, at: Date): void {
   takeCooldown(candidate, at)
+  takeRepeated(candidate, at)
 }

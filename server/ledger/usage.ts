@@ -33,14 +33,25 @@ const readCounts = sql(
 )
 const readClaims = sql(
   'read_claims',
-  `select c.tenant_id, c.key, (extract(epoch from c.until) * 1000)::float8 as until
+  `select c.tenant_id, c.key, (extract(epoch from c.until) * 1000)::float8 as until, c.note
    from unnest($1::int[], $2::text[]) as w (tenant_id, key)
    join claims c on c.tenant_id = w.tenant_id and c.key = w.key`,
 )
 
+interface ClaimRow {
+  tenant_id: TenantId
+  key: string
+  until: number
+  note: string | null
+}
+
 /** At most one statement for the counters and one for the claims of a whole batch. */
 export async function readUsage(q: Queryable, { counts, claims }: UsageWish): Promise<UsageRead> {
-  const read = { counts: new Map<string, number>(), claims: new Map<string, number>() }
+  const read = {
+    counts: new Map<string, number>(),
+    claims: new Map<string, number>(),
+    notes: new Map<string, string>(),
+  }
   if (counts.length > 0) {
     const rows = await q.rows<{ tenant_id: number; key: string; at: number; n: number }>(readCounts, [
       counts.map(wish => wish.tenantId),
@@ -50,11 +61,15 @@ export async function readUsage(q: Queryable, { counts, claims }: UsageWish): Pr
     for (const row of rows) read.counts.set(usageName(row.tenant_id, row.key, Math.round(row.at)), row.n)
   }
   if (claims.length > 0) {
-    const rows = await q.rows<{ tenant_id: number; key: string; until: number }>(readClaims, [
+    const rows = await q.rows<ClaimRow>(readClaims, [
       claims.map(wish => wish.tenantId),
       claims.map(wish => wish.key),
     ])
-    for (const row of rows) read.claims.set(claimName(row.tenant_id, row.key), Math.round(row.until))
+    for (const row of rows) {
+      const name = claimName(row.tenant_id, row.key)
+      read.claims.set(name, Math.round(row.until))
+      if (row.note !== null) read.notes.set(name, row.note)
+    }
   }
   return read
 }
@@ -72,11 +87,12 @@ export function takeUsage({ counts, claims }: TakenUsage): string {
       f: free,
       m: max,
     })),
-    claims: claims.map(({ tenantId, key, untilMs, wasMs }) => ({
+    claims: claims.map(({ tenantId, key, untilMs, wasMs, note }) => ({
       t: tenantId,
       k: key,
       u: time(untilMs),
       was: wasMs === null ? null : time(wasMs),
+      note,
     })),
   }
   return `select take_usage(${pg.escapeLiteral(JSON.stringify(taken))}::json)`

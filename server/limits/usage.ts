@@ -32,6 +32,8 @@ export interface UsageRead {
   counts: ReadonlyMap<string, number>
   /** By `claimName`: until when it is taken, in milliseconds since 1970. */
   claims: ReadonlyMap<string, number>
+  /** By `claimName`: what was written down with the claim. */
+  notes?: ReadonlyMap<string, string>
 }
 
 export const usageName = (tenantId: TenantId, key: string, windowMs: number): string =>
@@ -56,6 +58,23 @@ export interface TakenClaim {
   untilMs: number
   /** What was seen; the commit fails when somebody else changed it since. */
   wasMs: number | null
+  /** Written down with it, for whoever claims next. */
+  note?: string
+}
+
+/** By what a message is known that says again what was said before (server/limits/sameness.ts). */
+export interface Sameness {
+  /** The same text: claimed for so long by whoever says it. */
+  repeat?: { key: string; seconds: number }
+  /** Texts like it: a claim whose note remembers what was said of late. */
+  similar?: {
+    key: string
+    seconds: number
+    /** The greatest likeness to what the note remembers of that instant, 0 to 1; null: below the threshold. */
+    likeness(note: string | null, atMs: number): number | null
+    /** The note with this text in it. */
+    noted(note: string | null, atMs: number, untilMs: number): string
+  }
 }
 
 /** What a batch decided to use: written with its plans, or not at all (server/ledger/usage.ts). */
@@ -74,7 +93,10 @@ export interface Usage {
   claimedUntil(tenantId: TenantId, key: string): number
   has(telling: object, name: string): boolean
   take(tenantId: TenantId, cap: Cap, windowMs: number, telling: object): void
-  claim(tenantId: TenantId, key: string, untilMs: number, telling: object): void
+  /** With a note it is another claim each time, even of the same instant: notes are compared by it. */
+  claim(tenantId: TenantId, key: string, untilMs: number, telling: object, note?: string): void
+  /** What was written down with a claim; null: nothing. */
+  note(tenantId: TenantId, key: string): string | null
   taken(): TakenUsage | null
 }
 
@@ -117,12 +139,28 @@ export function usage(read: UsageRead): Usage {
         taken.max = taken.max === null ? cap.max : Math.min(taken.max, cap.max)
       }
     },
-    claim(tenantId, key, untilMs, telling) {
+    claim(tenantId, key, untilMs, telling, noted) {
       const name = claimName(tenantId, key)
       note(telling, name)
+      const wasMs = read.claims.get(name) ?? null
+      const least = noted === undefined || wasMs === null ? untilMs : Math.max(untilMs, wasMs + 1)
       const taken = claims.get(name)
-      if (taken) taken.untilMs = Math.max(taken.untilMs, untilMs)
-      else claims.set(name, { tenantId, key, untilMs, wasMs: read.claims.get(name) ?? null })
+      if (taken) {
+        taken.untilMs = Math.max(taken.untilMs, least)
+        if (noted !== undefined) taken.note = noted
+      } else {
+        claims.set(name, {
+          tenantId,
+          key,
+          untilMs: least,
+          wasMs,
+          ...(noted !== undefined && { note: noted }),
+        })
+      }
+    },
+    note(tenantId, key) {
+      const name = claimName(tenantId, key)
+      return claims.get(name)?.note ?? read.notes?.get(name) ?? null
     },
     taken: () =>
       counts.size === 0 && claims.size === 0

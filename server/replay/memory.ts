@@ -25,7 +25,7 @@ const FORGET_EVERY = 100_000
 
 export function memory(options: { through?: Queryable; audiences?: readonly AudienceOf[] } = {}): Memory {
   const counts = new Map<string, Map<number, number>>()
-  const claims = new Map<string, number>()
+  const claims = new Map<string, { untilMs: number; note: string | null }>()
   let taken = 0
 
   const answers: Record<string, (values: unknown[]) => unknown[]> = {
@@ -43,8 +43,8 @@ export function memory(options: { through?: Queryable; audiences?: readonly Audi
     read_claims([tenants, keys]) {
       return (keys as string[]).flatMap((key, i) => {
         const tenantId = (tenants as number[])[i]!
-        const until = claims.get(claimName(tenantId, key))
-        return until === undefined ? [] : [{ tenant_id: tenantId, key, until }]
+        const claim = claims.get(claimName(tenantId, key))
+        return claim ? [{ tenant_id: tenantId, key, until: claim.untilMs, note: claim.note }] : []
       })
     },
     already_told: () => [],
@@ -81,13 +81,15 @@ export function memory(options: { through?: Queryable; audiences?: readonly Audi
         counts.set(name, windows.set(windowMs, (windows.get(windowMs) ?? 0) + bounded + free))
         if (windows.size > 40) for (const at of windows.keys()) if (windows.size > 35) windows.delete(at)
       }
-      for (const { tenantId, key, untilMs } of usage.claims) claims.set(claimName(tenantId, key), untilMs)
+      for (const { tenantId, key, untilMs, note = null } of usage.claims) {
+        claims.set(claimName(tenantId, key), { untilMs, note })
+      }
       taken += usage.claims.length
       if (taken >= FORGET_EVERY) {
         taken = 0
         const latest = Math.max(...usage.claims.map(claim => claim.untilMs), 0)
         // A claim that was over long before this one cannot matter to what comes after it.
-        for (const [name, until] of claims) if (until < latest - 367 * 86_400_000) claims.delete(name)
+        for (const [name, { untilMs }] of claims) if (untilMs < latest - 367 * 86_400_000) claims.delete(name)
       }
     },
   }

@@ -61,7 +61,7 @@ export const candidate = (more: Partial<Candidate> = {}): Candidate => ({
   score: null,
   standing: null,
   cooldown: null,
-  repeats: null,
+  sameness: null,
   caps: [],
   usage: usage(NO_USAGE),
   telling: {},
