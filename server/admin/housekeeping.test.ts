@@ -202,7 +202,7 @@ test('keys, tickets, dead letters and counters go when they are due, consents ne
     ['delivery_state', `insert into delivery_state values (1, $1, 1, 0, now())`, [idAgo(181)], [idAgo(179)]],
     ['ledger_counters', `insert into ledger_counters values (1, $1, 1, 0)`, [day(401)], [day(400)]],
     ['event_counters', `insert into event_counters values (1, $1, 0)`, [day(401)], [day(400)]],
-    ['counters', `insert into counters values (1, 'cap', $1)`, [ago(62.01)], [ago(61.99)]],
+    ['counters', `insert into counters values (1, 'cap', $1)`, [ago(122.01)], [ago(121.99)]],
     [
       'claims',
       `insert into claims (tenant_id, key, until) values (1, $1, $2)`,

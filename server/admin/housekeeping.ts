@@ -64,8 +64,8 @@ const DAY_MS = 86_400_000
  * whole; 1,000 statements are 5 million rows a round, more than expire in five minutes at 15,000 events a second.
  */
 const CHUNK_ROWS = 5_000
-/** The longest window of a limit is a month; the one before may still be looked at. */
-const LIMIT_DAYS = 62
+/** The longest window of a limit is a month; soft bounces are added up over 90 days, from the month they began in. */
+const LIMIT_DAYS = 122
 const CHUNKS = 1_000
 
 // Any constant serves; this one spells "hous". Of the session: a round is many transactions.
