@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { breaker } from './breaker.ts'
 import type { Breaker, BreakerPolicy } from './breaker.ts'
 import type { OpenedProvider } from './open-provider.ts'
@@ -28,8 +29,17 @@ const PATIENCE_MS = 1000
 const MAX_LANES = 10_000
 
 export interface Lanes {
-  /** The first provider that would take the message now, those in `tried` left out. */
-  choose(message: Message, startWith: string | null, tried: ReadonlySet<string>, now: Date): Choice
+  /**
+   * The first provider that would take the message now, those in `tried` left out; with `bound` none but `startWith`,
+   * which may have the message already.
+   */
+  choose(
+    message: Message,
+    startWith: string | null,
+    tried: ReadonlySet<string>,
+    now: Date,
+    bound?: boolean,
+  ): Choice
   /** Is there another provider that would probably take it now? Takes no place and no probe. */
   another(message: Message, tried: ReadonlySet<string>, now: Date): boolean
   all(): Iterable<Lane>
@@ -65,9 +75,13 @@ export function lanes(providers: Providers, policy?: BreakerPolicy): Lanes {
   }
 
   return {
-    choose(message, startWith, tried, now) {
-      let candidates = (providers.get(message.channel) ?? []).filter(
-        provider => !tried.has(provider.id) && provider.accepts(message),
+    choose(message, startWith, tried, now, bound = false) {
+      let candidates = inTurn(
+        message,
+        (providers.get(message.channel) ?? []).filter(
+          provider =>
+            !tried.has(provider.id) && (!bound || provider.id === startWith) && provider.accepts(message),
+        ),
       )
       const preferred = candidates.findIndex(provider => provider.id === startWith)
       if (preferred > 0) candidates = [...candidates.slice(preferred), ...candidates.slice(0, preferred)]
@@ -108,3 +122,33 @@ export function lanes(providers: Providers, policy?: BreakerPolicy): Lanes {
     all: () => byName.values(),
   }
 }
+
+/**
+ * Neighbours with a weight take turns: each is first for its share of the messages, and the same message meets the same
+ * order at every try and in every process (weighted rendezvous: https://doi.org/10.1109/90.663936).
+ */
+export function inTurn(
+  { notificationId, channel }: Pick<Message, 'notificationId' | 'channel'>,
+  list: readonly OpenedProvider[],
+): readonly OpenedProvider[] {
+  if (list.length < 2 || !list.some(({ weight }) => weight !== undefined)) return list
+  const ordered: OpenedProvider[] = []
+  for (let from = 0; from < list.length; ) {
+    let to = from
+    while (to < list.length && list[to]!.weight !== undefined) to++
+    if (to === from) ordered.push(list[from++]!)
+    else {
+      const turns = list.slice(from, to).map(provider => ({
+        provider,
+        at: -Math.log(share(`${notificationId} ${channel} ${provider.id}`)) / provider.weight!,
+      }))
+      ordered.push(...turns.sort((a, b) => a.at - b.at).map(({ provider }) => provider))
+      from = to
+    }
+  }
+  return ordered
+}
+
+/** A number above 0 and at most 1, the same for the same text. */
+const share = (text: string): number =>
+  (createHash('sha256').update(text).digest().readUInt32BE(0) + 1) / 2 ** 32

@@ -72,6 +72,9 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     return policy
   }
 
+  /** Nobody else may be asked while one may have it: a second message would do harm. */
+  const holds = (delivery: Delivery): boolean => policyOf(delivery).unknown === 'hold'
+
   function pump(channel: Channel): void {
     while (!draining && (active.get(channel) ?? 0) < parts.perChannel) {
       const delivery = queue.take(channel)
@@ -100,7 +103,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
           return finish(first, attempts.get(first)!, 'expired', 'expired', null)
         }
         const message = messageOf(first, attempts.get(first)!.length)
-        const choice = ways.choose(message, startWith, tried, now)
+        const choice = ways.choose(message, startWith, tried, now, startWith !== null && holds(first))
         if (choice.kind === 'none') {
           return giveUp(first, attempts.get(first)!, now, 'channel_unavailable')
         }
@@ -246,12 +249,17 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     }
 
     const policy = policyOf(delivery)
+    // A try before this one may have arrived: it stays with the provider that knows our key.
+    const bound = delivery.provider !== null && holds(delivery)
     if (result.kind === 'unknown') {
       if (policy.unknown === 'hold' && !provider.mayRepeat) {
         done(delivery, list, null)
         return 'done'
       }
-    } else if (ways.another(messageOf(delivery, list.length), new Set([...tried, provider.id]), now)) {
+    } else if (
+      !bound &&
+      ways.another(messageOf(delivery, list.length), new Set([...tried, provider.id]), now)
+    ) {
       attempt.final = false
       return 'failover'
     }
@@ -265,7 +273,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     attempt.final = false
     const runAtMs = Math.max(due.getTime(), result.until?.getTime() ?? 0)
     // After an unknown outcome only the one that may have it already knows our key.
-    const startWith = result.kind === 'unknown' ? provider.id : null
+    const startWith = result.kind === 'unknown' || bound ? provider.id : null
     again(
       delivery,
       list,

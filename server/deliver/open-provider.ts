@@ -23,9 +23,12 @@ import {
  * otherwise repeat: validated settings, limits kept, and errors that carry neither secrets nor sockets.
  */
 export interface OpenedProvider {
+  /** Its name here: the provider's id, unless the operator gave it another, to have it twice. */
   id: string
   channel: Channel
   limits: Limits
+  /** Its share among neighbours that have one too; undefined: it is asked in its place. */
+  weight?: number
   /** An `unknown` try may simply be repeated. */
   mayRepeat: boolean
   accepts(message: Message): boolean
@@ -52,7 +55,9 @@ export async function openProvider(
   provider: AnyProvider,
   settings: unknown,
   world: { http: Http; now: () => Date },
+  as: { name?: string; weight?: number; fits?: (message: Message) => boolean } = {},
 ): Promise<OpenedProvider> {
+  const id = as.name ?? provider.id
   const valid = readSettings(provider.settings, settings)
   const secrets = secretsIn(provider.settings, valid)
   const sealed = sealSecrets(provider.settings, valid)
@@ -77,12 +82,13 @@ export async function openProvider(
   }
 
   return {
-    id: provider.id,
+    id,
+    weight: as.weight,
     channel: provider.channel,
     limits,
     mayRepeat: provider.mayRepeat === true,
-    accepts: message => provider.accepts?.(message, sealed) ?? true,
-    lane: message => (provider.lane === undefined ? provider.id : `${provider.id} ${provider.lane(message)}`),
+    accepts: message => (as.fits?.(message) ?? true) && (provider.accepts?.(message, sealed) ?? true),
+    lane: message => (provider.lane === undefined ? id : `${id} ${provider.lane(message)}`),
     group: message => (provider.sendMany === undefined ? undefined : provider.group?.(message, sealed)),
     send,
 

@@ -2,11 +2,18 @@ import { readFileSync } from 'node:fs'
 import { parse } from 'yaml'
 import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
+import { type Conditions, readConditions } from './conditions.ts'
 
 /** One provider to be opened. Of one channel they are tried in the order in which they stand. */
 export interface ProviderSetting {
   provider: string
   settings: Record<string, unknown>
+  /** To have a provider twice. Stands with attempts and in the address of callbacks. */
+  name?: string
+  /** Its share of the messages, among neighbours of its channel that have one too. */
+  weight?: number
+  /** Which messages it is for. */
+  when?: Conditions
 }
 
 type Source = Config['providers']
@@ -110,6 +117,7 @@ function named(from: Source): ProviderSetting[] {
 }
 
 const MAX_PROVIDERS = 100
+const NAME = /^[a-z0-9][a-z0-9-]{0,49}$/
 
 /** @throws AppError invalid_request naming what is wrong, never a value */
 export function readProvidersFile(file: string, env: NodeJS.ProcessEnv): ProviderSetting[] {
@@ -125,15 +133,26 @@ export function readProvidersFile(file: string, env: NodeJS.ProcessEnv): Provide
   if (!Array.isArray(given) || given.length > MAX_PROVIDERS)
     return refuse(`it is a list of at most ${MAX_PROVIDERS}`)
   return given.map((one: unknown, i): ProviderSetting => {
-    const { provider, settings = {}, ...more } = (one ?? {}) as Record<string, unknown>
+    const { provider, settings = {}, name, weight, when, ...more } = (one ?? {}) as Record<string, unknown>
     if (typeof provider !== 'string') return refuse(`entry ${i + 1} names no provider`)
     if (Object.keys(more).length > 0)
-      return refuse(`entry ${i + 1} has ${Object.keys(more).join(', ')} besides provider and settings`)
+      return refuse(
+        `entry ${i + 1} has ${Object.keys(more).join(', ')} besides provider, name, weight, when and settings`,
+      )
     if (typeof settings !== 'object' || settings === null || Array.isArray(settings)) {
       return refuse(`the settings of entry ${i + 1} are a mapping`)
     }
+    if (name !== undefined && !(typeof name === 'string' && NAME.test(name))) {
+      return refuse(`the name of entry ${i + 1} is 1 to 50 of a–z, 0–9 and hyphens`)
+    }
+    if (weight !== undefined && !(typeof weight === 'number' && weight > 0 && weight <= 1000)) {
+      return refuse(`the weight of entry ${i + 1} is a number above 0, at most 1000`)
+    }
     return {
       provider,
+      ...(name !== undefined && { name }),
+      ...(weight !== undefined && { weight }),
+      ...(when !== undefined && { when: readConditions(when) }),
       settings: filled(settings, env, name =>
         refuse(`entry ${i + 1} wants ${name}, which is not set`),
       ) as Record<string, unknown>,
@@ -159,10 +178,10 @@ const CALLBACK_FIELD: Record<string, string> = {
   messagebird: 'reportUrl',
 }
 
-function withCallback({ provider, settings }: ProviderSetting, publicUrl: string): ProviderSetting {
+function withCallback(one: ProviderSetting, publicUrl: string): ProviderSetting {
+  const { provider, name, settings } = one
   const field = CALLBACK_FIELD[provider]
   // A vendor cannot call this machine by its own name.
-  if (field === undefined || settings[field] !== undefined || !publicUrl.startsWith('https://'))
-    return { provider, settings }
-  return { provider, settings: { ...settings, [field]: `${publicUrl}/webhooks/${provider}` } }
+  if (field === undefined || settings[field] !== undefined || !publicUrl.startsWith('https://')) return one
+  return { ...one, settings: { ...settings, [field]: `${publicUrl}/webhooks/${name ?? provider}` } }
 }

@@ -4,6 +4,7 @@ import { AppError } from '../errors.ts'
 import { CHANNELS } from '../types.ts'
 import type { Channel } from '../types.ts'
 import { catalog } from './catalog.ts'
+import { type Conditions, fitting } from './conditions.ts'
 import { openHttp } from './http.ts'
 import { openMailbox } from './mailbox.ts'
 import type { Mailbox } from './mailbox.ts'
@@ -17,6 +18,9 @@ export interface ProviderSetting {
   /** Of the catalog, or the provider itself. */
   provider: string | AnyProvider
   settings: unknown
+  name?: string
+  weight?: number
+  when?: Conditions
 }
 
 export interface Outside {
@@ -59,15 +63,30 @@ export async function openProviders({
   const configured = new Set<Channel>()
   const callbacks = new Map<string, OpenedProvider>()
   const { roles } = config.process
-  const open = async (provider: AnyProvider, settings: unknown, door = http) => {
+  const names = new Set<string>()
+  const open = async (
+    provider: AnyProvider,
+    settings: unknown,
+    door = http,
+    { name = provider.id, weight, when }: Partial<ProviderSetting> = {},
+  ) => {
+    if (names.has(name)) {
+      throw new AppError('invalid_request', `There are two providers "${name}": give one of them a name`)
+    }
+    names.add(name)
     configured.add(provider.channel)
     const delivers = roles.deliver.includes(provider.channel)
     const listens = roles.api && provider.callback !== undefined
     if (!delivers && !listens) return
-    const one = await openProvider(provider, settings, { http: door, now })
+    const one = await openProvider(
+      provider,
+      settings,
+      { http: door, now },
+      { name, weight, fits: when && (await fitting(when)) },
+    )
     all.push(one)
     if (delivers) opened.push(one)
-    if (listens && !callbacks.has(one.id)) callbacks.set(one.id, one)
+    if (listens) callbacks.set(one.id, one)
   }
 
   let mailbox: Mailbox | undefined
@@ -111,7 +130,7 @@ export async function openProviders({
   if (![...named, ...more].some(({ provider }) => channelOf(provider) === 'webhook')) {
     await open(catalog.get('webhook')!, {})
   }
-  for (const { provider, settings } of [...named, ...more]) await open(providerOf(provider), settings)
+  for (const one of [...named, ...more]) await open(providerOf(one.provider), one.settings, http, one)
 
   const providers = new Map(
     CHANNELS.map(channel => [channel, opened.filter(provider => provider.channel === channel)] as const),
