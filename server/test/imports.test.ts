@@ -153,6 +153,9 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/track/**', ['server/deliver/provider.ts', 'server/ledger/', 'server/people/', ...BASE]],
   // The live stream is a door of its own, so it knows callers.
   ['server/feed/**', ['server/ledger/', 'server/people/', 'server/http/', ...BASE]],
+  // What is watched over time, and becomes an event.
+  ['server/streams/**', ['server/ledger/', 'server/admin/audit.ts', ...BASE]],
+  ['server/heartbeats/**', ['server/ledger/', 'server/admin/audit.ts', ...BASE]],
   ['server/ledger/**', ['server/people/', 'server/limits/usage.ts', ...BASE]],
   ['server/limits/**', ['server/people/', 'server/admin/audit.ts', ...BASE]],
 
