@@ -18,6 +18,7 @@ import { deliveryRoutes } from './deliver/delivery-routes.ts'
 import { deliveryLoop } from './deliver/loop.ts'
 import { mailboxRoutes } from './deliver/mailbox-routes.ts'
 import { outcomes as openOutcomes } from './deliver/outcomes.ts'
+import { providerRoutes } from './deliver/provider-routes.ts'
 import { openProviders } from './deliver/set-up.ts'
 import type { ProviderSetting } from './deliver/set-up.ts'
 import { explainRoutes } from './explain-routes.ts'
@@ -611,6 +612,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   explainRoutes(api, { db })
   deadLettersRoutes(api, { db, shard, now, replan, reaccept })
   deliveryRoutes(api, { db, shard, now })
+  providerRoutes(api, { db, listed: outside.listed, publicUrl: config.http.publicUrl })
   feedRoutes(api, { feed, hub, now })
   realtimeRoutes(api, { db, auth: credentials, feed, hub, now, onError: onError('realtime') })
   if (outside.mailbox) mailboxRoutes(api, { mailbox: outside.mailbox })

@@ -28,11 +28,23 @@ export interface Outside {
   providers: ReadonlyMap<Channel, readonly OpenedProvider[]>
   /** By id: those whose vendor posts back, on a process that serves the API. */
   callbacks: ReadonlyMap<string, OpenedProvider>
+  /** Every one that is set up, in the order in which they are tried. */
+  listed: readonly ListedProvider[]
   /** Channels that some process of this installation delivers: what may be planned. */
   configured: ReadonlySet<Channel>
   /** Set when mail stays on this machine. */
   mailbox: Mailbox | undefined
   close(): Promise<void>
+}
+
+/** A provider as it is set up; its settings stay inside. */
+export interface ListedProvider {
+  name: string
+  provider: AnyProvider
+  weight: number | undefined
+  when: Conditions | undefined
+  /** Absent in processes that neither deliver its channel nor serve its callbacks. */
+  opened: OpenedProvider | undefined
 }
 
 const LOOPBACK = ['127.0.0.1/32', '::1/128']
@@ -63,17 +75,18 @@ export async function openProviders({
   const configured = new Set<Channel>()
   const callbacks = new Map<string, OpenedProvider>()
   const { roles } = config.process
-  const names = new Set<string>()
+  const listed: ListedProvider[] = []
   const open = async (
     provider: AnyProvider,
     settings: unknown,
     door = http,
     { name = provider.id, weight, when }: Partial<ProviderSetting> = {},
   ) => {
-    if (names.has(name)) {
+    if (listed.some(one => one.name === name)) {
       throw new AppError('invalid_request', `There are two providers "${name}": give one of them a name`)
     }
-    names.add(name)
+    const entry: ListedProvider = { name, provider, weight, when, opened: undefined }
+    listed.push(entry)
     configured.add(provider.channel)
     const delivers = roles.deliver.includes(provider.channel)
     const listens = roles.api && provider.callback !== undefined
@@ -84,6 +97,7 @@ export async function openProviders({
       { http: door, now },
       { name, weight, fits: when && (await fitting(when)) },
     )
+    entry.opened = one
     all.push(one)
     if (delivers) opened.push(one)
     if (listens) callbacks.set(one.id, one)
@@ -138,6 +152,7 @@ export async function openProviders({
   return {
     providers,
     callbacks,
+    listed,
     configured,
     mailbox,
     async close() {

@@ -9,7 +9,7 @@ import { after, before, beforeEach, test } from 'node:test'
 import { auditLedger } from '../ledger/audit.ts'
 import { type Loose, type TestApp, eventually, testApp } from './app.ts'
 
-const PHONE = '+15005550001'
+const PHONE = '+12125550123'
 
 /** What a vendor does with the next messages; each is kept as it came. */
 interface Vendor {
@@ -69,6 +69,9 @@ before(async () => {
     `- provider: messagebird
   settings: { accessKey: abcdefghijklmnop, originator: Shop, baseUrl: '${bird.url}' }
 - provider: twilio
+  name: twilio-eu
+  weight: 2
+  when: { countries: [US, DE] }
   settings:
     accountSid: AC00000000000000000000000000000000
     authToken: '0123456789abcdef0123456789abcdef'
@@ -109,12 +112,12 @@ test('the second provider stands in when the first refuses for the time being', 
   const { deliveryId, notificationId } = await sendSms('one')
   const delivery = await ends(deliveryId, 'sent')
   assert.equal(delivery.status, 'SENT')
-  assert.equal(delivery.provider, 'twilio')
+  assert.equal(delivery.provider, 'twilio-eu')
   assert.deepEqual(
     delivery.tries.map((one: Loose) => [one.provider, one.outcome]),
     [
       ['messagebird', 'failed'],
-      ['twilio', 'sent'],
+      ['twilio-eu', 'sent'],
     ],
   )
   assert.equal(bird.got.length, 1)
@@ -236,4 +239,33 @@ test('the same request twice is one message', async () => {
   assert.equal(second.body.deliveryId, first.body.deliveryId)
   await ends(first.body.deliveryId, 'sent')
   assert.equal(bird.got.length, 1)
+})
+
+test('operators see what is set up, what could be, and whether a vendor would take a message', async () => {
+  const { items } = await call('GET', '/api/providers')
+  const sms = items.filter((one: Loose) => one.channel === 'sms')
+  assert.deepEqual(
+    sms.map((one: Loose) => [one.name, one.provider, one.weight, one.when]),
+    [
+      ['messagebird', 'messagebird', null, null],
+      ['twilio-eu', 'twilio', 2, { countries: ['US', 'DE'] }],
+    ],
+  )
+  assert.match(sms[1].callbackUrl, /\/webhooks\/twilio-eu$/)
+  const known = await call('GET', '/api/providers/catalog')
+  const settings = known.items.find((one: Loose) => one.id === 'twilio').settings
+  assert.equal(settings.properties.authToken.secret, true)
+
+  twilio.answer = (_, response) => json(response, 401, { code: 20003, message: 'Authenticate' })
+  const refused = await call('POST', '/api/providers/twilio-eu/check', {})
+  assert.deepEqual([refused.ok, refused.code], [false, 'auth'])
+  twilio.answer = (_, response) => json(response, 200, { status: 'active', type: 'Full' })
+  assert.equal((await call('POST', '/api/providers/twilio-eu/check', {})).ok, true)
+  assert.equal(
+    (await t.call('POST', '/api/providers/webhook/check', { as: t.tenant.adminKey, body: {} })).status,
+    409,
+  )
+  for (const path of ['/api/providers', '/api/providers/catalog']) {
+    assert.equal((await t.call('GET', path, { as: t.other.adminKey })).status, 403, path)
+  }
 })

@@ -445,9 +445,16 @@ test('no secret reaches a log, a trace, a metric, an answer or the database', as
       '/api/keys',
       '/api/audit',
       '/api/suppressions',
+      '/api/providers/catalog',
       '/docs/openapi.json',
     ]) {
       await call('GET', path)
+    }
+    for (const behaviour of [echo(401), garbage]) {
+      answer = behaviour
+      for (const { name, checkable } of (await call('GET', '/api/providers')).items) {
+        if (checkable) await call('POST', `/api/providers/${name}/check`, {})
+      }
     }
     // Doors that refuse, and what they say of it.
     const key = plant('a mistyped key', `crl_${randomBytes(24).toString('base64url')}`)
