@@ -19,7 +19,7 @@ import type {
   PlannedHold,
   PlannedNotification,
 } from './ledger/plan.ts'
-import { readUsage } from './ledger/usage.ts'
+import { readUsage, storePlaces } from './ledger/usage.ts'
 import type { UsageWish } from './ledger/usage.ts'
 import type { LimitBook } from './limits/limit-book.ts'
 import { NO_USAGE, claimName, usage, usageName } from './limits/usage.ts'
@@ -559,9 +559,16 @@ export function pipeline(parts: PipelineParts): Pipeline {
             told(candidate, now)
             return true
           }
-          if (decision.kind === 'hold')
-            holds.push({ channel, until: decision.until, reason: decision.reason })
-          use(candidate, decision.kind === 'hold' ? decision.until : now)
+          if (decision.kind === 'hold') {
+            const { until, reason } = decision
+            const took = use(candidate, until)
+            holds.push({
+              channel,
+              until,
+              reason,
+              ...(took.length > 0 && { state: { took: storePlaces(took) } }),
+            })
+          } else use(candidate, now)
           return true
         }
         /** Decided for the instant at which it would go; whether it goes then is seen at its release. */
@@ -581,9 +588,13 @@ export function pipeline(parts: PipelineParts): Pipeline {
             const detail = `unless ${step.unless}`
             entry.push(storeDecision(channel, { kind: 'hold', until, reason: 'escalation', detail }))
             going.push(channel)
-            const state = { unless: step.unless, ...(of === undefined ? {} : { of }) }
+            const took = use(candidate, until)
+            const state = {
+              unless: step.unless,
+              ...(of === undefined ? {} : { of }),
+              ...(took.length > 0 && { took: storePlaces(took) }),
+            }
             holds.push({ channel, until, reason: 'escalation', kind: 'escalation', state })
-            use(candidate, until)
           }
         }
         let rest = telling.fallback

@@ -1,3 +1,4 @@
+import type { Place } from '../limits/usage.ts'
 import { SEND } from '../reasons.ts'
 import type { Decision } from '../reasons.ts'
 import { address } from './address.ts'
@@ -91,10 +92,10 @@ export function decide(candidate: Candidate, now: Date): Decision {
   return held
 }
 
-/** What a delivery that goes at this instant uses up. To be called once it is sure that it goes. */
-export function use(candidate: Candidate, at: Date): void {
-  takeLimits(candidate, at)
+/** What a delivery that goes at this instant uses up, and the places it takes in windows. To be called once it is sure that it goes. */
+export function use(candidate: Candidate, at: Date): Place[] {
   told(candidate, at)
+  return takeLimits(candidate, at)
 }
 
 /** What counts as said once it goes, or is collected to go with others: not said again too soon. */

@@ -1,5 +1,5 @@
 import { claimName, usageName } from '../limits/usage.ts'
-import type { Cap } from '../limits/usage.ts'
+import type { Cap, Place } from '../limits/usage.ts'
 import type { Decision } from '../reasons.ts'
 import { windowOf } from '../time/window.ts'
 import { isForced } from './candidate.ts'
@@ -50,20 +50,25 @@ function freeAt(
 }
 
 /** Counts a delivery that goes at this instant against all its limits, those it passes included. */
-export function takeLimits({ channel, caps, event, usage, telling }: Candidate, at: Date): void {
-  if (channel === 'in_app') return
+export function takeLimits({ channel, caps, event, usage, telling }: Candidate, at: Date): Place[] {
+  if (channel === 'in_app' || caps.length === 0) return NO_PLACES
+  const places: Place[] = []
   const { tenantId } = event
   const forced = isForced({ event })
   for (const cap of caps) {
     if (cap.window !== 'gap') {
-      usage.take(
+      const place = usage.take(
         tenantId,
         forced ? { ...cap, bypass: true } : cap,
         windowOf(cap.window, cap.zone, at.getTime()).start,
         telling,
       )
+      if (place) places.push(place)
     } else if (!usage.has(telling, claimName(tenantId, cap.key))) {
       usage.claim(tenantId, cap.key, at.getTime() + (cap.gapSeconds ?? 0) * 1000, telling)
     }
   }
+  return places
 }
+
+const NO_PLACES: Place[] = []

@@ -3,11 +3,12 @@ import { sql } from '../db/pool.ts'
 import type { Tx } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import { CHANNELS } from '../types.ts'
-import type { Channel, Id, TenantId } from '../types.ts'
+import type { Channel, Id, JsonObject, TenantId } from '../types.ts'
 import { counterDelta } from './counters.ts'
 import { OUTCOME_CODE } from './rows.ts'
 import { deliveriesOf, isLive } from './status.ts'
 import type { DeliveryState } from './status.ts'
+import { giveBackUsage, placesOf } from './usage.ts'
 
 export interface Cancelled {
   cancelled: Channel[]
@@ -28,7 +29,7 @@ const lockBatch = sql(
 )
 const takeJobs = sql(
   'cancel_jobs',
-  `delete from jobs where tenant_id = $1 and notification_id = $2 and owner = 0 returning channel, attempt`,
+  `delete from jobs where tenant_id = $1 and notification_id = $2 and owner = 0 returning channel, kind, attempt, state`,
 )
 // Worker 0 is nobody's number, so the key cannot meet a worker's; the attempt is one nobody has written.
 const insertCancelled = sql(
@@ -46,6 +47,13 @@ const leaveDigests = sql(
   `update digest_items set state = 'cancelled'
    where tenant_id = $1 and notification_id = $2 and channel = any ($3::int2[]) and state = 'collected'`,
 )
+
+interface Job {
+  channel: number
+  kind: string
+  attempt: number
+  state: JsonObject | null
+}
 
 /**
  * Cancels what still waits: in a job that nobody works on, or in a batch that nobody holds. What is on its way, or
@@ -66,7 +74,7 @@ export async function cancelNotification(
 
   const spilled =
     notification.batch_id !== null && (await tx.run(lockBatch, [notification.batch_id, tenantId])) > 0
-  const jobs = await tx.rows<{ channel: number; attempt: number }>(takeJobs, [tenantId, id])
+  const jobs = await tx.rows<Job>(takeJobs, [tenantId, id])
   const tries = new Map<Channel, number>(jobs.map(job => [CHANNELS[job.channel]!, job.attempt]))
   // Without their jobs, deliveries that only waited there look lost now, or as if their batch had them.
   const rest = ((await deliveriesOf(tx, tenantId, [id])).get(id) ?? []).filter(
@@ -82,6 +90,14 @@ export async function cancelNotification(
     .map(({ channel, status }) => ({ channel, status }))
   if (tries.size === 0) throw refusal(left)
 
+  // Its places in windows to come are free for others; what was tried keeps its place.
+  const whole = left.every(({ channel }) => channel === 'in_app')
+  await giveBackUsage(
+    tx,
+    jobs.flatMap(({ kind, state }) =>
+      kind === 'held' || kind === 'escalation' ? placesOf(tenantId, state ?? {}, whole) : [],
+    ),
+  )
   const channels = [...tries.keys()]
   await tx.run(insertCancelled, [
     tenantId,

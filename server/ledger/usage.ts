@@ -2,8 +2,8 @@ import pg from 'pg'
 import { sql } from '../db/pool.ts'
 import type { Queryable } from '../db/pool.ts'
 import { claimName, usageName } from '../limits/usage.ts'
-import type { TakenUsage, UsageRead } from '../limits/usage.ts'
-import type { TenantId } from '../types.ts'
+import type { Place, TakenUsage, UsageRead } from '../limits/usage.ts'
+import type { Json, JsonObject, TenantId } from '../types.ts'
 
 /**
  * Caps and claims are read before a batch is decided, and taken in the transaction that writes it: the commit
@@ -101,9 +101,29 @@ export function takeUsage({ counts, claims }: TakenUsage): string {
 const giveBack = sql(
   'give_back_usage',
   `update counters c set count = greatest(0, c.count - w.n)
-   from unnest($1::int[], $2::text[], $3::timestamptz[], $4::int8[]) as w (tenant_id, key, window_at, n)
+   from (
+     select w.tenant_id, w.key, w.window_at, sum(w.n)::int8 as n
+     from unnest($1::int[], $2::text[], $3::timestamptz[], $4::int8[]) as w (tenant_id, key, window_at, n)
+     group by 1, 2, 3
+   ) w
    where c.tenant_id = w.tenant_id and c.key = w.key and c.window_at = w.window_at`,
 )
+
+/** Places as a job's state keeps them: counter, window, how much, and 1 where the whole notification took it. */
+export const storePlaces = (places: readonly Place[]): Json[] =>
+  places.map(({ key, windowMs, n, per }) => [key, windowMs, n, per === 'notification' ? 1 : 0])
+
+/** @param whole whether nothing of the notification goes: only then what all its channels took once is free again */
+export function placesOf(
+  tenantId: TenantId,
+  { took }: JsonObject,
+  whole: boolean,
+): { tenantId: TenantId; key: string; windowMs: number; n: number }[] {
+  if (!Array.isArray(took)) return []
+  return (took as [key: string, windowMs: number, n: number, shared: 0 | 1][])
+    .filter(([, , , shared]) => whole || shared === 0)
+    .map(([key, windowMs, n]) => ({ tenantId, key, windowMs, n }))
+}
 
 /** For what was planned into a later window and did not go after all: cancelled, or no longer wanted. */
 export async function giveBackUsage(

@@ -60,8 +60,11 @@ export function limitBook(watch: ChangeWatch): LimitBook {
         if (list) list.push(limitOf(row))
         else fresh.set(row.tenant_id, [limitOf(row)])
       }
-      limits = fresh
-      loaded = loading
+      // Several lanes load at once, and a slow one must not undo a later one.
+      if (loading > loaded) {
+        limits = fresh
+        loaded = loading
+      }
     },
     caps: question => allCaps(limits.get(question.tenantId) ?? NO_LIMITS, question),
   }

@@ -175,6 +175,65 @@ test('under many writers exactly as many as the limit go at once; the rest waits
   assert.deepEqual(await auditLedger(t.db), [])
 })
 
+test('what is cancelled gives its place in a later window back, and the next takes it', async () => {
+  await call('POST', '/api/limits', {
+    name: 'one',
+    scope: 'user',
+    channels: ['email'],
+    max: 1,
+    window: 'month',
+  })
+  await call('POST', '/api/limits', {
+    name: 'once for all channels',
+    scope: 'user',
+    categories: ['shared'],
+    max: 1,
+    window: 'month',
+    per: 'notification',
+  })
+  await call('PUT', '/api/users/sam', {
+    addresses: [
+      { channel: 'email', address: 'sam@example.org', verified: true },
+      { channel: 'webhook', address: 'http://127.0.0.1:1/', verified: true },
+    ],
+  })
+  const send = (more: object = {}) =>
+    call('POST', '/api/notifications', { recipientId: 'sam', channels: ['email'], body: 'Hi', ...more })
+  const windows = async (key: string): Promise<number[]> => {
+    const { rows } = await t.db.pool.query(
+      `select count::int as n from counters where key = (select 'limit:' || id || ':sam' from limits where name = $1) order by window_at`,
+      [key],
+    )
+    return rows.map(row => row.n)
+  }
+  await send()
+  const second = await send()
+  assert.deepEqual(await windows('one'), [1, 1])
+  const idOf = async ({ eventId }: Loose): Promise<string> => {
+    const { rows } = await t.db.pool.query('select id from notifications where event_id = $1', [eventId])
+    return rows[0].id
+  }
+  await call('POST', `/api/notifications/${await idOf(second)}/cancel`)
+  assert.deepEqual(await windows('one'), [1, 0])
+  const third = await send()
+  assert.deepEqual(await windows('one'), [1, 1])
+  // Cancelled once, given back once.
+  const again = await t.call('POST', `/api/notifications/${await idOf(second)}/cancel`, {
+    as: t.tenant.adminKey,
+  })
+  assert.equal(again.status, 409)
+  assert.deepEqual(await windows('one'), [1, 1])
+  assert.ok(await idOf(third))
+
+  const shared = { category: 'shared', channels: ['webhook', 'in_app'] }
+  await send(shared)
+  const waiting = await send(shared)
+  assert.deepEqual(await windows('once for all channels'), [1, 1])
+  await call('POST', `/api/notifications/${await idOf(waiting)}/cancel`)
+  assert.deepEqual(await windows('once for all channels'), [1, 0], 'the inbox has it, and does not count')
+  assert.deepEqual(await auditLedger(t.db), [])
+})
+
 test('limits are set, changed, listed and lifted; what contradicts itself is refused with its field', async () => {
   const made = await call('POST', '/api/limits', {
     name: 'pause',

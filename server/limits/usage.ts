@@ -52,6 +52,14 @@ export interface TakenCount {
   max: number | null
 }
 
+/** A place that one delivery took in a window: kept with what waits, to be given back when it is cancelled. */
+export interface Place {
+  key: string
+  windowMs: number
+  n: number
+  per: Cap['per']
+}
+
 export interface TakenClaim {
   tenantId: TenantId
   key: string
@@ -92,7 +100,8 @@ export interface Usage {
   /** 0: free. */
   claimedUntil(tenantId: TenantId, key: string): number
   has(telling: object, name: string): boolean
-  take(tenantId: TenantId, cap: Cap, windowMs: number, telling: object): void
+  /** Null: another channel of the same notification took it already. */
+  take(tenantId: TenantId, cap: Cap, windowMs: number, telling: object): Place | null
   /** With a note it is another claim each time, even of the same instant: notes are compared by it. */
   claim(tenantId: TenantId, key: string, untilMs: number, telling: object, note?: string): void
   /** What was written down with a claim; null: nothing. */
@@ -125,7 +134,7 @@ export function usage(read: UsageRead): Usage {
     take(tenantId, cap, windowMs, telling) {
       const name = usageName(tenantId, cap.key, windowMs)
       if (cap.per === 'notification') {
-        if (told.get(telling)?.has(name)) return
+        if (told.get(telling)?.has(name)) return null
         note(telling, name)
       }
       let taken = counts.get(name)
@@ -138,6 +147,7 @@ export function usage(read: UsageRead): Usage {
         taken.bounded += cap.cost
         taken.max = taken.max === null ? cap.max : Math.min(taken.max, cap.max)
       }
+      return { key: cap.key, windowMs, n: cap.cost, per: cap.per }
     },
     claim(tenantId, key, untilMs, telling, noted) {
       const name = claimName(tenantId, key)
