@@ -74,7 +74,7 @@ test('a job is claimed when it is due, by somebody who delivers its channel', as
   const claimed = await claim(due)
   assert.deepEqual(
     claimed.map(job => [job.channel, job.job]),
-    [['webhook', { kind: 'held', reason: 'scheduled' }]],
+    [['webhook', { kind: 'held', reason: 'scheduled', state: {} }]],
   )
   assert.deepEqual(await claim(due), [], 'it is leased')
 })

@@ -58,7 +58,7 @@ export function pushRoutes(
   { db, sealer, vapidPublicKey }: { db: Db; sealer: PeopleSealer; vapidPublicKey?: string },
 ): void {
   const publicKey = (): string => {
-    if (vapidPublicKey === undefined) throw new AppError('channel_unavailable', 'Web push is not set up.')
+    if (vapidPublicKey === undefined) throw new AppError('not_found', 'Web push is not set up here.')
     return vapidPublicKey
   }
 

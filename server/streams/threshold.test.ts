@@ -207,7 +207,7 @@ test('laws: what is told has lasted as long as asked for, without a hole, and no
       let period = Number.NEGATIVE_INFINITY
       for (const [i, change] of changes.entries()) {
         const { atMs } = samples[i]!
-        const news = spec.period === null ? !open : period <= atMs
+        const news: boolean = spec.period === null ? !open : period <= atMs
         assert.equal(change === 'crossed', lasted(i) && news)
         if (change === 'crossed') {
           open = true

@@ -534,7 +534,11 @@ test('no operation answers anything with a 5xx, and every refusal is a problem',
           endOnFailure: true,
         },
       )
-      .catch((error: Error) => found.push(`${operation.name}\n${error.message.slice(0, 3000)}`))
+      .catch((error: Error) => {
+        // Its share of the time was over before the first call: a busy machine, and no finding.
+        if (/interrupted after 0 tests/.test(error.message)) return
+        found.push(`${operation.name}\n${error.message.slice(0, 3000)}`)
+      })
   }
   context.diagnostic(`only refused: ${targets.map(one => one.name).filter(name => !DONE.has(name))}`)
   context.diagnostic(`${calls} calls of ${targets.length} operations; codes: ${[...CODES].sort().join(', ')}`)
