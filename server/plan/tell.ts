@@ -1,0 +1,283 @@
+import { alertsOf, stateKey, withIncident } from '../alerts/alert.ts'
+import { newId } from '../db/ids.ts'
+import type { Sealer } from '../db/seal.ts'
+import type { Candidate, Standing } from '../decide/candidate.ts'
+import { decide, told, use } from '../decide/decide.ts'
+import { storeDecision, storeRecipient } from '../decide/trace.ts'
+import type { StoredRule, StoredTrace } from '../decide/trace.ts'
+import { DIGEST_EVENT } from '../digest/compose.ts'
+import { digestWish, overflowWish } from '../digest/wish.ts'
+import type { PlannedCollect, PlannedEvent, PlannedHold, PlannedNotification } from '../ledger/plan.ts'
+import { storePlaces } from '../ledger/usage.ts'
+import type { Usage } from '../limits/usage.ts'
+import type { EscalationStep } from '../match/policy.ts'
+import type { UserFacts } from '../people/facts.ts'
+import type { TenantBook } from '../people/tenant-book.ts'
+import type { Decision, Reason } from '../reasons.ts'
+import { eventView } from '../render/view.ts'
+import type { Channel, Id } from '../types.ts'
+import type { Draft } from './draft.ts'
+import type { Route } from './route.ts'
+import type { Telling, Tellings } from './telling.ts'
+import type { World } from './world.ts'
+import type { Writer } from './write.ts'
+
+export interface TellerParts {
+  tenants: TenantBook
+  sealer: Sealer
+  tellings: Tellings
+  writer: Writer
+  /** Channels with at least one provider. */
+  channelOpen(channel: Channel): boolean
+  skipped?(reason: Reason, n: number): void
+}
+
+/** Decides for everybody whom an event may tell, and writes what they will read. */
+export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped }: TellerParts) {
+  function decideEvent(draft: Draft, world: World, usage: Usage, now: Date): PlannedEvent {
+    const { event } = draft
+    const tenant = tenants.get(event.tenantId)!
+    const view = eventView(event)
+    const notifications: PlannedNotification[] = []
+    const trace: StoredTrace = { rules: draft.skipped }
+    if (draft.more > 0) trace.more = draft.more
+    let deliveries = 0
+    let suppressed = 0
+    let only: UserFacts | null | undefined
+
+    const standing = world.standing(event)
+    for (const [at, route] of draft.routes.entries()) {
+      const stored: StoredRule = { r: route.rule?.no ?? null, v: route.rule?.revision }
+      trace.rules.push(stored)
+      if (route.failed !== undefined) {
+        stored.w = 'recipients_error'
+        stored.e = route.failed
+        continue
+      }
+      const to: NonNullable<StoredRule['to']> = []
+      for (const telling of draft.tellings) {
+        if (telling.at !== at) continue
+        only = telling.user !== null && (only === undefined || only === telling.user) ? telling.user : null
+        tell(telling)
+      }
+      if (to.length > 0) stored.to = to
+      else stored.w = 'no_recipients'
+
+      function tell(telling: Telling): void {
+        const { recipient, user } = telling
+        const entry = storeRecipient(recipient, [])
+        const bodies: PlannedNotification['bodies'] = {}
+        const holds: PlannedHold[] = []
+        const collects: PlannedCollect[] = []
+        const going: Channel[] = []
+        const id = newId()
+        const compiled = route.templateId
+          ? world.templates.get(`${event.tenantId} ${route.templateId}`)
+          : undefined
+
+        /** What becomes of it on this channel, and, if it goes there, what it would say. */
+        const ask = (channel: Channel, at: Date): { decision: Decision; candidate: Candidate } => {
+          const candidate = candidateOf(draft, telling, channel, standing, world, usage, now)
+          const decision = decide(candidate, at)
+          if (decision.kind === 'skip') return { decision, candidate }
+          try {
+            const { address } = candidate
+            bodies[channel] = {
+              ...withIncident(
+                channel,
+                route,
+                writer.write(channel, route, compiled, view, recipient, user, id, tenant, now),
+              ),
+              to: address?.address ?? recipient.id,
+              ...(event.maxRetries !== undefined && { maxRetries: event.maxRetries }),
+              ...(address && writer.settingsOf(address, tenant)),
+            }
+          } catch (error) {
+            const detail = (error as Error).message.slice(0, 200)
+            return { decision: { kind: 'skip', reason: 'render_failed', detail }, candidate }
+          }
+          return { decision, candidate }
+        }
+        const consider = (channel: Channel): boolean => {
+          const { decision, candidate } = ask(channel, now)
+          entry.push(storeDecision(channel, decision))
+          deliveries++
+          if (decision.kind === 'skip') {
+            suppressed++
+            skipped?.(decision.reason, 1)
+            return false
+          }
+          going.push(channel)
+          if (decision.kind === 'digest') {
+            collects.push({ channel, wish: decision.wish })
+            told(candidate, now)
+            return true
+          }
+          if (decision.kind === 'hold') {
+            const { until, reason } = decision
+            const took = use(candidate, until)
+            holds.push({
+              channel,
+              until,
+              reason,
+              ...(took.length > 0 && { state: { took: storePlaces(took) } }),
+            })
+          } else use(candidate, now)
+          return true
+        }
+        /** Decided for the instant at which it would go; whether it goes then is seen at its release. */
+        const escalate = (step: EscalationStep, of: Id | undefined): void => {
+          const due = new Date(now.getTime() + step.afterSeconds * 1000)
+          for (const channel of step.channels) {
+            if (going.includes(channel)) continue
+            const { decision, candidate } = ask(channel, due)
+            deliveries++
+            if (decision.kind === 'skip') {
+              entry.push(storeDecision(channel, decision))
+              suppressed++
+              skipped?.(decision.reason, 1)
+              continue
+            }
+            const until = decision.kind === 'hold' ? decision.until : due
+            const detail = `unless ${step.unless}`
+            entry.push(storeDecision(channel, { kind: 'hold', until, reason: 'escalation', detail }))
+            going.push(channel)
+            const took = use(candidate, until)
+            const state = {
+              unless: step.unless,
+              ...(of === undefined ? {} : { of }),
+              ...(took.length > 0 && { took: storePlaces(took) }),
+            }
+            holds.push({ channel, until, reason: 'escalation', kind: 'escalation', state })
+          }
+        }
+        let rest = telling.fallback
+        if (telling.follows) {
+          const { first, step } = telling.follows
+          // Nobody was told in the first place, so there is nothing to follow.
+          if (first.notificationId === undefined) return
+          escalate(step, first.notificationId)
+        } else {
+          for (const channel of telling.channels) consider(channel)
+          // Nothing could even be tried: the fallback begins at once, with the first channel that can.
+          while (going.length === 0 && rest.length > 0) {
+            consider(rest[0]!)
+            rest = rest.slice(1)
+          }
+          if (going.length > 0) {
+            telling.notificationId = id
+            for (const step of route.policy.escalation ?? []) if (!step.users) escalate(step, undefined)
+          }
+        }
+        to.push(entry)
+        if (going.length === 0) return
+        const spare = rest.filter(
+          channel => !going.includes(channel) && ask(channel, now).decision.kind === 'send',
+        )
+        const scheduled =
+          holds.length === 0 ? null : new Date(Math.min(...holds.map(hold => hold.until.getTime())))
+        notifications.push({
+          id,
+          tenantId: event.tenantId,
+          event,
+          recipientType: recipient.type,
+          recipientId: recipient.id,
+          ruleId: route.rule?.id ?? null,
+          templateId: compiled ? route.templateId : null,
+          revision: compiled?.revision.revision ?? null,
+          locale: user?.locale ?? null,
+          priority: route.priority,
+          category: route.category,
+          channels: going,
+          fallback: spare,
+          holds,
+          collects,
+          ...aboutOf(route),
+          expiresAt: event.expiresAt ?? null,
+          scheduledAt: scheduled,
+          bodies,
+          sealed: sealer.seal(user?.dataKey ?? tenant.dataKey, JSON.stringify(bodies)),
+        })
+      }
+    }
+    if (draft.routes.length === 0) trace.w = 'no_rule_matched'
+
+    const person = only?.dataKey ? only : undefined
+    return {
+      event,
+      sealed: writer.seal(event, person),
+      sealedFor: person?.userId,
+      planned: true,
+      trace: JSON.stringify(trace),
+      notifications,
+      deliveries,
+      suppressed,
+      ...alertsOf(event, draft.routes),
+    }
+  }
+
+  function candidateOf(
+    draft: Draft,
+    telling: Telling,
+    channel: Channel,
+    standing: Standing | null,
+    world: World,
+    usage: Usage,
+    now: Date,
+  ): Candidate {
+    const { event } = draft
+    const { route, recipient, user, level, zone, cooldown } = telling
+    const {
+      preference,
+      address,
+      caps,
+      sameness: said = null,
+    } = telling.views.get(channel) ?? tellings.view(telling, channel, event, world.facts)
+    return {
+      event,
+      channel,
+      recipient,
+      priority: route.priority,
+      category: route.category,
+      expiresAt: event.expiresAt ?? null,
+      user,
+      address,
+      preference,
+      level,
+      schedule: route.schedule,
+      alreadyTold: draft.told.size > 0 && draft.told.has(`${route.rule?.id ?? ''} ${recipient.id}`),
+      channelOpen: channelOpen(channel),
+      zone,
+      policy: route.policy,
+      score: route.policy.score ?? null,
+      standing,
+      cooldown,
+      sameness: said,
+      caps,
+      usage,
+      telling,
+      digest: digestWish(
+        {
+          ...telling,
+          ruleId: route.rule?.id ?? null,
+          eventType: event.type,
+          policy: route.policy,
+          key: route.digestKey,
+          preference,
+          channel,
+        },
+        now,
+      ),
+      overflow: event.type === DIGEST_EVENT ? null : overflowWish(zone, now),
+    }
+  }
+
+  return { decideEvent }
+}
+
+/** Its inbox item takes the place of the one that told of the same before, unless the rule keeps both. */
+function aboutOf({ rule, policy, state }: Route): Pick<PlannedNotification, 'about'> | undefined {
+  const { earlier = 'update' } = policy.state ?? {}
+  if (rule === null || state === null || earlier === 'keep') return undefined
+  return { about: { key: stateKey(rule.id, state.key), earlier } }
+}

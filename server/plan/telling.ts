@@ -1,0 +1,274 @@
+import { hash } from 'node:crypto'
+import type { Cooldown } from '../decide/candidate.ts'
+import type { UsageWish } from '../ledger/usage.ts'
+import type { LimitBook } from '../limits/limit-book.ts'
+import { sameness } from '../limits/sameness.ts'
+import { claimName, usageName } from '../limits/usage.ts'
+import type { Cap, Sameness } from '../limits/usage.ts'
+import type { EscalationStep } from '../match/policy.ts'
+import { effectivePreference } from '../people/effective-preference.ts'
+import type { EffectivePreference } from '../people/effective-preference.ts'
+import type { AddressFact, BatchFacts, UserFacts } from '../people/facts.ts'
+import { scopesOf } from '../people/preference-scopes.ts'
+import type { Level } from '../people/recipients.ts'
+import type { TenantBook } from '../people/tenant-book.ts'
+import { eventView } from '../render/view.ts'
+import { windowOf } from '../time/window.ts'
+import { zoneOrUtc } from '../time/zone.ts'
+import type { Channel, Content, Event, Id, JsonObject, Recipient, TenantId } from '../types.ts'
+import { peopleOf } from './draft.ts'
+import type { Draft } from './draft.ts'
+import type { Route } from './route.ts'
+import type { World } from './world.ts'
+import type { Writer } from './write.ts'
+
+/** Somebody who may be told because of a route. */
+export interface Telling {
+  /** Of the route. */
+  at: number
+  route: Route
+  recipient: Recipient
+  /** Null for a bare address. */
+  user: UserFacts | null
+  bare: AddressFact | null
+  level: Level
+  channels: readonly Channel[]
+  fallback: readonly Channel[]
+  zone: string
+  cooldown: Cooldown | null
+  views: Map<Channel, ChannelView>
+  /** Told only if the first one does not react. */
+  follows?: { first: Telling; step: EscalationStep }
+  /** Of the notification it came to. */
+  notificationId?: Id
+}
+
+export interface ChannelView {
+  preference: EffectivePreference | null
+  address: AddressFact | null
+  caps: readonly Cap[]
+  /** Where the rule asks whether the same was said before. */
+  sameness?: Sameness | null
+}
+
+/** What is to be read of counters and claims, each once. */
+export interface UsageWishes {
+  claim(tenantId: TenantId, key: string): void
+  count(tenantId: TenantId, key: string, fromMs: number): void
+  all(): UsageWish
+}
+
+export function usageWishes(): UsageWishes {
+  const counts = new Map<string, UsageWish['counts'][number]>()
+  const claims = new Map<string, UsageWish['claims'][number]>()
+  return {
+    claim: (tenantId, key) => void claims.set(claimName(tenantId, key), { tenantId, key }),
+    count: (tenantId, key, fromMs) =>
+      void counts.set(usageName(tenantId, key, fromMs), { tenantId, key, fromMs }),
+    all: () => ({ counts: [...counts.values()], claims: [...claims.values()] }),
+  }
+}
+
+export type Tellings = ReturnType<typeof tellings>
+
+/** Whom each route may tell, and what preferences and limits say of each of their channels. */
+export function tellings({
+  limits,
+  tenants,
+  writer,
+}: {
+  limits: LimitBook
+  tenants: TenantBook
+  writer: Writer
+}) {
+  /** @param wish takes what deciding will have to know of counters and claims */
+  function of(draft: Draft, world: World, now: Date, wish: UsageWishes): Telling[] {
+    const { event } = draft
+    const { facts, addresses } = world
+    const { tenantId } = event
+    const tellings: Telling[] = []
+    const add = (who: Omit<Telling, 'zone' | 'cooldown' | 'views'>): Telling => {
+      const { route, recipient, user } = who
+      const zone = user ? zoneOrUtc(user.timezone) : 'UTC'
+      const cooldown = cooldownOf(route, recipient, zone)
+      if (cooldown) wish.claim(tenantId, cooldown.key)
+      const telling: Telling = { ...who, zone, cooldown, views: new Map() }
+      for (const channel of channelsOf(telling)) {
+        const made = view(telling, channel, event, facts)
+        telling.views.set(channel, made)
+        if (route.policy.repeat || route.policy.similar) {
+          made.sameness = samenessOf(telling, channel, event, world.templates, now)
+          if (made.sameness?.repeat) wish.claim(tenantId, made.sameness.repeat.key)
+          if (made.sameness?.similar) wish.claim(tenantId, made.sameness.similar.key)
+        }
+        for (const cap of made.caps) {
+          if (cap.window === 'gap') wish.claim(tenantId, cap.key)
+          else wish.count(tenantId, cap.key, windowOf(cap.window, cap.zone, now.getTime()).start)
+        }
+      }
+      tellings.push(telling)
+      return telling
+    }
+    for (const [at, route] of draft.routes.entries()) {
+      if (route.failed !== undefined) continue
+      for (const [userId, level] of peopleOf(route, draft.audiences[at]!)) {
+        const user = facts.get(event.tenantId, userId)!
+        const first = add({
+          at,
+          route,
+          recipient: { type: 'user', id: userId },
+          user,
+          level,
+          bare: null,
+          channels: route.channels,
+          fallback: route.fallback,
+        })
+        for (const step of route.policy.escalation ?? []) {
+          for (const id of step.users ?? []) {
+            const other = facts.get(event.tenantId, id)!
+            const recipient: Recipient = { type: 'user', id }
+            const follows = { first, step }
+            add({
+              at,
+              route,
+              recipient,
+              user: other,
+              level: 'ALL',
+              bare: null,
+              channels: step.channels,
+              fallback: NO_CHANNELS,
+              follows,
+            })
+          }
+        }
+      }
+      for (const { channel, address } of route.addresses) {
+        const bare = addresses.get(`${event.tenantId} ${channel} ${address}`)!
+        const recipient: Recipient = { type: 'system', id: `${channel}:${address}`.slice(0, 255) }
+        add({
+          at,
+          route,
+          recipient,
+          user: null,
+          level: 'ALL',
+          bare,
+          channels: [channel],
+          fallback: NO_CHANNELS,
+        })
+      }
+    }
+    return tellings
+  }
+
+  /** What preferences and limits say of one channel, before anything is decided. */
+  function view(telling: Telling, channel: Channel, event: Event, facts: BatchFacts): ChannelView {
+    const { route, user, bare, zone } = telling
+    const preference = user
+      ? effectivePreference(user.preferences, facts.tenantDefaults(event.tenantId), {
+          channel,
+          scopes: scopesFor(route, event),
+          eventType: event.type,
+          priority: route.priority,
+        })
+      : null
+    const address = bare ?? user?.addresses[channel]?.[0] ?? (user && writer.deviceOf(user, channel))
+    const caps = limits.caps({
+      tenantId: event.tenantId,
+      userId: user?.userId ?? null,
+      address: address?.address ?? null,
+      channel,
+      category: route.category,
+      eventType: event.type,
+      priority: route.priority,
+      ruleId: route.rule?.id ?? null,
+      preference,
+      zone,
+      attributes: user?.attributes ?? NO_ATTRIBUTES,
+    })
+    return { preference, address, caps }
+  }
+
+  /**
+   * What is said decides whether it was said before, so it is written once ahead of the reading; without the id of
+   * its own that each notification has.
+   */
+  function samenessOf(
+    { route, recipient, user }: Telling,
+    channel: Channel,
+    event: Event,
+    revisions: World['templates'],
+    now: Date,
+  ): Sameness | null {
+    const tenant = tenants.get(event.tenantId)!
+    const compiled = route.templateId ? revisions.get(`${event.tenantId} ${route.templateId}`) : undefined
+    const seen = eventView(event)
+    let text: Content
+    try {
+      text = writer.write(channel, route, compiled, seen, recipient, user, NO_ID, tenant, now)
+    } catch {
+      // Deciding meets the same error, and names it.
+      return null
+    }
+    return sameness({
+      ruleId: route.rule?.id ?? '',
+      recipientType: recipient.type,
+      recipientId: recipient.id,
+      channel,
+      text,
+      repeat: route.policy.repeat,
+      similar: route.policy.similar,
+    })
+  }
+
+  return { of, view }
+}
+
+function channelsOf({ channels, fallback, route }: Telling): Iterable<Channel> {
+  if (fallback.length === 0 && route.policy.escalation === undefined) return channels
+  return new Set([
+    ...channels,
+    ...fallback,
+    ...(route.policy.escalation ?? []).flatMap(step => step.channels),
+  ])
+}
+
+/** Preference scopes, most specific first; the rule may name its own class. */
+function scopesFor(route: Route, event: Event): string[] {
+  const scopes = scopesOf({
+    ruleId: route.rule?.id,
+    scopes: route.scopes,
+    topics: route.audiences.filter(({ kind }) => kind === 'topic').map(({ name }) => name),
+    category: route.category,
+    eventType: event.type,
+  })
+  if (route.policy.class !== undefined) scopes[scopes.length - 1] = `class:${route.policy.class}`
+  return scopes
+}
+
+function cooldownOf(
+  { rule, policy, cooldownKey }: Route,
+  recipient: Recipient,
+  zone: string,
+): Cooldown | null {
+  const { cooldown } = policy
+  if (!cooldown || !rule) return null
+  const { seconds, period, per } = cooldown
+  const who = per === 'rule' ? '' : `${recipient.type}:${recipient.id}`
+  return {
+    // Values of the event may be long; a key is not.
+    key: `cooldown:${rule.id}:${hash('sha256', `${who}\0${cooldownKey}`, 'base64url')}`,
+    untilMs: toldAtMs =>
+      seconds !== undefined
+        ? toldAtMs + seconds * 1000
+        : period !== undefined
+          ? windowOf(period, zone, toldAtMs).end
+          : toldAtMs + FOR_EVER_MS,
+  }
+}
+
+/** A year is as good as for ever: claims are kept no longer. */
+const FOR_EVER_MS = 366 * 86_400_000
+const NO_CHANNELS: readonly Channel[] = []
+const NO_ATTRIBUTES: JsonObject = Object.freeze({})
+/** Of no notification: what is said is compared without it. */
+const NO_ID = '00000000-0000-0000-0000-000000000000'

@@ -1,0 +1,87 @@
+import type { Sealer } from '../db/seal.ts'
+import type { AddressedContent } from '../ledger/plan.ts'
+import { openAddressSettings } from '../people/addresses.ts'
+import { openDeviceSettings } from '../people/devices.ts'
+import type { AddressFact, DeviceFact, UserFacts } from '../people/facts.ts'
+import type { TenantBook, TenantFacts } from '../people/tenant-book.ts'
+import { render } from '../render/content.ts'
+import type { CompiledRevision } from '../render/content.ts'
+import { renderDefault } from '../render/default-templates.ts'
+import { templateView } from '../render/view.ts'
+import type { EventView } from '../render/view.ts'
+import type { Channel, Content, Event, Id, JsonObject, Recipient } from '../types.ts'
+import type { Route } from './route.ts'
+
+export type Writer = ReturnType<typeof writer>
+
+/** What a notification says, where to, and under whose key it is kept. Pure but for what it remembers. */
+export function writer({ sealer, tenants }: { sealer: Sealer; tenants: TenantBook }) {
+  function write(
+    channel: Channel,
+    route: Route,
+    compiled: CompiledRevision | undefined,
+    event: EventView,
+    recipient: Recipient,
+    user: UserFacts | null,
+    id: Id,
+    tenant: TenantFacts,
+    now: Date,
+  ): Content {
+    const view = templateView({
+      event,
+      vars: route.vars,
+      user: user
+        ? { id: user.userId, locale: user.locale, timezone: user.timezone, attributes: user.attributes }
+        : { id: recipient.id },
+      notification: { id, priority: route.priority },
+      tenant,
+      now,
+    })
+    if (compiled?.has(channel)) return render(compiled, channel, user?.locale ?? 'en', view)
+    return renderDefault(channel, view, route.inline)
+  }
+
+  const deviceAddresses = new WeakMap<DeviceFact, AddressFact>()
+  // An address's secrets are opened once for as long as its facts are at hand.
+  const opened = new WeakMap<AddressFact, JsonObject>()
+
+  /** The device that was used last, as an address: apps register devices, people do not write them down. */
+  function deviceOf(user: UserFacts, channel: Channel): AddressFact | null {
+    if (channel !== 'push' && channel !== 'web_push') return null
+    const device = user.devices.find(({ kind }) => (kind === 'web_push') === (channel === 'web_push'))
+    if (!device) return null
+    let made = deviceAddresses.get(device)
+    if (!made) {
+      made = { id: device.id, address: device.token, verification: 'verified', settings: NO_SETTINGS }
+      deviceAddresses.set(device, made)
+      const tenant = tenants.get(user.tenantId)
+      if (tenant) opened.set(made, openDeviceSettings(sealer, tenant.dataKey, device))
+    }
+    return made
+  }
+
+  function settingsOf(
+    address: AddressFact,
+    tenant: TenantFacts,
+  ): Pick<AddressedContent, 'settings'> | undefined {
+    let settings = opened.get(address)
+    if (!settings && Object.keys(address.settings).length === 0) return undefined
+    if (!settings) {
+      settings = openAddressSettings(sealer, tenant.dataKey, address) as JsonObject
+      opened.set(address, settings)
+    }
+    return { settings }
+  }
+
+  function seal(event: Event, person?: UserFacts): Buffer {
+    const key = person?.dataKey ?? tenants.get(event.tenantId)!.dataKey
+    return sealer.seal(
+      key,
+      JSON.stringify({ data: event.data, direct: event.direct, maxRetries: event.maxRetries }),
+    )
+  }
+
+  return { write, deviceOf, settingsOf, seal }
+}
+
+const NO_SETTINGS: JsonObject = Object.freeze({})
