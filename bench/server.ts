@@ -94,7 +94,7 @@ export async function benchServer(environment: Record<string, string> = {}): Pro
   const port = await freePort()
   const server = spawn(
     process.execPath,
-    ['--max-semi-space-size=16', join(import.meta.dirname, '..', 'cli', 'carillon.ts'), 'start'],
+    ['--max-semi-space-size=64', join(import.meta.dirname, '..', 'cli', 'carillon.js'), 'start'],
     {
       env: {
         ...process.env,
