@@ -1,10 +1,14 @@
 import type { Queryable } from '../db/pool.ts'
+import type { Cooldown } from '../decide/candidate.ts'
 import type { StoredRule } from '../decide/trace.ts'
+import type { Cap, Sameness } from '../limits/usage.ts'
+import type { EscalationStep } from '../match/policy.ts'
+import type { EffectivePreference } from '../people/effective-preference.ts'
+import type { AddressFact, UserFacts } from '../people/facts.ts'
 import { expandAudiences } from '../people/recipients.ts'
-import type { Audience, AudienceWish } from '../people/recipients.ts'
-import type { Event } from '../types.ts'
+import type { Audience, AudienceWish, Level } from '../people/recipients.ts'
+import type { Channel, Event, Id, Recipient } from '../types.ts'
 import type { Route } from './route.ts'
-import type { Telling } from './telling.ts'
 
 /** What an event leads to, in the order in which a large audience is walked. */
 export interface Routes {
@@ -19,6 +23,35 @@ export interface Draft extends Routes {
   audiences: (Audience | null)[]
   told: ReadonlySet<string>
   tellings: Telling[]
+}
+
+/** Somebody who may be told because of a route. */
+export interface Telling {
+  /** Of the route. */
+  at: number
+  route: Route
+  recipient: Recipient
+  /** Null for a bare address. */
+  user: UserFacts | null
+  bare: AddressFact | null
+  level: Level
+  channels: readonly Channel[]
+  fallback: readonly Channel[]
+  zone: string
+  cooldown: Cooldown | null
+  views: Map<Channel, ChannelView>
+  /** Told only if the first one does not react. */
+  follows?: { first: Telling; step: EscalationStep }
+  /** Of the notification it came to. */
+  notificationId?: Id
+}
+
+export interface ChannelView {
+  preference: EffectivePreference | null
+  address: AddressFact | null
+  caps: readonly Cap[]
+  /** Where the rule asks whether the same was said before. */
+  sameness?: Sameness | null
 }
 
 export function tooLarge(draft: Draft, limit: number): boolean {

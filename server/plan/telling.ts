@@ -4,52 +4,20 @@ import type { UsageWish } from '../ledger/usage.ts'
 import type { LimitBook } from '../limits/limit-book.ts'
 import { sameness } from '../limits/sameness.ts'
 import { claimName, usageName } from '../limits/usage.ts'
-import type { Cap, Sameness } from '../limits/usage.ts'
-import type { EscalationStep } from '../match/policy.ts'
+import type { Sameness } from '../limits/usage.ts'
 import { effectivePreference } from '../people/effective-preference.ts'
-import type { EffectivePreference } from '../people/effective-preference.ts'
-import type { AddressFact, BatchFacts, UserFacts } from '../people/facts.ts'
+import type { BatchFacts } from '../people/facts.ts'
 import { scopesOf } from '../people/preference-scopes.ts'
-import type { Level } from '../people/recipients.ts'
 import type { TenantBook } from '../people/tenant-book.ts'
 import { eventView } from '../render/view.ts'
 import { windowOf } from '../time/window.ts'
 import { zoneOrUtc } from '../time/zone.ts'
-import type { Channel, Content, Event, Id, JsonObject, Recipient, TenantId } from '../types.ts'
+import type { Channel, Content, Event, JsonObject, Recipient, TenantId } from '../types.ts'
 import { peopleOf } from './draft.ts'
-import type { Draft } from './draft.ts'
+import type { ChannelView, Draft, Telling } from './draft.ts'
 import type { Route } from './route.ts'
 import type { World } from './world.ts'
 import type { Writer } from './write.ts'
-
-/** Somebody who may be told because of a route. */
-export interface Telling {
-  /** Of the route. */
-  at: number
-  route: Route
-  recipient: Recipient
-  /** Null for a bare address. */
-  user: UserFacts | null
-  bare: AddressFact | null
-  level: Level
-  channels: readonly Channel[]
-  fallback: readonly Channel[]
-  zone: string
-  cooldown: Cooldown | null
-  views: Map<Channel, ChannelView>
-  /** Told only if the first one does not react. */
-  follows?: { first: Telling; step: EscalationStep }
-  /** Of the notification it came to. */
-  notificationId?: Id
-}
-
-export interface ChannelView {
-  preference: EffectivePreference | null
-  address: AddressFact | null
-  caps: readonly Cap[]
-  /** Where the rule asks whether the same was said before. */
-  sameness?: Sameness | null
-}
 
 /** What is to be read of counters and claims, each once. */
 export interface UsageWishes {
