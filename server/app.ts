@@ -9,6 +9,7 @@ import type { Config } from './config.ts'
 import { masterKeyring } from './config.ts'
 import { changeWatch } from './db/changes.ts'
 import { openDb } from './db/pool.ts'
+import type { Queryable } from './db/pool.ts'
 import { derivedKeys, sealer as openSealer } from './db/seal.ts'
 import { backlog as openBacklog } from './deliver/backlog.ts'
 import { breakerBoard } from './deliver/breaker-board.ts'
@@ -48,6 +49,7 @@ import { senderRoutes } from './ingest/senders/routes.ts'
 import { SHARDS } from './ledger/counters.ts'
 import { replanEvent } from './ledger/events.ts'
 import { contentOpener, sealedContent } from './ledger/notifications.ts'
+import { ownEvents } from './ledger/own-events.ts'
 import { ledgerRoutes } from './ledger/routes.ts'
 import { LEASE_SECONDS, claimOwner } from './ledger/owner.ts'
 import type { Owner } from './ledger/owner.ts'
@@ -75,6 +77,7 @@ import { pipeline as openPipeline } from './pipeline.ts'
 import { resolveTemplates, templates as openTemplates } from './render/templates.ts'
 import { previewRoutes } from './render/preview-routes.ts'
 import { templateRoutes } from './render/routes.ts'
+import { streamsRoutes } from './streams/routes.ts'
 import { receipts as trackReceipts } from './track/receipts.ts'
 import { callbackRoutes } from './track/routes.ts'
 import { CHANNELS } from './types.ts'
@@ -183,6 +186,10 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   const tenants = tenantBook(watch, sealer)
   const people = peopleFacts({ sealer })
   const tenantKey = (tenantId: TenantId) => tenants.get(tenantId)?.dataKey
+  const look = async (q: Queryable) => {
+    await watch.look(q)
+    await tenants.refresh(q)
+  }
   const outcomes = openOutcomes({
     db,
     owner: () => owner.number,
@@ -277,10 +284,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     sealer,
     tenantKey,
     people,
-    look: async q => {
-      await watch.look(q)
-      await tenants.refresh(q)
-    },
+    look,
     settle: outcomes.add,
     owner: () => owner.number,
     now,
@@ -411,8 +415,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     pipeline,
     async unseal(tenantId, sealedFor, sealed) {
       if (sealedFor === null) {
-        await watch.look(db)
-        await tenants.refresh(db)
+        await look(db)
         return sealer.open(tenantKey(tenantId)!, sealed)
       }
       const facts = await people.load(db, [{ tenantId, userIds: [sealedFor] }])
@@ -559,6 +562,12 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     }),
   })
   scheduleRoutes(api)
+  streamsRoutes(api, {
+    db,
+    now,
+    write: ownEvents({ sealer, look, tenantKey, ledger, shard }),
+    onTold: () => roles.plan && planner.expect(),
+  })
   alertsRoutes(api, {
     db,
     now,

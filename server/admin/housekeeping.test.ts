@@ -169,7 +169,7 @@ test('events still to be planned and notifications still to be delivered outlive
   assert.deepEqual([await count('events'), await count('notifications'), await count('attempts')], [0, 1, 1])
 })
 
-test('keys, tickets, dead letters and counters go when they are due, consents never', async () => {
+test('keys, tickets, dead letters, counters and states go when they are due, consents never', async () => {
   const { pool } = database.db
   const hour = (n: number) => new Date(NOW.getTime() + n * 3_600_000)
   const day = (days: number) => ago(days).toISOString().slice(0, 10)
@@ -209,7 +209,18 @@ test('keys, tickets, dead letters and counters go when they are due, consents ne
       ['old', ago(1.01)],
       ['young', ago(0.99)],
     ],
+    [
+      'threshold_states',
+      `insert into threshold_states (tenant_id, threshold_id, series, last_at)
+       values (1, '01a1fca9-dac7-7001-8961-e4e33925320f', $1, $2)`,
+      ['old', ago(122.01)],
+      ['young', ago(121.99)],
+    ],
   ]
+  await pool.query(
+    `insert into thresholds (tenant_id, id, name, stream, spec, created_at, updated_at)
+     values (1, '01a1fca9-dac7-7001-8961-e4e33925320f', 'n', 's', '{}', now(), now())`,
+  )
   for (const [, text, old, young] of pairs) {
     await pool.query(text, old)
     await pool.query(text, young)

@@ -118,6 +118,7 @@ const deleteAlertStates = deleteWhere(
 )
 const deleteAlertMessages = deleteWhere('alert_messages', 'at < $1::timestamptz')
 const deleteCounters = deleteWhere('counters', 'window_at < $1::timestamptz')
+const deleteThresholdStates = deleteWhere('threshold_states', 'last_at < $1::timestamptz')
 const deleteClaims = deleteWhere('claims', 'until < $1::timestamptz')
 
 /**
@@ -185,6 +186,8 @@ export function housekeeping(options: HousekeepingOptions): Housekeeping {
       ['counters', deleteCounters, ago(LIMIT_DAYS)],
       // Over is over; a day for clocks that differ.
       ['claims', deleteClaims, ago(1)],
+      // A series of which nothing came for so long begins anew; the longest period of a threshold is a month, too.
+      ['threshold_states', deleteThresholdStates, ago(LIMIT_DAYS)],
       ['alert_states', deleteAlertStates, ago(retention.notificationsDays)],
       ['alert_messages', deleteAlertMessages, ago(retention.notificationsDays)],
     ]

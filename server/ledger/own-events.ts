@@ -1,5 +1,5 @@
 import type { Sealer } from '../db/seal.ts'
-import type { Tx } from '../db/pool.ts'
+import type { Queryable, Tx } from '../db/pool.ts'
 import type { Event, TenantId } from '../types.ts'
 import { ledgerWriter } from './commit.ts'
 import type { CommitOptions } from './commit.ts'
@@ -12,18 +12,18 @@ export type WriteEvents = (tx: Tx, events: readonly Event[], now: Date) => Promi
 
 export interface OwnEventsParts {
   sealer: Sealer
+  /** Makes the keys of tenants current (server/db/changes.ts). */
+  look(q: Queryable): Promise<void>
   tenantKey(tenantId: TenantId): Buffer | undefined
   ledger(): Pick<CommitOptions, 'owner' | 'nextBatchId' | 'leaseSeconds' | 'roomFor'>
   /** Whose rows of the counters are raised (server/ledger/counters.ts). */
-  shard(): number
+  shard: number
 }
 
-/**
- * @throws Error when the tenant's key is not known: look at `changes` before
- */
-export function ownEvents({ sealer, tenantKey, ledger, shard }: OwnEventsParts): WriteEvents {
+export function ownEvents({ sealer, look, tenantKey, ledger, shard }: OwnEventsParts): WriteEvents {
   return async (tx, events, now) => {
     if (events.length === 0) return
+    await look(tx)
     const plans = events.map(event => {
       const key = tenantKey(event.tenantId)
       if (!key) throw new Error(`The data key of tenant ${event.tenantId} is not known`)
@@ -39,7 +39,7 @@ export function ownEvents({ sealer, tenantKey, ledger, shard }: OwnEventsParts):
       }
     })
     // A writer of its own for each: its buffers serve one transaction at a time, and requests overlap.
-    await ledgerWriter(shard()).commit(tx.client, plans, {
+    await ledgerWriter(shard).commit(tx.client, plans, {
       ...ledger(),
       insertEvents: true,
       inTransaction: false,

@@ -100,6 +100,9 @@ async function seedThings(): Promise<void> {
   known.devices = [(await made('POST', '/api/users/alice/devices', device)).id]
   const rule = { name: 'all', channels: ['in_app'], recipientSelector: { users: ['alice'] } }
   known.rules = [(await made('POST', '/api/rules', rule)).id]
+  const threshold = { name: 'hot', stream: 'oven', when: 'above', bounds: [200], period: 'day' }
+  known.thresholds = [(await made('POST', '/api/thresholds', threshold)).id]
+  known.streams = ['oven']
   const template = { name: 'plain', channels: { default: { subject: '{{data.x}}', body: '{{data.x}}' } } }
   known.templates = [(await made('POST', '/api/templates', template)).id]
   await made('PUT', '/api/event-types/order.sent', { schema: { type: 'object', required: ['n'] } })
