@@ -12,16 +12,20 @@ interface Explanation {
     name?: string | null
     matched: boolean
     why?: string
-    detail?: string
+    error?: string
     recipients?: {
       type: string
       id: string
       notificationId?: string
-      why?: string
       decisions?: Decided[]
-      deliveries?: { channel: string; status: string; attempts?: Attempt[] }[]
+      deliveries?: Delivery[]
     }[]
   }[]
+  moreRules?: number
+  moreRecipients?: boolean
+  /** Why nobody, or not this user, was told. */
+  why?: string
+  text?: string
 }
 
 interface Decided {
@@ -30,6 +34,32 @@ interface Decided {
   reason?: string
   detail?: string
   until?: string
+  because?: { silence?: { comment?: string; endsAt?: string } }
+}
+
+interface Delivery {
+  channel: string
+  status: string
+  attempts?: Attempt[]
+  waitsFor?: Waiting
+  digest?: {
+    id: string
+    key: string
+    state: string
+    item: string
+    items: number
+    closesAt: string
+    closedAt: string | null
+    eventId: string | null
+    message?: { notificationId: string; status: string; at: string | null; waitsFor?: Waiting }
+  }
+  ended?: { reason: string; text: string; at: string }
+}
+
+interface Waiting {
+  kind: string
+  until: string | null
+  reason: string
 }
 
 interface Attempt {
@@ -80,32 +110,34 @@ export const command: Command = {
   },
 }
 
-export function explain({ event, rules }: Explanation): string {
+export function explain({ event, rules, moreRules, moreRecipients, why, text }: Explanation): string {
   const about = [event.source && `from ${event.source}`, time(event.time), event.status]
     .filter(Boolean)
     .join(', ')
   const lines = [`${style('bold', plain(event.type))}  ${event.id}`, plain(`  ${about}`)]
   // What matched is what the reader came for.
   const ordered = [...rules.filter(rule => rule.matched), ...rules.filter(rule => !rule.matched)]
-  if (ordered.length === 0) lines.push('', `  ${style('yellow', '–')} ${reasonText('no_rule_matched')}`)
+  if (why !== undefined) lines.push('', `  ${style('yellow', '–')} ${plain(`${text ?? why} (${why})`)}`)
+  else if (ordered.length === 0) lines.push('', `  ${style('yellow', '–')} ${reasonText('no_rule_matched')}`)
   for (const rule of ordered) {
     lines.push('', `  ${rule.matched ? style('green', '✓') : style('dim', '–')} ${ruleName(rule)}`)
-    if (rule.why !== undefined) lines.push(`      ${reasonText(rule.why, rule.detail)}`)
+    if (rule.why !== undefined) lines.push(`      ${reasonText(rule.why, rule.error)}`)
     for (const recipient of rule.recipients ?? []) {
       lines.push(
         `      ${plain(`${recipient.type} ${recipient.id}`)}${recipient.notificationId ? style('dim', `  ${recipient.notificationId}`) : ''}`,
       )
-      if (recipient.why !== undefined) lines.push(`        ${reasonText(recipient.why)}`)
       const rows = (recipient.decisions ?? []).map(decided => [
         decided.channel,
-        WORDS[decided.decision] ?? decided.decision,
+        decided.decision,
         outcomeOf(decided, recipient.deliveries?.find(one => one.channel === decided.channel)?.status),
       ])
       // A fallback channel has a delivery and no decision of its own.
       for (const { channel, status } of recipient.deliveries ?? []) {
-        if (!rows.some(row => row[0] === channel)) rows.push([channel, '', status])
+        if (!rows.some(row => row[0] === channel)) rows.push([channel, '', `→ ${status}`])
       }
       if (rows.length > 0) lines.push(table(rows, '        '))
+      const since = (recipient.deliveries ?? []).flatMap(sinceThen)
+      if (since.length > 0) lines.push(table(since, '          '))
       for (const { channel, attempts = [] } of recipient.deliveries ?? []) {
         if (attempts.length > 0)
           lines.push(
@@ -117,10 +149,31 @@ export function explain({ event, rules }: Explanation): string {
       }
     }
   }
+  if (moreRules !== undefined) lines.push('', `  ${moreRules} more rules said no`)
+  if (moreRecipients) lines.push('', '  There are more recipients: ask for one with --user')
   return lines.join('\n')
 }
 
-const WORDS: Record<string, string> = { send: 'send', hold: 'hold', digest: 'digest', skip: 'skip' }
+/** What has become of a delivery since it was decided: what it waits for, where it was collected, why it ended. */
+function sinceThen({ channel, waitsFor, digest, ended }: Delivery): string[][] {
+  const rows: string[][] = []
+  if (waitsFor) rows.push([channel, `waits${untilText(waitsFor)}`, reasonText(waitsFor.reason)])
+  if (digest) {
+    const { id, key, items, state, closesAt, closedAt, message } = digest
+    const when = closedAt === null ? `closes ${time(closesAt)}` : `${state} ${time(closedAt)}`
+    rows.push([channel, `digest ${id}`, plain(`${items} items under ${key}, ${when}`)])
+    if (message) {
+      const waits = message.waitsFor
+        ? `, waits${untilText(message.waitsFor)}: ${message.waitsFor.reason}`
+        : ''
+      rows.push([channel, `→ ${message.notificationId}`, `${message.status}${waits}`])
+    }
+  }
+  if (ended) rows.push([channel, `ended ${time(ended.at)}`, reasonText(ended.reason)])
+  return rows
+}
+
+const untilText = ({ until }: Waiting): string => (until === null ? '' : ` until ${time(until)}`)
 
 const ruleName = (rule: { id: string | null; name?: string | null }): string =>
   rule.id === null ? 'direct request' : `rule ${style('bold', plain(rule.name ?? rule.id))}`
@@ -129,6 +182,8 @@ function outcomeOf(decided: Decided, status: string | undefined): string {
   const parts = []
   if (decided.until !== undefined) parts.push(`until ${time(decided.until)}`)
   if (decided.reason !== undefined) parts.push(reasonText(decided.reason, decided.detail))
+  const { silence } = decided.because ?? {}
+  if (silence?.comment !== undefined) parts.push(plain(`“${silence.comment}” until ${time(silence.endsAt)}`))
   if (status !== undefined) parts.push(`→ ${status}`)
   return parts.join('  ')
 }

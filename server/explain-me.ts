@@ -1,9 +1,11 @@
 import type { Queryable } from './db/pool.ts'
 import { AppError } from './errors.ts'
+import type { Because, CounterValue, NamedDigest } from './explain-because.ts'
 import { ANSWERS, explainFor, explainNotification } from './explain.ts'
 import type { ExplainedDelivery, Explanation, Why } from './explain.ts'
-import { STATES, WORDS, languageOf, say } from './explain-words.ts'
+import { CHOSEN, COUNTED, STATES, WORDS, languageOf, say } from './explain-words.ts'
 import type { Language } from './explain-words.ts'
+import { isLive } from './ledger/status.ts'
 import { getUser } from './people/users.ts'
 import { REASONS } from './reasons.ts'
 import type { Channel, Id, TenantId, UserId } from './types.ts'
@@ -24,6 +26,9 @@ export interface OwnAnswer {
   reason?: Why
   /** When it goes, or went. */
   at?: Date
+  /** Which setting had the word, and how full a limit was, where that decided. */
+  layer?: string
+  counter?: Omit<CounterValue, 'limit'>
   text: string
 }
 
@@ -63,12 +68,18 @@ export function inWords(
             : { state: 'not_sent' as const, reason: knownReason(decision.reason) }
         const at = found.at ?? (decision.until === undefined ? undefined : new Date(decision.until))
         const said = found.reason === undefined ? STATES[stateWords(found.state)] : WORDS[found.reason]
+        // What was decided first explains nothing that happened later.
+        const because = found.reason === decision.reason ? ownBecause(decision.because) : {}
         channels.push({
           channel: decision.channel,
           state: found.state,
           ...(found.reason === undefined ? {} : { reason: found.reason }),
           ...(at === undefined || found.state === 'not_sent' ? {} : { at }),
-          text: say(said, { locale, timezone, channel: decision.channel, at }),
+          ...because,
+          text: [
+            say(said, { locale, timezone, channel: decision.channel, at }),
+            ...furtherWords(because, languageOf(locale)),
+          ].join(languageOf(locale) === 'zh' ? '' : ' '),
         })
       }
       // A fallback has begun that nobody had decided about.
@@ -98,6 +109,7 @@ function standing({
   status,
   waitsFor,
   attempts,
+  digest,
 }: ExplainedDelivery): Pick<OwnAnswer, 'state' | 'reason' | 'at'> {
   const last = attempts.at(-1)
   switch (status) {
@@ -111,17 +123,51 @@ function standing({
     case 'backlog': {
       const reason = knownReason(waitsFor?.reason)
       const at = waitsFor?.until ?? undefined
-      // A digest has no instant of its own yet.
-      const real = at !== undefined && at.getUTCFullYear() < 9999
-      return { state: 'waiting', ...(reason ? { reason } : {}), ...(real ? { at } : {}) }
+      return { state: 'waiting', ...(reason ? { reason } : {}), ...(at ? { at } : {}) }
     }
     case 'cancelled':
     case 'expired':
     case 'suppressed':
+      // It went on as a part of something that has a fate of its own.
+      if (last?.code === 'in_digest' && digest?.message) return asPart(digest.message)
       return { state: 'not_sent', reason: knownReason(last?.code ?? undefined) ?? fallbackReason(status) }
     default:
       return { state: 'failed' }
   }
+}
+
+function asPart({
+  status,
+  waitsFor,
+  at,
+}: NonNullable<NamedDigest['message']>): Pick<OwnAnswer, 'state' | 'reason' | 'at'> {
+  if (status === 'delivered' || status === 'sent')
+    return { state: status, reason: 'in_digest', ...(at ? { at } : {}) }
+  if (isLive(status)) {
+    const until = waitsFor?.until ?? undefined
+    return { state: 'waiting', reason: 'digest', ...(until ? { at: until } : {}) }
+  }
+  return { state: 'failed' }
+}
+
+/** The person's own, or what holds for everybody; who silenced what is not theirs to know. */
+const ownBecause = ({ layer, counter }: Because = {}): Pick<OwnAnswer, 'layer' | 'counter'> => ({
+  ...(layer === undefined || layer.startsWith('rule') ? {} : { layer }),
+  ...(counter && { counter: { used: counter.used, max: counter.max, window: counter.window } }),
+})
+
+function furtherWords(
+  { layer, counter }: Pick<OwnAnswer, 'layer' | 'counter'>,
+  language: Language,
+): string[] {
+  const words: string[] = []
+  if (counter && Object.hasOwn(COUNTED, counter.window)) {
+    const said = COUNTED[counter.window as keyof typeof COUNTED][language]
+    words.push(said.replace('{used}', String(counter.used)).replace('{max}', String(counter.max)))
+  }
+  if (layer?.startsWith('user:')) words.push(CHOSEN.own[language])
+  else if (layer !== undefined) words.push(CHOSEN.theirs[language])
+  return words
 }
 
 const fallbackReason = (status: 'cancelled' | 'expired' | 'suppressed'): Why =>

@@ -1,6 +1,7 @@
 import { Type } from 'typebox'
 import type { Db } from './db/pool.ts'
 import { AppError } from './errors.ts'
+import type { Because as ExplainedBecause, NamedDigest } from './explain-because.ts'
 import { explainToMe } from './explain-me.ts'
 import type { OwnExplanation } from './explain-me.ts'
 import { LANGUAGES } from './explain-words.ts'
@@ -9,6 +10,7 @@ import type { Explanation } from './explain.ts'
 import type { Api } from './http/api.ts'
 import { requireSelf } from './http/auth.ts'
 import { EVENT_STATUSES } from './ledger/status.ts'
+import type { WaitsFor } from './ledger/status.ts'
 import { CHANNELS, OUTCOMES, RECIPIENT_TYPES } from './types.ts'
 
 const Time = Type.String({ format: 'date-time' })
@@ -17,6 +19,57 @@ const Text = Type.Optional(Type.String())
 const MaybeText = Type.Union([Type.String(), Type.Null()])
 const Channel = Type.Enum(CHANNELS)
 
+const Waiting = Type.Object({
+  kind: Type.String(),
+  until: Type.Union([Time, Type.Null()], { description: 'When it goes; null: not known yet.' }),
+  reason: Type.String(),
+  text: Type.String(),
+})
+const Because = Type.Object(
+  {
+    layer: Type.Optional(
+      Type.String({
+        description: 'Whose word it was: user:category:news:email, tenant:email, rule, built_in.',
+      }),
+    ),
+    counter: Type.Optional(
+      Type.Object(
+        { limit: Type.String(), used: Type.Integer(), max: Type.Integer(), window: Type.String() },
+        { description: 'How full the limit was when it was asked.' },
+      ),
+    ),
+    silence: Type.Optional(
+      Type.Object({ id: Type.String(), author: Type.String(), comment: Text, endsAt: Type.Optional(Time) }),
+    ),
+    inhibition: Type.Optional(Type.Object({ name: Type.String(), alert: Type.String() })),
+  },
+  { description: 'What the decision rests on, as it was then.' },
+)
+const Digest = Type.Object(
+  {
+    id: Uuid,
+    key: Type.String(),
+    reason: Type.String(),
+    state: Type.String(),
+    item: Type.String({ description: 'What became of this delivery in it.' }),
+    items: Type.Integer(),
+    closesAt: Time,
+    closedAt: Type.Union([Time, Type.Null()]),
+    eventId: Type.Union([Uuid, Type.Null()], { description: 'The event that told it.' }),
+    message: Type.Optional(
+      Type.Object(
+        {
+          notificationId: Uuid,
+          status: Type.String(),
+          at: Type.Union([Time, Type.Null()]),
+          waitsFor: Type.Optional(Waiting),
+        },
+        { description: 'The message it became.' },
+      ),
+    ),
+  },
+  { description: 'Where it was collected, and what became of that.' },
+)
 const Delivery = Type.Object({
   channel: Channel,
   status: Type.String(),
@@ -32,13 +85,13 @@ const Delivery = Type.Object({
       error: MaybeText,
     }),
   ),
-  waitsFor: Type.Optional(
-    Type.Object({
-      kind: Type.String(),
-      until: Type.Union([Time, Type.Null()]),
-      reason: Type.String(),
-      text: Type.String(),
-    }),
+  waitsFor: Type.Optional(Waiting),
+  digest: Type.Optional(Digest),
+  ended: Type.Optional(
+    Type.Object(
+      { reason: Type.String(), text: Type.String(), at: Time },
+      { description: 'Why it ended without being sent.' },
+    ),
   ),
 })
 const Recipient = Type.Object({
@@ -53,6 +106,7 @@ const Recipient = Type.Object({
       text: Text,
       detail: Text,
       until: Type.Optional(Time),
+      because: Type.Optional(Because),
     }),
   ),
   deliveries: Type.Array(Delivery),
@@ -95,6 +149,10 @@ const Own = Type.Object({
       state: Type.Enum(['delivered', 'sent', 'waiting', 'failed', 'not_sent']),
       reason: Text,
       at: Type.Optional(Time),
+      layer: Type.Optional(Type.String({ description: 'Which setting had the word.' })),
+      counter: Type.Optional(
+        Type.Object({ used: Type.Integer(), max: Type.Integer(), window: Type.String() }),
+      ),
       text: Type.String(),
     }),
   ),
@@ -203,11 +261,39 @@ const show = ({ event, rules, ...rest }: Explanation) => ({
     ...rule,
     recipients: rule.recipients.map(recipient => ({
       ...recipient,
-      deliveries: recipient.deliveries.map(({ attempts, waitsFor, ...delivery }) => ({
+      decisions: recipient.decisions.map(({ because, ...decision }) => ({
+        ...decision,
+        ...(because ? { because: showBecause(because) } : {}),
+      })),
+      deliveries: recipient.deliveries.map(({ attempts, waitsFor, digest, ended, ...delivery }) => ({
         ...delivery,
         attempts: attempts.map(attempt => ({ ...attempt, at: attempt.at.toISOString() })),
-        ...(waitsFor ? { waitsFor: { ...waitsFor, until: waitsFor.until?.toISOString() ?? null } } : {}),
+        ...(waitsFor ? { waitsFor: showWait(waitsFor) } : {}),
+        ...(digest ? { digest: showDigest(digest) } : {}),
+        ...(ended ? { ended: { ...ended, at: ended.at.toISOString() } } : {}),
       })),
     })),
   })),
+})
+
+const showWait = (waitsFor: WaitsFor) => ({ ...waitsFor, until: waitsFor.until?.toISOString() ?? null })
+
+const showBecause = ({ silence, ...rest }: ExplainedBecause) => {
+  if (silence === undefined) return rest
+  const { endsAt, ...known } = silence
+  return { ...rest, silence: { ...known, ...(endsAt ? { endsAt: endsAt.toISOString() } : {}) } }
+}
+
+const showDigest = ({ message, ...digest }: NamedDigest) => ({
+  ...digest,
+  closesAt: digest.closesAt.toISOString(),
+  closedAt: digest.closedAt?.toISOString() ?? null,
+  ...(message && {
+    message: {
+      notificationId: message.notificationId,
+      status: message.status,
+      at: message.at?.toISOString() ?? null,
+      ...(message.waitsFor ? { waitsFor: showWait(message.waitsFor) } : {}),
+    },
+  }),
 })

@@ -213,24 +213,24 @@ export const WORDS: Record<Why, Said> = {
     zh: '目前此类消息较多，将于{time}通过{channel}发送。',
   },
   digest: {
-    en: 'It is collected and will come together with others by {channel}.',
-    pt: 'Está sendo reunida e chegará com outras por {channel}.',
-    zh: '消息已汇总，将与其他消息一起通过{channel}发送。',
+    en: 'It is collected and will come together with others by {channel} at {time}.',
+    pt: 'Está sendo reunida e chegará com outras por {channel} às {time}.',
+    zh: '消息已汇总，将于{time}与其他消息一起通过{channel}发送。',
   },
   frequency: {
-    en: 'You asked for a summary by {channel}; it will be part of the next one.',
-    pt: 'Você pediu um resumo por {channel}; fará parte do próximo.',
-    zh: '您选择了{channel}摘要，它将包含在下一份摘要中。',
+    en: 'You asked for a summary by {channel}; it will be part of the next one at {time}.',
+    pt: 'Você pediu um resumo por {channel}; fará parte do próximo, às {time}.',
+    zh: '您选择了{channel}摘要，它将包含在{time}的下一份摘要中。',
   },
   attention: {
-    en: 'You had enough interruptions for now; it will be part of the next summary by {channel}.',
-    pt: 'Você já teve interrupções suficientes; fará parte do próximo resumo por {channel}.',
-    zh: '目前的打扰已够多，它将包含在下一份{channel}摘要中。',
+    en: 'You had enough interruptions for now; it will be part of the next summary by {channel} at {time}.',
+    pt: 'Você já teve interrupções suficientes; fará parte do próximo resumo por {channel} às {time}.',
+    zh: '目前的打扰已够多，它将包含在{time}的下一份{channel}摘要中。',
   },
   group: {
-    en: 'It will come by {channel} together with others about the same thing.',
-    pt: 'Chegará por {channel} junto com outras sobre o mesmo assunto.',
-    zh: '它将与同一事项的其他消息一起通过{channel}发送。',
+    en: 'It will come by {channel} at {time} together with others about the same thing.',
+    pt: 'Chegará por {channel} às {time} junto com outras sobre o mesmo assunto.',
+    zh: '它将于{time}与同一事项的其他消息一起通过{channel}发送。',
   },
   escalation: {
     en: 'It will come by {channel} at {time}, unless you have reacted by then.',
@@ -301,6 +301,49 @@ export const STATES = {
   },
 } as const satisfies Record<string, Said>
 
+/** After a reason that rests on a setting: whose word it was. */
+export const CHOSEN = {
+  own: {
+    en: 'You chose this in your settings.',
+    pt: 'Você escolheu isto nas suas configurações.',
+    zh: '这是您在设置中的选择。',
+  },
+  theirs: {
+    en: 'This is the default for everybody; your own settings may say otherwise.',
+    pt: 'Este é o padrão para todos; suas próprias configurações podem mudar isto.',
+    zh: '这是面向所有人的默认设置，您可以在自己的设置中更改。',
+  },
+} as const satisfies Record<string, Said>
+
+/** After a reason that rests on a limit: how full it was, by its window. */
+export const COUNTED = {
+  minute: {
+    en: '{used} of {max} were used in that minute.',
+    pt: 'Já foram usadas {used} de {max} nesse minuto.',
+    zh: '该分钟内已使用{used}/{max}条。',
+  },
+  hour: {
+    en: '{used} of {max} were used in that hour.',
+    pt: 'Já foram usadas {used} de {max} nessa hora.',
+    zh: '该小时内已使用{used}/{max}条。',
+  },
+  day: {
+    en: '{used} of {max} were used on that day.',
+    pt: 'Já foram usadas {used} de {max} nesse dia.',
+    zh: '当日已使用{used}/{max}条。',
+  },
+  week: {
+    en: '{used} of {max} were used in that week.',
+    pt: 'Já foram usadas {used} de {max} nessa semana.',
+    zh: '该周内已使用{used}/{max}条。',
+  },
+  month: {
+    en: '{used} of {max} were used in that month.',
+    pt: 'Já foram usadas {used} de {max} nesse mês.',
+    zh: '当月已使用{used}/{max}条。',
+  },
+} as const satisfies Record<string, Said>
+
 const CHANNEL_WORDS: Record<Channel, Said> = {
   in_app: { en: 'your inbox', pt: 'sua caixa de entrada', zh: '站内信' },
   email: { en: 'e-mail', pt: 'e-mail', zh: '电子邮件' },
@@ -337,8 +380,8 @@ export function say(
 
 const WITHOUT_TIME: Record<Language, RegExp> = {
   en: / at \{time\}/,
-  pt: / às \{time\}/,
-  zh: /(?:将)?于\{time\}/,
+  pt: /,? às \{time\}/,
+  zh: /(?:将)?于\{time\}|\{time\}的/,
 }
 
 function clock(at: Date, locale: string, timezone: string): string {

@@ -3,6 +3,8 @@ import type { StoredTrace, TraceDecision, TraceRecipient, TraceRule } from './de
 import { sql } from './db/pool.ts'
 import type { Queryable } from './db/pool.ts'
 import { AppError } from './errors.ts'
+import { becauseOf, digestOf, digestsOf, endOf, silencesOf } from './explain-because.ts'
+import type { Because, NamedDigest } from './explain-because.ts'
 import { findEvent, notificationIdsOf } from './ledger/events.ts'
 import { attemptsKey, attemptsOf, deliveriesOf, eventStatus } from './ledger/status.ts'
 import type { AttemptView, DeliveryState, EventStatus, WaitsFor } from './ledger/status.ts'
@@ -55,15 +57,23 @@ export interface ExplainedRecipient {
   type: RecipientType
   id: string
   notificationId?: Id
-  decisions: TraceDecision[]
+  decisions: ExplainedDecision[]
   deliveries: ExplainedDelivery[]
+}
+
+export interface ExplainedDecision extends TraceDecision {
+  because?: Because
 }
 
 export interface ExplainedDelivery {
   channel: Channel
   status: DeliveryState
   attempts: AttemptView[]
+  /** Until when, for what: as it is now. What was decided first may have moved since. */
   waitsFor?: WaitsFor
+  digest?: NamedDigest
+  /** Why it ended without being sent. */
+  ended?: { reason: Reason; text: string; at: Date }
 }
 
 /** An event to more people is explained for one of them at a time. */
@@ -175,8 +185,10 @@ async function explain(
   const ids = recipient
     ? (await q.rows<{ id: Id }>(notificationsOfUser, [tenantId, event.id, recipient.id])).map(row => row.id)
     : await notificationIdsOf(q, tenantId, event.id, MAX_RECIPIENTS)
-  const [named, owners, deliveries, attempts] = [
+  const [named, silences, digests, owners, deliveries, attempts] = [
     await namesOf(q, tenantId, rules),
+    await silencesOf(q, tenantId, silenceIds(rules)),
+    await digestsOf(q, tenantId, ids),
     await q.rows<{ id: Id; rule_id: Id | null; recipient_type: number; recipient_id: string }>(
       notificationOwners,
       [tenantId, ids],
@@ -199,16 +211,35 @@ async function explain(
       ...rest,
       recipients: recipients.map((to): ExplainedRecipient => {
         const notificationId = notificationOf.get(`${known?.id ?? null} ${to.type} ${to.id}`)
-        if (notificationId === undefined) return { ...to, deliveries: [] }
+        const decisions = to.decisions.map((decision): ExplainedDecision => {
+          const because = becauseOf(decision)
+          if (because === undefined) return decision
+          const { silence } = because
+          return {
+            ...decision,
+            because: silence ? { silence: { ...silence, ...silences.get(silence.id) } } : because,
+          }
+        })
+        if (notificationId === undefined) return { ...to, decisions, deliveries: [] }
         return {
           ...to,
+          decisions,
           notificationId,
-          deliveries: (deliveries.get(notificationId) ?? []).map(({ channel, status, waitsFor }) => ({
-            channel,
-            status,
-            attempts: attempts.get(attemptsKey(notificationId, channel)) ?? [],
-            ...(waitsFor ? { waitsFor } : {}),
-          })),
+          deliveries: (deliveries.get(notificationId) ?? []).map(({ channel, status, waitsFor }) => {
+            const tries = attempts.get(attemptsKey(notificationId, channel)) ?? []
+            const digest = digests.get(digestOf(notificationId, channel))
+            const ended = endOf(tries)
+            // What waits for its digest goes when that does.
+            const until = waitsFor?.kind === 'collected' ? (digest?.closesAt ?? null) : waitsFor?.until
+            return {
+              channel,
+              status,
+              attempts: tries,
+              ...(waitsFor ? { waitsFor: { ...waitsFor, until: until ?? null } } : {}),
+              ...(digest ? { digest } : {}),
+              ...(ended ? { ended } : {}),
+            }
+          }),
         }
       }),
     }
@@ -282,6 +313,14 @@ function merge(
   }
   return { rules: [...rules.values()], moreRecipients }
 }
+
+const silenceIds = (rules: readonly TraceRule[]): Id[] => [
+  ...new Set(
+    rules
+      .flatMap(rule => rule.recipients.flatMap(to => to.decisions))
+      .flatMap(decision => becauseOf(decision)?.silence?.id ?? []),
+  ),
+]
 
 async function namesOf(q: Queryable, tenantId: TenantId, rules: readonly TraceRule[]) {
   const numbers = rules.flatMap(({ no }) => (no === null ? [] : [no]))

@@ -118,7 +118,8 @@ export interface DeliveryView {
 
 /** What a delivery that is not being tried waits for. */
 export interface WaitsFor {
-  kind: 'held' | 'retry' | 'fallback' | 'redrive' | 'backlog'
+  kind: 'held' | 'retry' | 'fallback' | 'redrive' | 'collected' | 'escalation' | 'backlog'
+  /** null: not known here, as it goes when its digest does. */
   until: Date | null
   reason: Reason
   text: string
@@ -184,7 +185,8 @@ function waitsFor(row: DeliveryRow): WaitsFor | null {
   if (!isLive(row.status) || row.status === 'in_flight') return null
   const reason = row.job_reason ?? 'spilled'
   // A reason that a newer version wrote is shown as it is.
-  return { kind: row.job_kind ?? 'backlog', until: row.run_at, reason, text: REASONS[reason]?.text ?? reason }
+  const until = row.job_kind === 'collected' ? null : row.run_at
+  return { kind: row.job_kind ?? 'backlog', until, reason, text: REASONS[reason]?.text ?? reason }
 }
 
 export interface AttemptView {

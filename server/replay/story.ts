@@ -334,7 +334,7 @@ const OPINION = [
   'maxPerDay',
 ]
 
-/** One row of preferences, as `POST /api/preferences/{userId}/opinions` takes it; without a scope it is about everything. */
+/** One row of preferences, as `PUT /api/preferences/{userId}/opinions` takes it; without a scope it is about everything. */
 function readOpinion(value: unknown, owner: 'user' | 'tenant', field: string): PreferenceRow {
   const given = only(value, field, OPINION)
   const input = { ...given, scope: given['scope'] ?? '' } as OpinionInput

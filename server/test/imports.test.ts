@@ -93,15 +93,24 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ],
   ['server/dry-run.ts', ['server/pipeline.ts', 'server/match/', 'server/decide/trace.ts', ...BASE]],
   // Questions across the stages: what was decided, beside what came of it.
-  ['server/explain.ts', ['server/decide/trace.ts', 'server/ledger/', ...BASE]],
+  ['server/explain-because.ts', ['server/decide/trace.ts', 'server/ledger/', ...BASE]],
+  ['server/explain.ts', ['server/explain-because.ts', 'server/decide/trace.ts', 'server/ledger/', ...BASE]],
   ['server/explain-words.ts', ['server/explain.ts', ...BASE]],
   [
     'server/explain-me.ts',
-    ['server/explain.ts', 'server/explain-words.ts', 'server/people/users.ts', ...BASE],
+    [
+      'server/explain-because.ts',
+      'server/explain.ts',
+      'server/explain-words.ts',
+      'server/ledger/status.ts',
+      'server/people/users.ts',
+      ...BASE,
+    ],
   ],
   [
     'server/explain-routes.ts',
     [
+      'server/explain-because.ts',
       'server/explain-me.ts',
       'server/explain-words.ts',
       'server/explain.ts',
