@@ -37,8 +37,9 @@ const MAX_LINE = 200
 const MAX_SHOWN = 50
 
 /**
- * The message a digest is, for readers whose rule names no template: how many, then a line each. `data` is what a
- * template of one's own gets: the items with subject and text, their count, and the key they were collected under.
+ * The message a digest is, for readers whose rule names no template: how many, then the beginning of each. `data` is
+ * what a template of one's own gets: the items with subject and text, their count, and the key they were collected
+ * under.
  */
 export function composeDigest({
   id,
@@ -55,8 +56,13 @@ export function composeDigest({
   locale: string
 }): { content: InlineContent; data: JsonObject } {
   const words = WORDS[locale.toLowerCase().split('-')[0]!] ?? WORDS['en']!
-  const lines = items.slice(0, MAX_SHOWN).map(({ subject, body }) => `• ${line(subject ?? body)}`)
-  const left = count - lines.length
+  const shown = items.slice(0, MAX_SHOWN)
+  const lines = shown.flatMap(({ subject, body }) =>
+    subject === undefined || body.trim() === '' || line(body) === line(subject)
+      ? [`• ${line(subject ?? body)}`]
+      : [`• ${line(subject)}`, `  ${line(body)}`],
+  )
+  const left = count - shown.length
   if (left > 0) lines.push(words.more(left))
   return {
     content: { subject: words.count(count), body: lines.join('\n') },
