@@ -11,8 +11,8 @@ const item = (subject: string | undefined, body: string): DigestItem => ({
   subject,
   body,
 })
-const textOf = (items: DigestItem[], count = items.length, locale = 'en') =>
-  composeDigest({ id: 'd', key: 'k', items, count, locale }).content.body
+const textOf = (items: DigestItem[], count = items.length, locale = 'en'): string =>
+  composeDigest({ id: 'd', key: 'k', items, count, locale }).content.body!
 
 test('each item has its subject and the beginning of its text, cut where it is long', () => {
   assert.equal(
