@@ -112,6 +112,8 @@ function round(): { seconds: number; held: number } {
           preference,
           zone: user.timezone,
           attributes: user.attributes,
+          summary: false,
+          said: () => null,
         }),
         usage: book,
         telling,

@@ -1,7 +1,6 @@
-import { claimName, usageName } from '../limits/usage.ts'
+import { capWindow, claimName, usageName } from '../limits/usage.ts'
 import type { Cap, Place } from '../limits/usage.ts'
-import type { Decision } from '../reasons.ts'
-import { windowOf } from '../time/window.ts'
+import type { Decision, Reason } from '../reasons.ts'
 import { isForced } from './candidate.ts'
 import type { Candidate, Check } from './candidate.ts'
 
@@ -16,17 +15,27 @@ export const limits: Check = (candidate, at) => {
     if (cap.bypass) continue
     const free = freeAt(candidate, cap, at.getTime())
     if (free === null) continue
-    const detail = free === NEVER ? cap.label : `${cap.label}: ${free.used} used`
-    if (free === NEVER || cap.overflow === 'skip') return { kind: 'skip', reason: 'over_limit', detail }
+    const detail = free === NEVER ? cap.label : `${cap.label}: ${free.used} used${risk(cap, free.used)}`
     if (cap.overflow === 'digest' && candidate.overflow) {
       const wish = candidate.overflow
       return { kind: 'digest', wish, until: wish.closesAt, reason: wish.reason, detail }
+    }
+    if (free === NEVER || cap.overflow === 'skip') {
+      const reason = OWN_WORD.has(cap.reason) ? cap.reason : 'over_limit'
+      return { kind: 'skip', reason, detail }
     }
     const until = new Date(free.untilMs)
     if (held === null || until > held.until) held = { kind: 'hold', until, reason: cap.reason, detail }
   }
   return held
 }
+
+/** What is left out for these is told by their own name. */
+const OWN_WORD: ReadonlySet<Reason> = new Set(['spam', 'channel_not_allowed'])
+
+/** How far beyond what is usual: 100 is the bound. */
+const risk = ({ reason, cost, max }: Cap, used: number): string =>
+  reason === 'spam' || reason === 'throttled' ? `, risk ${Math.round((100 * (used + cost)) / max)}` : ''
 
 /** It can never fit: the bound is zero, or less than this one costs. */
 const NEVER = 'never'
@@ -37,13 +46,14 @@ function freeAt(
   cap: Cap,
   atMs: number,
 ): { untilMs: number; used: number } | typeof NEVER | null {
-  if (cap.window === 'gap') {
+  const { window } = cap
+  if (window === 'gap') {
     if (usage.has(telling, claimName(tenantId, cap.key))) return null
     const untilMs = usage.claimedUntil(tenantId, cap.key)
     return untilMs > atMs ? { untilMs, used: 1 } : null
   }
   if (cap.cost > cap.max) return NEVER
-  const { start, end } = windowOf(cap.window, cap.zone, atMs)
+  const { start, end } = capWindow(window, cap, atMs)
   if (cap.per === 'notification' && usage.has(telling, usageName(tenantId, cap.key, start))) return null
   const used = usage.used(tenantId, cap.key, start)
   return used + cap.cost > cap.max ? { untilMs: end, used } : null
@@ -56,11 +66,12 @@ export function takeLimits({ channel, caps, event, usage, telling }: Candidate, 
   const { tenantId } = event
   const forced = isForced({ event })
   for (const cap of caps) {
-    if (cap.window !== 'gap') {
+    const { window } = cap
+    if (window !== 'gap') {
       const place = usage.take(
         tenantId,
         forced ? { ...cap, bypass: true } : cap,
-        windowOf(cap.window, cap.zone, at.getTime()).start,
+        capWindow(window, cap, at.getTime()).start,
         telling,
       )
       if (place) places.push(place)

@@ -79,13 +79,12 @@ const time = (ms: number) => new Date(ms).toISOString()
 /** The statement that takes it, for the script of the commit. */
 export function takeUsage({ counts, claims }: TakenUsage): string {
   const taken = {
-    counters: counts.map(({ tenantId, key, windowMs, bounded, free, max }) => ({
+    counters: counts.map(({ tenantId, key, windowMs, n, room }) => ({
       t: tenantId,
       k: key,
       w: time(windowMs),
-      n: bounded,
-      f: free,
-      m: max,
+      n,
+      r: room,
     })),
     claims: claims.map(({ tenantId, key, untilMs, wasMs, note }) => ({
       t: tenantId,

@@ -1,9 +1,13 @@
+import { hash } from 'node:crypto'
 import type { ChangeWatch } from '../db/changes.ts'
 import { sql } from '../db/pool.ts'
 import type { Queryable } from '../db/pool.ts'
 import type { EffectivePreference } from '../people/effective-preference.ts'
+import { CHANNELS } from '../types.ts'
 import type { Channel, Id, JsonObject, Priority, TenantId, UserId } from '../types.ts'
-import { LIMIT_COLUMNS, limitOf } from './store.ts'
+import { contentKey } from './sameness.ts'
+import type { Said } from './sameness.ts'
+import { LIMIT_COLUMNS, OTHER_TIER, TIERS, limitOf } from './store.ts'
 import type { LimitDefinition, LimitRow, StoredLimit } from './store.ts'
 import type { Cap } from './usage.ts'
 
@@ -21,6 +25,10 @@ export interface LimitQuestion {
   preference: EffectivePreference | null
   zone: string
   attributes: JsonObject
+  /** It tells of others that a bound held back, so no share of the bound is kept from it. */
+  summary: boolean
+  /** What it would say, written when a limit asks; null: it cannot be written. */
+  said(): Said | null
 }
 
 /** The limits in force, in memory, as of the last look. */
@@ -41,9 +49,12 @@ const loadLimits = sql(
   `select ${LIMIT_COLUMNS} from limits where enabled order by tenant_id, id`,
 )
 
+/** Those that may concern a delivery on a channel, in the order of their making. */
+type TenantLimits = Map<Channel, StoredLimit[]>
+
 /** What operators set, and what people ask for themselves. Limits are few: all of them are read at each change. */
 export function limitBook(watch: ChangeWatch): LimitBook {
-  let limits = new Map<TenantId, StoredLimit[]>()
+  let limits = new Map<TenantId, TenantLimits>()
   let version = 1
   let loaded = 0
   const stale = () => void version++
@@ -54,11 +65,16 @@ export function limitBook(watch: ChangeWatch): LimitBook {
     async refresh(q) {
       if (loaded === version) return
       const loading = version
-      const fresh = new Map<TenantId, StoredLimit[]>()
+      const fresh = new Map<TenantId, TenantLimits>()
       for (const row of await q.rows<LimitRow>(loadLimits)) {
-        const list = fresh.get(row.tenant_id)
-        if (list) list.push(limitOf(row))
-        else fresh.set(row.tenant_id, [limitOf(row)])
+        let mine = fresh.get(row.tenant_id)
+        if (!mine) fresh.set(row.tenant_id, (mine = new Map()))
+        const limit = limitOf(row)
+        for (const channel of limit.channels.length > 0 ? limit.channels : CHANNELS) {
+          const list = mine.get(channel)
+          if (list) list.push(limit)
+          else mine.set(channel, [limit])
+        }
       }
       // Several lanes load at once, and a slow one must not undo a later one.
       if (loading > loaded) {
@@ -66,7 +82,7 @@ export function limitBook(watch: ChangeWatch): LimitBook {
         loaded = loading
       }
     },
-    caps: question => allCaps(limits.get(question.tenantId) ?? NO_LIMITS, question),
+    caps: question => allCaps(limits.get(question.tenantId)?.get(question.channel) ?? NO_LIMITS, question),
   }
 }
 
@@ -90,24 +106,52 @@ function capOf(limit: LimitDefinition & { id: Id }, question: LimitQuestion): Ca
   if (channel === 'in_app') return null
   if (limit.channels.length > 0 && !limit.channels.includes(channel)) return null
   if (limit.categories.length > 0 && !limit.categories.includes(category)) return null
+  if (limit.eventTypes.length > 0 && !limit.eventTypes.some(type => covers(type, question.eventType))) {
+    return null
+  }
+  if (limit.tiers.length > 0 && !ofTier(limit.tiers, question.attributes)) return null
   const whose = valueOf(limit.scope, question)
   if (whose === null) return null
-  const share = limit.shares[priority]
-  const max = share === undefined ? limit.max : Math.floor(limit.max * share)
-  const span = limit.window === 'gap' ? `gap of ${limit.gapSeconds} s` : `${max}/${limit.window}`
+  const max = question.summary ? limit.max : shareOf(limit, priority)
+  const { every } = limit
+  const window = every === 1 ? limit.window : `${every} ${limit.window}s`
+  const span = limit.window === 'gap' ? `gap of ${limit.gapSeconds} s` : `${max}/${window}`
   return {
-    key: `limit:${limit.id}:${whose}`.slice(0, 500),
+    key: limitKey(limit.id, whose),
     max,
     window: limit.window,
     ...(limit.gapSeconds === null ? {} : { gapSeconds: limit.gapSeconds }),
+    ...(every === 1 ? {} : { every }),
     zone,
-    cost: 1,
+    cost: limit.costs[channel] ?? 1,
     per: limit.per,
     overflow: limit.overflow,
     bypass: limit.criticalPasses && priority === 'CRITICAL',
-    reason: limit.window === 'gap' ? 'minimum_gap' : 'limit',
+    reason: limit.reason ?? (limit.window === 'gap' ? 'minimum_gap' : 'limit'),
     label: `${limit.name} ${span}`,
   }
+}
+
+/** The counter of one limit and one user, address, category … */
+export const limitKey = (id: Id, whose: string): string =>
+  `limit:${id}:${whose.length <= MAX_WHOSE ? whose : hash('sha256', whose, 'base64url')}`
+/** A key has 500 characters; an address may have more. */
+const MAX_WHOSE = 450
+
+const covers = (pattern: string, type: string): boolean =>
+  pattern.endsWith('.*') ? type.startsWith(pattern.slice(0, -1)) : pattern === type
+
+const KNOWN_TIERS: ReadonlySet<string> = new Set(TIERS)
+function ofTier(tiers: readonly string[], { tier }: JsonObject): boolean {
+  const name = typeof tier === 'string' ? tier.toLowerCase() : ''
+  return tiers.includes(name) || (tiers.includes(OTHER_TIER) && !KNOWN_TIERS.has(name))
+}
+
+/** A share of little is little, not nothing: half of one is one. */
+function shareOf({ max, shares }: LimitDefinition, priority: Priority): number {
+  const share = shares[priority]
+  if (share === undefined) return max
+  return share === 0 || max === 0 ? 0 : Math.max(1, Math.floor(max * share))
 }
 
 /** What is counted together; null: the limit does not concern this one. */
@@ -123,9 +167,18 @@ function valueOf(scope: LimitDefinition['scope'], question: LimitQuestion): stri
       return question.ruleId
     case 'user':
       return question.userId
+    case 'user_channel':
+      return question.userId === null ? null : `${question.userId}:${question.channel}`
+    case 'content':
+      return contentOf(question)
     case 'address':
       return question.address === null ? null : `${question.channel}:${question.address}`
   }
+}
+
+function contentOf({ said }: LimitQuestion): string | null {
+  const text = said()
+  return text && contentKey(text)
 }
 
 function capsOfPerson({ preference, userId, priority, zone }: LimitQuestion): readonly Cap[] {

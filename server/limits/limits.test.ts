@@ -17,13 +17,18 @@ const limit = (more: Partial<LimitDefinition> = {}) => ({
   scope: 'user' as const,
   channels: [],
   categories: [],
+  eventTypes: [],
+  tiers: [],
   max: 3,
+  costs: {},
   window: 'hour' as const,
+  every: 1,
   gapSeconds: null,
   per: 'delivery' as const,
   overflow: 'hold' as const,
   criticalPasses: true,
   shares: {},
+  reason: null,
   enabled: true,
   ...more,
 })
@@ -39,6 +44,8 @@ const question = (more: Partial<LimitQuestion> = {}): LimitQuestion => ({
   preference: null,
   zone: 'UTC',
   attributes: {},
+  summary: false,
+  said: () => null,
   ...more,
 })
 

@@ -6,16 +6,22 @@ import { decodeCursor, encodeCursor } from '../http/cursor.ts'
 import { pageOf, pageQuery, toPage } from '../http/page.ts'
 import { CHANNELS, PRIORITIES } from '../types.ts'
 import {
+  LIMIT_REASONS,
   LIMIT_SCOPES,
   LIMIT_WINDOWS,
+  OTHER_TIER,
+  TIERS,
   type LimitDefinition,
   type StoredLimit,
   createLimit,
   deleteLimit,
   findLimit,
+  limitsOfSets,
   listLimits,
+  replaceSet,
   updateLimit,
 } from './store.ts'
+import { LIMIT_SETS, SET_NAMES, type SetName, limitsOf } from './sets.ts'
 
 const closed = { additionalProperties: false }
 const Id = Type.String({ format: 'uuid' })
@@ -34,6 +40,29 @@ const FIELDS = {
     maxItems: 50,
     uniqueItems: true,
     description: 'Empty: every category.',
+  }),
+  eventTypes: Type.Array(
+    Type.String({
+      minLength: 1,
+      maxLength: 255,
+      pattern: '^[^*\\u0000-\\u0020]+(?:\\.\\*)?$',
+    }),
+    { maxItems: 50, uniqueItems: true, description: 'Empty: every type; `orders.*` is all that begin so.' },
+  ),
+  tiers: Type.Array(Type.String({ minLength: 1, maxLength: 50, pattern: '^[a-z0-9_-]+$' }), {
+    maxItems: 50,
+    uniqueItems: true,
+    description: `Of the reader’s attribute "tier"; ${OTHER_TIER}: none of ${TIERS.join(', ')}. Empty: any.`,
+  }),
+  costs: Type.Object(
+    Object.fromEntries(
+      OUTSIDE.map(channel => [channel, Type.Optional(Type.Integer({ minimum: 0, maximum: 1_000_000 }))]),
+    ),
+    { ...closed, description: 'As how many of max one delivery counts; 1 where nothing is said.' },
+  ),
+  every: Type.Integer({ minimum: 1, maximum: 60, description: 'So many minutes or hours together.' }),
+  reason: Type.Union([Type.Enum([...LIMIT_REASONS]), Type.Null()], {
+    description: 'What one that is over is said to be; null: over a limit.',
   }),
   max: Type.Integer({ minimum: 0, maximum: 1_000_000_000, description: 'In each window; 0: none at all.' }),
   window: Type.Enum([...LIMIT_WINDOWS], {
@@ -68,6 +97,11 @@ const Definition = Type.Object(
         [
           'channels',
           'categories',
+          'eventTypes',
+          'tiers',
+          'costs',
+          'every',
+          'reason',
           'gapSeconds',
           'per',
           'overflow',
@@ -85,9 +119,35 @@ const Shown = Type.Object({
   name: Type.String(),
   ...FIELDS,
   channels: Type.Array(Type.Enum(CHANNELS)),
+  set: Type.Union([Type.String(), Type.Null()]),
   revision: Type.Integer(),
   createdAt: Time,
   updatedAt: Time,
+})
+
+const SetParams = Type.Object({ set: Type.Enum([...SET_NAMES]) }, closed)
+const SetBody = Type.Object(
+  {
+    categories: Type.Optional(FIELDS.categories),
+    eventTypes: Type.Optional(FIELDS.eventTypes),
+    max: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: 1_000_000,
+        description: 'Of attention: interruptions an hour.',
+      }),
+    ),
+  },
+  { ...closed, description: 'The traffic that the set holds for; empty: all of it.' },
+)
+const ShownSet = Type.Object({
+  set: Type.Enum([...SET_NAMES]),
+  summary: Type.String(),
+  enabled: Type.Boolean(),
+  limits: Type.Array(Shown, { description: 'Those in force; none while it is off.' }),
+  defaults: Type.Array(Type.Omit(Shown, ['id', 'set', 'revision', 'createdAt', 'updatedAt']), {
+    description: 'What switching it on sets.',
+  }),
 })
 
 const read = { role: 'service', scope: 'rules:read' } as const
@@ -132,6 +192,71 @@ export function limitsRoutes(api: Api, { db }: { db: Db }): void {
       const [after = null] = cursor === undefined ? [] : (decodeCursor('limits', cursor, ['id']) as string[])
       const rows = await listLimits(db, request.caller.tenantId, after, limit + 1)
       return toPage(rows.map(show), limit, last => encodeCursor('limits', [last.id]))
+    },
+  )
+
+  api.get(
+    '/api/limits/sets',
+    {
+      config: { access: read },
+      schema: {
+        tags,
+        operationId: 'listLimitSets',
+        summary: 'Limits that belong together: what each set would do, and what it does',
+        querystring: Type.Object({}, closed),
+        response: { 200: Type.Object({ items: Type.Array(ShownSet) }) },
+      },
+    },
+    async request => {
+      const made = await limitsOfSets(db, request.caller.tenantId)
+      return {
+        items: SET_NAMES.map(set =>
+          showSet(
+            set,
+            made.filter(limit => limit.set === set),
+          ),
+        ),
+      }
+    },
+  )
+
+  api.put(
+    '/api/limits/sets/:set',
+    {
+      config: { access: write },
+      schema: {
+        tags,
+        operationId: 'putLimitSet',
+        summary: 'Switch a set on; what its limits counted stays counted',
+        params: SetParams,
+        body: SetBody,
+        response: { 200: ShownSet },
+      },
+    },
+    async request => {
+      const { set } = request.params
+      if (request.body.max !== undefined && set !== 'attention') {
+        throw new AppError('invalid_request', 'Only the attention budget is one number', { field: '/max' })
+      }
+      return showSet(set, await db.tx(tx => replaceSet(tx, request.caller, set, limitsOf(set, request.body))))
+    },
+  )
+
+  api.delete(
+    '/api/limits/sets/:set',
+    {
+      config: { access: write },
+      schema: {
+        tags,
+        operationId: 'deleteLimitSet',
+        summary: 'Switch a set off: lift all its limits',
+        params: SetParams,
+        response: { 204: Type.Null() },
+      },
+    },
+    async (request, reply) => {
+      await db.tx(tx => replaceSet(tx, request.caller, request.params.set, []))
+      return reply.code(204).send(null)
     },
   )
 
@@ -190,14 +315,30 @@ function definition(body: Static<typeof Definition>): LimitDefinition {
   if (window !== 'gap' && gapSeconds !== null) {
     throw new AppError('invalid_request', 'Only a gap has gapSeconds', { field: '/gapSeconds' })
   }
+  if (given.every !== undefined && given.every !== 1 && window !== 'minute' && window !== 'hour') {
+    throw new AppError('invalid_request', 'Only minutes and hours are taken together', { field: '/every' })
+  }
   if (window !== 'gap' && max === undefined) {
     throw new AppError('invalid_request', 'Say how many: max', { field: '/max' })
+  }
+  for (const [channel, cost] of Object.entries(given.costs ?? {})) {
+    if (window === 'gap') throw new AppError('invalid_request', 'A gap has no costs', { field: '/costs' })
+    if (max! > 0 && cost > max!) {
+      throw new AppError('invalid_request', 'One delivery costs more than the whole', {
+        field: `/costs/${channel}`,
+      })
+    }
   }
   return {
     name: name.trim(),
     scope,
     channels: given.channels ?? [],
     categories: given.categories ?? [],
+    eventTypes: given.eventTypes ?? [],
+    tiers: given.tiers ?? [],
+    costs: given.costs ?? {},
+    every: given.every ?? 1,
+    reason: given.reason ?? null,
     max: window === 'gap' ? 1 : max!,
     window,
     gapSeconds,
@@ -213,4 +354,12 @@ const show = ({ createdAt, updatedAt, ...limit }: StoredLimit) => ({
   ...limit,
   createdAt: createdAt.toISOString(),
   updatedAt: updatedAt.toISOString(),
+})
+
+const showSet = (set: SetName, made: readonly StoredLimit[]) => ({
+  set,
+  summary: LIMIT_SETS[set].summary,
+  enabled: made.length > 0,
+  limits: made.map(show),
+  defaults: limitsOf(set, {}),
 })

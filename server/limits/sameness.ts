@@ -2,13 +2,17 @@ import { hash } from 'node:crypto'
 import { fingerprint } from './canonical.ts'
 import type { Sameness } from './usage.ts'
 
-/** Whose text it is, and how far a rule wants it told apart from what was said before. */
-export interface SamenessQuestion {
-  ruleId: string
+/** A text, and to whom it is said where. */
+export interface Said {
   recipientType: string
   recipientId: string
   channel: string
   text: { subject?: string; body: string }
+}
+
+/** How far a rule wants a text told apart from what was said before. */
+export interface SamenessQuestion extends Said {
+  ruleId: string
   repeat?: { seconds: number }
   similar?: { seconds?: number; threshold?: number }
 }
@@ -23,6 +27,10 @@ export const MAX_REMEMBERED = 20
 const MAX_CHARS = 10_000
 /** Hashes of a sketch: short texts, most notifications, fit whole, and then the comparison is exact. */
 const SKETCH = 64
+
+/** The same for equal texts to one person on one channel, whoever says them. */
+export const contentKey = ({ recipientType, recipientId, channel, text }: Said): string =>
+  fingerprint({ recipientType, recipientId, channel, words: wordsOf(text) })
 
 /** What repeats and likenesses of one text are known by. Pure. */
 export function sameness(question: SamenessQuestion): Sameness | null {

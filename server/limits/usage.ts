@@ -1,4 +1,6 @@
 import type { Reason } from '../reasons.ts'
+import { windowOf } from '../time/window.ts'
+import type { Window } from '../time/window.ts'
 import type { TenantId } from '../types.ts'
 
 /** A span of time that is counted in; by UTC, or by a zone from the day up. */
@@ -12,6 +14,8 @@ export interface Cap {
   /** `gap`: nothing for `gapSeconds` after the one before. */
   window: CapWindow | 'gap'
   gapSeconds?: number
+  /** So many minutes or hours together; default 1. */
+  every?: number
   zone: string
   /** What this one counts as: 1, or its price in a quota. */
   cost: number
@@ -24,6 +28,14 @@ export interface Cap {
   reason: Reason
   /** For the trace: 'email 100/hour'. */
   label: string
+}
+
+/** The window in which an instant lies, of a cap that counts in windows. */
+export function capWindow(window: CapWindow, { every = 1, zone }: Cap, atMs: number): Window {
+  if (every === 1 || (window !== 'minute' && window !== 'hour')) return windowOf(window, zone, atMs)
+  const length = every * (window === 'minute' ? 60_000 : 3_600_000)
+  const start = Math.floor(atMs / length) * length
+  return { start, end: start + length }
 }
 
 /** What the database said before a batch was decided. Absent: nothing used, nothing claimed. */
@@ -44,12 +56,9 @@ export interface TakenCount {
   tenantId: TenantId
   key: string
   windowMs: number
-  /** Under the bound; the commit fails when the bound no longer allows it. */
-  bounded: number
-  /** Counted past it. */
-  free: number
-  /** The lowest bound anybody took under; null when all was free. */
-  max: number | null
+  n: number
+  /** How much may have been counted before, for every decision of the batch to hold; null: whatever it was. */
+  room: number | null
 }
 
 /** A place that one delivery took in a window: kept with what waits, to be given back when it is cancelled. */
@@ -124,7 +133,7 @@ export function usage(read: UsageRead): Usage {
     used(tenantId, key, windowMs) {
       const name = usageName(tenantId, key, windowMs)
       const taken = counts.get(name)
-      return (read.counts.get(name) ?? 0) + (taken ? taken.bounded + taken.free : 0)
+      return (read.counts.get(name) ?? 0) + (taken?.n ?? 0)
     },
     claimedUntil(tenantId, key) {
       const name = claimName(tenantId, key)
@@ -139,14 +148,12 @@ export function usage(read: UsageRead): Usage {
       }
       let taken = counts.get(name)
       if (!taken) {
-        taken = { tenantId, key: cap.key, windowMs, bounded: 0, free: 0, max: null }
+        taken = { tenantId, key: cap.key, windowMs, n: 0, room: null }
         counts.set(name, taken)
       }
-      if (cap.bypass) taken.free += cap.cost
-      else {
-        taken.bounded += cap.cost
-        taken.max = taken.max === null ? cap.max : Math.min(taken.max, cap.max)
-      }
+      taken.n += cap.cost
+      // Bounds differ by priority, so each is kept as of its own turn: the lowest of all may come before the highest.
+      if (!cap.bypass) taken.room = Math.min(taken.room ?? Infinity, cap.max - taken.n)
       return { key: cap.key, windowMs, n: cap.cost, per: cap.per }
     },
     claim(tenantId, key, untilMs, telling, noted) {

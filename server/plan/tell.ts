@@ -232,7 +232,7 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
       address,
       caps,
       sameness: said = null,
-    } = telling.views.get(channel) ?? tellings.view(telling, channel, event, world.facts)
+    } = telling.views.get(channel) ?? tellings.view(telling, channel, event, world, now)
     return {
       event,
       channel,

@@ -1,18 +1,18 @@
 import { hash } from 'node:crypto'
 import type { Cooldown } from '../decide/candidate.ts'
+import { DIGEST_EVENT } from '../digest/compose.ts'
 import type { UsageWish } from '../ledger/usage.ts'
 import type { LimitBook } from '../limits/limit-book.ts'
 import { sameness } from '../limits/sameness.ts'
-import { claimName, usageName } from '../limits/usage.ts'
-import type { Sameness } from '../limits/usage.ts'
+import type { Said } from '../limits/sameness.ts'
+import { capWindow, claimName, usageName } from '../limits/usage.ts'
 import { effectivePreference } from '../people/effective-preference.ts'
-import type { BatchFacts } from '../people/facts.ts'
 import { scopesOf } from '../people/preference-scopes.ts'
 import type { TenantBook } from '../people/tenant-book.ts'
 import { eventView } from '../render/view.ts'
 import { windowOf } from '../time/window.ts'
 import { zoneOrUtc } from '../time/zone.ts'
-import type { Channel, Content, Event, JsonObject, Recipient, TenantId } from '../types.ts'
+import type { Channel, Event, JsonObject, Recipient, TenantId } from '../types.ts'
 import { peopleOf } from './draft.ts'
 import type { ChannelView, Draft, Telling } from './draft.ts'
 import type { Route } from './route.ts'
@@ -62,16 +62,13 @@ export function tellings({
       if (cooldown) wish.claim(tenantId, cooldown.key)
       const telling: Telling = { ...who, zone, cooldown, views: new Map() }
       for (const channel of channelsOf(telling)) {
-        const made = view(telling, channel, event, facts)
+        const made = view(telling, channel, event, world, now)
         telling.views.set(channel, made)
-        if (route.policy.repeat || route.policy.similar) {
-          made.sameness = samenessOf(telling, channel, event, world.templates, now)
-          if (made.sameness?.repeat) wish.claim(tenantId, made.sameness.repeat.key)
-          if (made.sameness?.similar) wish.claim(tenantId, made.sameness.similar.key)
-        }
+        if (made.sameness?.repeat) wish.claim(tenantId, made.sameness.repeat.key)
+        if (made.sameness?.similar) wish.claim(tenantId, made.sameness.similar.key)
         for (const cap of made.caps) {
           if (cap.window === 'gap') wish.claim(tenantId, cap.key)
-          else wish.count(tenantId, cap.key, windowOf(cap.window, cap.zone, now.getTime()).start)
+          else wish.count(tenantId, cap.key, capWindow(cap.window, cap, now.getTime()).start)
         }
       }
       tellings.push(telling)
@@ -129,8 +126,12 @@ export function tellings({
   }
 
   /** What preferences and limits say of one channel, before anything is decided. */
-  function view(telling: Telling, channel: Channel, event: Event, facts: BatchFacts): ChannelView {
+  function view(telling: Telling, channel: Channel, event: Event, world: World, now: Date): ChannelView {
     const { route, user, bare, zone } = telling
+    const { facts } = world
+    let written: Said | null | undefined
+    const said = () =>
+      written === undefined ? (written = textOf(telling, channel, event, world.templates, now)) : written
     const preference = user
       ? effectivePreference(user.preferences, facts.tenantDefaults(event.tenantId), {
           channel,
@@ -152,40 +153,37 @@ export function tellings({
       preference,
       zone,
       attributes: user?.attributes ?? NO_ATTRIBUTES,
+      summary: event.type === DIGEST_EVENT,
+      said,
     })
-    return { preference, address, caps }
+    const { repeat, similar } = route.policy
+    if (!repeat && !similar) return { preference, address, caps }
+    const text = said()
+    const known = text && sameness({ ...text, ruleId: route.rule?.id ?? '', repeat, similar })
+    return { preference, address, caps, sameness: known }
   }
 
   /**
    * What is said decides whether it was said before, so it is written once ahead of the reading; without the id of
    * its own that each notification has.
    */
-  function samenessOf(
+  function textOf(
     { route, recipient, user }: Telling,
     channel: Channel,
     event: Event,
     revisions: World['templates'],
     now: Date,
-  ): Sameness | null {
+  ): Said | null {
     const tenant = tenants.get(event.tenantId)!
     const compiled = route.templateId ? revisions.get(`${event.tenantId} ${route.templateId}`) : undefined
     const seen = eventView(event)
-    let text: Content
     try {
-      text = writer.write(channel, route, compiled, seen, recipient, user, NO_ID, tenant, now)
+      const text = writer.write(channel, route, compiled, seen, recipient, user, NO_ID, tenant, now)
+      return { recipientType: recipient.type, recipientId: recipient.id, channel, text }
     } catch {
       // Deciding meets the same error, and names it.
       return null
     }
-    return sameness({
-      ruleId: route.rule?.id ?? '',
-      recipientType: recipient.type,
-      recipientId: recipient.id,
-      channel,
-      text,
-      repeat: route.policy.repeat,
-      similar: route.policy.similar,
-    })
   }
 
   return { of, view }

@@ -75,10 +75,10 @@ export function memory(options: { through?: Queryable; audiences?: readonly Audi
       run: statement => Promise.reject(new Error(`${statement.name} would write`)),
     },
     take(usage) {
-      for (const { tenantId, key, windowMs, bounded, free } of usage.counts) {
+      for (const { tenantId, key, windowMs, n } of usage.counts) {
         const name = claimName(tenantId, key)
         const windows = counts.get(name) ?? new Map<number, number>()
-        counts.set(name, windows.set(windowMs, (windows.get(windowMs) ?? 0) + bounded + free))
+        counts.set(name, windows.set(windowMs, (windows.get(windowMs) ?? 0) + n))
         if (windows.size > 40) for (const at of windows.keys()) if (windows.size > 35) windows.delete(at)
       }
       for (const { tenantId, key, untilMs, note = null } of usage.claims) {
