@@ -126,8 +126,9 @@ test('sets are switched on and off together; their limits stand among the others
   )
   // One of them changed by hand, and set right again when the set is put anew: it is the same limit.
   const [hour] = on.limits
-  const { id, set: _, revision, createdAt: __, updatedAt: ___, ...rest } = hour
-  const changed = await call('PUT', `/api/limits/${id}`, { ...rest, max: 7 })
+  const { id, revision } = hour
+  const seven = { name: 'pfm: hour', scope: 'user_channel', window: 'hour', max: 7 }
+  const changed = await call('PUT', `/api/limits/${id}`, seven)
   assert.deepEqual([changed.max, changed.set, changed.revision], [7, 'pfm', revision + 1])
   const again = await call('PUT', '/api/limits/sets/pfm', {})
   const same = again.limits.find((one: Loose) => one.id === id)
@@ -239,11 +240,7 @@ test('an attention budget is spent by priority over everything; the rest joins o
     told = await story(name)
   } while (Math.floor(Date.now() / 3_600_000) !== hour)
   // Two for LOW, four for NORMAL, five for HIGH; webhook and email of one notification interrupt once.
-  assert.deepEqual(told, [
-    ...['sent', 'sent', 'attention'],
-    ...['sent', 'sent', 'attention'],
-    ...['sent', 'attention', 'sent'],
-  ])
+  assert.equal(told.join(' '), 'sent sent attention sent sent attention sent attention sent')
   const { items } = await call('GET', `/api/digests?userId=${encodeURIComponent(name)}`)
   assert.deepEqual(items.map((one: Loose) => [one.channel, one.reason, one.items]).sort(), [
     ['email', 'attention', 3],
