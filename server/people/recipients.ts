@@ -87,10 +87,17 @@ export const audienceChunk = (
     limit,
   ])
 
+// Person by person: asked for all of them together, PostgreSQL would rather walk all that was written since the event,
+// and each chunk of a large audience would be slower than the one before.
 const told = sql(
   'already_told',
-  `select recipient_id, rule_id from notifications
-   where tenant_id = $1 and recipient_id = any ($3::text[]) and id > $2 and event_id = $2`,
+  `select n.recipient_id, n.rule_id
+   from unnest($3::text[]) as p (id)
+   cross join lateral (
+     select recipient_id, rule_id from notifications
+     where tenant_id = $1 and recipient_id = p.id and id > $2 and event_id = $2
+     offset 0 -- keeps it a question of its own
+   ) n`,
 )
 
 /** Which of these people a rule has told about this event already. A notification's id is above its event's. */
