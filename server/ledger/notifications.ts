@@ -1,12 +1,12 @@
 import { idFloor } from '../db/ids.ts'
 import { sql } from '../db/pool.ts'
-import type { Queryable } from '../db/pool.ts'
+import type { Queryable, Statement } from '../db/pool.ts'
 import type { Sealer } from '../db/seal.ts'
-import { CHANNELS, PRIORITIES, RECIPIENT_TYPES } from '../types.ts'
+import { CHANNELS, OUTCOMES, PRIORITIES, RECIPIENT_TYPES } from '../types.ts'
 import type { Channel, Content, Id, Priority, RecipientType, TenantId } from '../types.ts'
 import type { AddressedContent } from './plan.ts'
-import { channelsOf } from './rows.ts'
-import { deliveriesOf, notificationStatus } from './status.ts'
+import { OUTCOME_CODE, channelsOf } from './rows.ts'
+import { NOTIFICATION_WORD, deliveriesOf, notificationStatus } from './status.ts'
 import type { DeliveryView, NotificationStatus } from './status.ts'
 
 export interface NotificationView {
@@ -80,6 +80,35 @@ const selectOfRecipient = sql(
   'list_notifications_of_recipient',
   `select ${COLUMNS} from notifications n where ${BOUNDS} and n.recipient_id = $5 order by n.id desc limit $4`,
 )
+// What is rare is not looked for among all that is not: candidates first, judged like all others afterwards.
+const selectEnded = sql(
+  'list_notifications_by_outcome',
+  `with ended as (
+     select x.notification_id as id from unnest($5::int2[]) as o (code) cross join lateral (
+       select a.notification_id from attempts a
+       where a.tenant_id = $1 and a.outcome = o.code and a.final and a.outcome > 1
+         and a.notification_id >= $2 and a.notification_id < $3
+       order by a.notification_id desc limit $4
+     ) x
+     union
+     select x.notification_id from unnest($5::int2[]) as o (code) cross join lateral (
+       select s.notification_id from delivery_state s
+       where s.tenant_id = $1 and s.outcome = o.code and s.outcome > 1
+         and s.notification_id >= $2 and s.notification_id < $3
+       order by s.notification_id desc limit $4
+     ) x
+   ), page as (select id from ended order by id desc limit $4)
+   select ${COLUMNS} from page join notifications n on n.tenant_id = $1 and n.id = page.id order by n.id desc`,
+)
+const selectWaiting = sql(
+  'list_notifications_by_job',
+  `with page as (
+     select distinct j.notification_id as id from jobs j
+     where j.tenant_id = $1 and j.notification_id >= $2 and j.notification_id < $3 and (j.kind = 'retry') = $5
+     order by id desc limit $4
+   )
+   select ${COLUMNS} from page join notifications n on n.tenant_id = $1 and n.id = page.id order by n.id desc`,
+)
 const eventRange = sql(
   'notification_range_of_event',
   `select min(first_id::text)::uuid as first, max(last_id::text)::uuid as last from (
@@ -118,13 +147,8 @@ export async function listNotifications(
   }
   const narrow = filter.eventId !== undefined || filter.channel !== undefined || filter.status !== undefined
   const window = narrow ? WINDOW : limit + 1
-  const rows = await q.rows<Row>(filter.recipientId === undefined ? selectAll : selectOfRecipient, [
-    tenantId,
-    low,
-    high,
-    window,
-    ...(filter.recipientId === undefined ? [] : [filter.recipientId]),
-  ])
+  const [statement, ...more] = source(filter)
+  const rows = await q.rows<Row>(statement, [tenantId, low, high, window, ...more])
   const code = filter.channel === undefined ? undefined : CHANNELS.indexOf(filter.channel)
   const fitting = rows.filter(
     row =>
@@ -157,6 +181,23 @@ export async function listNotifications(
           : null
   return { items, next }
 }
+
+/** Where candidates are found: the statement, and what it wants beside tenant, bounds and their number. */
+function source({
+  recipientId,
+  eventId,
+  status,
+}: NotificationFilter): [statement: Statement, ...more: unknown[]] {
+  if (recipientId !== undefined) return [selectOfRecipient, recipientId]
+  if (eventId !== undefined || status === undefined) return [selectAll]
+  if (status === 'retrying') return [selectWaiting, true]
+  if (status === 'pending') return [selectWaiting, false]
+  if (status === 'failed' || status === 'cancelled') return [selectEnded, outcomesOf(status)]
+  return [selectAll]
+}
+
+const outcomesOf = (status: NotificationStatus): number[] =>
+  OUTCOMES.filter(outcome => NOTIFICATION_WORD[outcome] === status).map(outcome => OUTCOME_CODE[outcome])
 
 /** The id right after; ids are compared as text in lower case, as PostgreSQL compares their bytes. */
 function after(id: Id): Id {

@@ -3,6 +3,7 @@ import { after, before, test } from 'node:test'
 import { deadLettersRoutes } from '../admin/dead-letters-routes.ts'
 import { explainRoutes } from '../explain-routes.ts'
 import { newId } from '../db/ids.ts'
+import { sql } from '../db/pool.ts'
 import type { Tx } from '../db/pool.ts'
 import { testApi } from '../test/api.ts'
 import type { TestApi } from '../test/api.ts'
@@ -11,7 +12,7 @@ import { auditLedger } from './audit.ts'
 import { replanEvent } from './events.ts'
 import { contentOpener } from './notifications.ts'
 import { ledgerRoutes } from './routes.ts'
-import { ended, testLedger, testPlan } from './test-ledger.ts'
+import { ended, testLedger, testPlan, triedAgain } from './test-ledger.ts'
 import type { TestLedger } from './test-ledger.ts'
 
 let t: TestApi
@@ -98,6 +99,55 @@ test('notifications are listed newest first, filtered, page by page', async () =
   assert.deepEqual([first.items[0].id, second.items[0].id], [ids[1], ids[3]])
   assert.equal(second.nextCursor, null)
   await get('/api/notifications?cursor=bm90aGluZw', t.tenant.serviceKey, 400)
+})
+
+// covers: DIC-146
+test('what did not arrive, or waits, is on the first page however much has arrived since', async () => {
+  const mail = (recipientId: string) => testPlan(tenantId, [{ channels: ['email'], recipientId }])
+  const make = async (recipientId: string) => {
+    const plan = mail(recipientId)
+    const [batch] = await ledger.commit([plan])
+    return { id: plan.notifications[0]!.id, deliveries: ledger.deliveriesOf(batch!) }
+  }
+  const one = { failed: await make('f'), bounced: await make('b'), late: await make('l') }
+  const cancelled = await make('c')
+  const waits = await make('w')
+  await ledger.settle(one.failed.deliveries.map(d => ended(d, 'failed')))
+  await ledger.settle(one.bounced.deliveries.map(d => ended(d, 'bounced')))
+  await ledger.settle(one.late.deliveries.map(d => ended(d, 'sent')))
+  // A receipt told of it later.
+  await t.db.run(
+    sql(
+      'test_receipt',
+      'insert into delivery_state (tenant_id, notification_id, channel, outcome, at) values ($1, $2, 1, 3, now())',
+    ),
+    [tenantId, one.late.id],
+  )
+  await ledger.settle(cancelled.deliveries.map(d => ended(d, 'expired')))
+  await ledger.settle(waits.deliveries.map(d => triedAgain(d, LATER)))
+  // More than are looked at for one page.
+  const many = Array.from({ length: 11 }, () =>
+    testPlan(
+      tenantId,
+      Array.from({ length: 100 }, (_, i) => ({ channels: ['in_app' as const], recipientId: `many ${i}` })),
+    ),
+  )
+  for (const plan of many) await ledger.commit([plan])
+
+  const list = async (status: string) =>
+    (await get(`/api/notifications?status=${status}`)).items.map((item: { id: Id }) => item.id)
+  assert.deepEqual(await list('failed'), [one.late.id, one.bounced.id, one.failed.id])
+  assert.deepEqual(await list('cancelled'), [cancelled.id])
+  assert.deepEqual(await list('retrying'), [waits.id])
+  const first = await get('/api/notifications?status=failed&limit=2')
+  const second = await get(`/api/notifications?status=failed&limit=2&cursor=${first.nextCursor}`)
+  assert.deepEqual(
+    [...first.items, ...second.items].map((item: { id: Id }) => item.id),
+    [one.late.id, one.bounced.id, one.failed.id],
+  )
+  assert.equal(second.nextCursor, null)
+  // It was not counted, and the books of the tests to come shall balance.
+  await t.db.run(sql('test_no_receipt', 'delete from delivery_state where tenant_id = $1'), [tenantId])
 })
 
 // covers: DIC-146

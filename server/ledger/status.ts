@@ -47,7 +47,8 @@ export const NOTIFICATION_STATUSES = [
 ] as const
 export type NotificationStatus = (typeof NOTIFICATION_STATUSES)[number]
 
-const NOTIFICATION_WORD: Readonly<Record<DeliveryState, NotificationStatus>> = {
+/** What a delivery's state says of the whole notification. */
+export const NOTIFICATION_WORD: Readonly<Record<DeliveryState, NotificationStatus>> = {
   delivered: 'delivered',
   sent: 'sent',
   in_flight: 'sending',
