@@ -153,9 +153,12 @@ test('of many batches that cross at once exactly one tells, also while the thres
   const { id } = await call('POST', '/api/thresholds', definition)
   const series = Array.from({ length: 20 }, (_, i) => `q${i}`)
   // Half of them have a row already, which is another lock than that of a new one.
-  await send('queue', ...series.slice(10).map((name): [number, number, string] => [1, 1, name]))
-  const sent = Array.from({ length: 16 }, (_, sender) =>
-    send('queue', ...series.map((name): [number, number, string] => [10 + sender, 101 + sender, name])),
+  const halves = [series.slice(0, 10), series.slice(10)]
+  await send('queue', ...halves[1]!.map((name): [number, number, string] => [1, 1, name]))
+  const sent = halves.flatMap(names =>
+    Array.from({ length: 16 }, (_, sender) =>
+      send('queue', ...names.map((name): [number, number, string] => [10 + sender, 101 + sender, name])),
+    ),
   )
   // Other words, the same bounds: nothing begins anew.
   const renamed = call('PUT', `/api/thresholds/${id}`, { ...definition, description: 'waiting' })
