@@ -22,6 +22,9 @@ import { outcomes as openOutcomes } from './deliver/outcomes.ts'
 import { providerRoutes } from './deliver/provider-routes.ts'
 import { openProviders } from './deliver/set-up.ts'
 import type { ProviderSetting } from './deliver/set-up.ts'
+import { heartbeatBook } from './heartbeats/book.ts'
+import { heartbeatsRoutes } from './heartbeats/routes.ts'
+import { heartbeatWatcher } from './heartbeats/watcher.ts'
 import { explainRoutes } from './explain-routes.ts'
 import { AppError } from './errors.ts'
 import { notifyFanout, redisFanout } from './feed/fanout.ts'
@@ -367,6 +370,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   const acceptor = openAcceptor({
     db,
     pipeline,
+    heartbeats: heartbeatBook(watch),
     eventTypes,
     sealAnswer: (tenantId, text) => sealer.seal(tenantKey(tenantId)!, text),
     openAnswer: (tenantId, sealed) => sealer.open(tenantKey(tenantId)!, sealed).toString('utf8'),
@@ -444,6 +448,20 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     now,
     pollMs: 1000,
     onError: onError('digest'),
+  })
+
+  // ---- what is watched over time, and becomes an event
+  const tellOwn = ownEvents({ sealer, look, tenantKey, ledger, shard: (owner.number * 16 + 14) % SHARDS })
+  const onTold = () => roles.plan && planner.expect()
+  const heartbeats = heartbeatWatcher({
+    db,
+    write: tellOwn,
+    listens: roles.api,
+    looks: roles.schedule,
+    onTold,
+    now,
+    pollMs: 2000,
+    onError: onError('heartbeats'),
   })
 
   const tracked = trackReceipts({
@@ -562,12 +580,8 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     }),
   })
   scheduleRoutes(api)
-  streamsRoutes(api, {
-    db,
-    now,
-    write: ownEvents({ sealer, look, tenantKey, ledger, shard }),
-    onTold: () => roles.plan && planner.expect(),
-  })
+  streamsRoutes(api, { db, now, write: tellOwn, onTold })
+  heartbeatsRoutes(api, { db, now, write: tellOwn, onTold, onDue: heartbeats.expect })
   alertsRoutes(api, {
     db,
     now,
@@ -661,6 +675,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   }
   if (roles.deliver.length > 0) backlog.start()
   if (roles.plan) planner.start()
+  if (roles.api || roles.schedule) heartbeats.start()
   metrics.onCollect(() =>
     metrics.queueDepth(
       Object.fromEntries(CHANNELS.map(channel => [channel, loop.waiting(channel) + loop.inFlight(channel)])),
@@ -678,7 +693,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     const hurry = setTimeout(() => api.server.closeAllConnections(), 1000)
     await acceptor.close()
     await tracked.close()
-    await Promise.all([planner.stop(), backlog.stop(), digests.stop()])
+    await Promise.all([planner.stop(), backlog.stop(), digests.stop(), heartbeats.stop()])
     await loop.drain(config.http.drainMs)
     await outcomes.close()
     await closing

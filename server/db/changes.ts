@@ -13,6 +13,7 @@ export type ChangeKind =
   | 'limit'
   | 'silence'
   | 'inhibition'
+  | 'heartbeat'
 
 export interface ChangeWatch {
   /**

@@ -22,6 +22,11 @@ export interface AcceptParts {
     seal(event: Event): Buffer
   }
   eventTypes: EventTypes
+  /** Sources that are heard of by their events (server/heartbeats/book.ts). */
+  heartbeats: {
+    refresh(q: Queryable): Promise<void>
+    heard(accepted: readonly { event: Event }[], now: Date): { script: string; written(): void } | null
+  }
   /** Sealing of stored answers, by the tenant's key. */
   sealAnswer(tenantId: TenantId, text: string): Buffer
   openAnswer(tenantId: TenantId, sealed: Buffer): string
@@ -173,6 +178,7 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
     const q = queryable(client)
     const now = parts.now()
     await parts.pipeline.refresh(q)
+    await parts.heartbeats.refresh(q)
 
     // Only what must be looked up before planning needs a transaction around it.
     const transactional = batch.some(
@@ -213,6 +219,8 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
       return { request, ...request.answer(results) }
     })
 
+    const heard = parts.heartbeats.heard(committing, now)
+
     const inTransaction = transactional || refused.length > 0
     if (inTransaction && !transactional) await client.query('begin')
     await keepRefused(q, refused, now, parts.pipeline.seal)
@@ -239,6 +247,7 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
       inTransaction,
       nowMs: now.getTime(),
       usage: plan.usage,
+      also: heard?.script,
       count(delta) {
         for (const each of drafts) {
           if (each.kind === 'duplicate') delta.event(each.event.tenantId, now.getTime(), { duplicates: 1 })
@@ -248,6 +257,7 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
       },
     })
 
+    heard?.written()
     parts.handOver({ ...committed, toPlan: committing.reduce((n, plan) => n + (plan.planned ? 0 : 1), 0) })
     parts.observe?.accepted(drafts.length, duplicates.size, (performance.now() - started) / 1000)
     if (parts.observe) {

@@ -26,8 +26,8 @@ export interface StreamsDeps {
   db: Db
   now(): Date
   write: WriteEvents
-  /** So many events wait to be planned. */
-  onTold(events: number): void
+  /** Events wait to be planned. */
+  onTold(): void
 }
 
 const closed = { additionalProperties: false }
@@ -202,7 +202,7 @@ export function streamsRoutes(api: Api, { db, now, write, onTold }: StreamsDeps)
       })
       const { caller, params } = request
       const taken = await db.tx(tx => takeSamples(tx, caller.tenantId, params.name, samples, at, write))
-      if (taken.changes.length > 0) onTold(taken.changes.length)
+      if (taken.changes.length > 0) onTold()
       return {
         accepted: samples.length - taken.late,
         late: taken.late,

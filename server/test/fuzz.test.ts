@@ -103,6 +103,8 @@ async function seedThings(): Promise<void> {
   const threshold = { name: 'hot', stream: 'oven', when: 'above', bounds: [200], period: 'day' }
   known.thresholds = [(await made('POST', '/api/thresholds', threshold)).id]
   known.streams = ['oven']
+  await made('PUT', '/api/heartbeats/nightly', { everySeconds: 3_600, eventTypes: ['order.*'] })
+  known.heartbeats = ['nightly']
   const template = { name: 'plain', channels: { default: { subject: '{{data.x}}', body: '{{data.x}}' } } }
   known.templates = [(await made('POST', '/api/templates', template)).id]
   await made('PUT', '/api/event-types/order.sent', { schema: { type: 'object', required: ['n'] } })

@@ -105,6 +105,8 @@ before(async () => {
   const threshold = await make('/api/thresholds', { name: MARK, stream: MARK, when: 'above', bounds: [1] })
   await make(`/api/streams/${MARK}/samples`, { samples: [{ value: 2, series: MARK }] })
 
+  await make(`/api/heartbeats/${MARK}-heartbeats`, { everySeconds: 3_600, description: MARK }, 'PUT')
+
   Object.assign(things, {
     threshold: threshold.id,
     limit: limit.id,
@@ -222,6 +224,7 @@ const bodyOf = ({ method, url }: Route): object | undefined => {
   if (url === '/api/users/:userId/consents') return { granted: true, origin: 'x' }
   if (url === '/api/thresholds/:id') return { name: 'x', stream: 'x', when: 'above', bounds: [1] }
   if (url === '/api/streams/:name/samples') return { samples: [{ value: 2 }] }
+  if (url === '/api/heartbeats/:name') return { everySeconds: 60 }
   if (url === '/api/limits/:id') return { name: 'x', scope: 'user', max: 1, window: 'day' }
   if (url === '/api/rules/:id') return { name: 'x' }
   if (url === '/api/silences/:id') return { comment: 'x' }
@@ -257,7 +260,12 @@ test('every route that is not public refuses a request without credentials, and 
 })
 
 /** These make a thing under whatever name the caller gives it, in the caller's own tenant. */
-const MAKES = new Set(['PUT /api/users/:userId', 'PUT /api/event-types/:type', 'PUT /api/limits/sets/:set'])
+const MAKES = new Set([
+  'PUT /api/users/:userId',
+  'PUT /api/event-types/:type',
+  'PUT /api/limits/sets/:set',
+  'PUT /api/heartbeats/:name',
+])
 
 /** A stream is whatever is written to; what another tenant's numbers do is in server/streams/story.test.ts. */
 const TAKES = 'POST /api/streams/:name/samples'
@@ -351,7 +359,7 @@ test('a person of the other tenant with the same name is another person', async 
 
 test('a name is taken in one tenant only', async () => {
   for (const route of routes.filter(({ method, url }) => MAKES.has(`${method} ${url}`))) {
-    const answer = await t.call(route.method, pathTo(route), { as: t.other.adminKey, body: {} })
+    const answer = await t.call(route.method, pathTo(route), { as: t.other.adminKey, body: bodyOf(route) })
     assert.ok(answer.status < 300, `${route.url}: ${answer.text}`)
     const { attributes, schema, addresses } = answer.body
     assert.ok(!JSON.stringify({ attributes, schema, addresses }).includes(MARK), answer.text)
