@@ -54,6 +54,7 @@ import { replanEvent } from './ledger/events.ts'
 import { contentOpener, sealedContent } from './ledger/notifications.ts'
 import { ownEvents } from './ledger/own-events.ts'
 import { ledgerRoutes } from './ledger/routes.ts'
+import type { Settlement } from './ledger/settle.ts'
 import { LEASE_SECONDS, claimOwner } from './ledger/owner.ts'
 import type { Owner } from './ledger/owner.ts'
 import { limitBook } from './limits/limit-book.ts'
@@ -84,11 +85,14 @@ import { streamsRoutes } from './streams/routes.ts'
 import { receipts as trackReceipts } from './track/receipts.ts'
 import { callbackRoutes } from './track/routes.ts'
 import { CHANNELS } from './types.ts'
-import type { Outcome, TenantId } from './types.ts'
+import type { Channel, Outcome, TenantId } from './types.ts'
 
 export const VERSION: string = (
   JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
 ).version
+
+/** Channels whose addresses belong to people; those of machines are mended by whoever set them. */
+const SUPPRESSED_AT_ONCE: ReadonlySet<Channel> = new Set(['email', 'sms', 'whatsapp', 'voice'])
 
 export interface App {
   /** Base URL it answers at; absent without the role `api`. */
@@ -202,6 +206,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     onError: onError('settle'),
     onSettled(settlements, seconds) {
       metrics.commit('settle', settlements.length, seconds)
+      for (const settlement of settlements) refusedAtOnce(settlement)
       let soonest = Number.POSITIVE_INFINITY
       for (const { again } of settlements) if (again && again.runAtMs < soonest) soonest = again.runAtMs
       if (soonest < Number.POSITIVE_INFINITY) backlog.expect(soonest)
@@ -220,6 +225,24 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       }),
     onError: onError('breaker'),
   })
+  // A server that knows at once that there is no such address says the same as a bounce that comes back later. A crash
+  // in between loses only this: the next message is refused again.
+  const refusedAtOnce = ({ notificationId, channel, attempts }: Settlement) => {
+    const last = attempts.at(-1)
+    if (last?.outcome !== 'bounced' || !last.provider || !last.code?.startsWith('unknown_address')) return
+    if (!SUPPRESSED_AT_ONCE.has(channel)) return
+    tracked
+      .take(last.provider, channel, [
+        {
+          kind: 'bounced',
+          at: new Date(last.atMs),
+          notificationId,
+          receiptId: `refused ${notificationId} ${last.attempt}`,
+          code: 'unknown_address',
+        },
+      ])
+      .catch(onError('receipts'))
+  }
   // The app was removed, or the browser's permission: nothing will ever arrive there again.
   const forgetDevice = ({ tenantId, channel, body }: Delivery, outcome: Outcome) => {
     if (outcome !== 'bounced' || (channel !== 'push' && channel !== 'web_push')) return
@@ -477,6 +500,8 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
         events: [event],
         answer: () => ({ status: 202, body: null }),
       }),
+    seal: { sealer, keys: derivedKeys(masterKeyring(config).reveal(), 'receipts') },
+    onFallback: () => backlog.expect(now().getTime()),
     now,
     shard: (owner.number * 16 + 10) % SHARDS,
     onError: onError('receipts'),
@@ -667,6 +692,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
 
   credentials.start()
   limits.start()
+  tracked.start()
   hub.start()
   if (roles.schedule) {
     keeper.start()

@@ -401,6 +401,7 @@ export interface Receipt {
     | 'opened'
     | 'clicked'
     | 'unsubscribed'
+    | 'resubscribed'
     | 'replied'
   at: Date
   /** At least one of the two says what it is about. */

@@ -30,7 +30,13 @@ export interface Settler {
   write(client: pg.ClientBase, settlements: readonly Settlement[], owner: number, now: Date): Promise<void>
 }
 
-const ENDED_BADLY = new Set<Outcome>(['failed', 'bounced', 'rejected', 'unknown'])
+/** Ends that become dead letters, and after which another channel may stand in. */
+export const ENDED_BADLY: ReadonlySet<Outcome> = new Set<Outcome>([
+  'failed',
+  'bounced',
+  'rejected',
+  'unknown',
+])
 
 const COPY_DEAD_LETTERS =
   'copy dead_letters (tenant_id, id, at, kind, event_id, notification_id, channel, event_type, code, error) ' +
@@ -169,10 +175,10 @@ const deleteJobs = (values: readonly string[], owner: number) =>
 
 /**
  * Begins the next fallback channel of each notification all of whose deliveries failed: none delivered (0) or sent
- * (1), none cancelled (6) or expired (7) on purpose. The row lock makes two
+ * (1), none cancelled (6) or expired (7) on purpose; what a receipt says of them counts. The row lock makes two
  * channels that fail at the same moment, in two processes, ask one after the other: the later one sees both.
  */
-const startFallbacks = (values: readonly string[], shard: number) => `with failed as materialized (
+export const startFallbacks = (values: readonly string[], shard: number) => `with failed as materialized (
   select n.tenant_id, n.id, n.priority, n.channels, n.fallback
   from notifications n
   where (n.tenant_id, n.id) in (${values.join()}) and n.fallback is not null
@@ -186,7 +192,8 @@ const startFallbacks = (values: readonly string[], shard: number) => `with faile
 ), judged as (
   select b.*,
     exists (select from jobs j where j.tenant_id = b.tenant_id and j.notification_id = b.id and j.channel = b.channel) as waits,
-    (select a.outcome from attempts a
+    (select coalesce(s.outcome, a.outcome) from attempts a
+     left join delivery_state s on s.tenant_id = b.tenant_id and s.notification_id = b.id and s.channel = b.channel
      where a.tenant_id = b.tenant_id and a.notification_id = b.id and a.channel = b.channel and a.final
      order by a.attempt desc limit 1) as outcome
   from begun b

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { after, before, beforeEach, test } from 'node:test'
 import fc from 'fast-check'
 import { newId } from '../db/ids.ts'
+import { sealer } from '../db/seal.ts'
 import type { Receipt } from '../deliver/provider.ts'
 import { auditLedger } from '../ledger/audit.ts'
 import type { Settlement } from '../ledger/settle.ts'
@@ -11,10 +13,11 @@ import type { TestLedger } from '../ledger/test-ledger.ts'
 import { eventually } from '../test/app.ts'
 import { testDatabase } from '../test/database.ts'
 import type { TestDatabase } from '../test/database.ts'
-import type { Event, Id, Outcome, TenantId } from '../types.ts'
+import type { Channel, Event, Id, Outcome, TenantId } from '../types.ts'
 import { SOFT_BOUNCES, receipts } from './receipts.ts'
 import type { Receipts } from './receipts.ts'
 
+const KEY = randomBytes(32)
 const PROVIDER = 'testmail'
 const TO = 'ann@example.org'
 const AT = new Date('2026-03-01T12:00:00Z')
@@ -23,6 +26,7 @@ let database: TestDatabase
 let ledger: TestLedger
 let tenant: TenantId
 let tracked: Receipts
+let fallbacks: number
 let told: Event[]
 const errors: unknown[] = []
 
@@ -33,8 +37,15 @@ before(async () => {
 beforeEach(async () => {
   tenant = await testTenant(database.db, `t${newId()}`)
   told = []
-  tracked = receipts({
+  fallbacks = 0
+  await tracked?.close()
+  tracked = open()
+})
+const open = (): Receipts =>
+  receipts({
     db: database.db,
+    seal: { sealer: sealer(randomBytes(32).toString('hex')), keys: [KEY] },
+    onFallback: () => void fallbacks++,
     addressOf: async () => TO,
     // As the acceptor does it: what bears an id that came before is a duplicate.
     async publish(event) {
@@ -45,7 +56,6 @@ beforeEach(async () => {
     shard: 9,
     onError: error => errors.push(error),
   })
-})
 after(async () => {
   await tracked?.close()
   await database?.drop()
@@ -53,8 +63,8 @@ after(async () => {
 })
 
 /** A delivery by e-mail, planned and not sent yet. */
-async function planned(): Promise<Settlement> {
-  const [batch] = await ledger.commit([testPlan(tenant, [{ channels: ['email'] }])])
+async function planned(fallback: Channel[] = []): Promise<Settlement> {
+  const [batch] = await ledger.commit([testPlan(tenant, [{ channels: ['email'], fallback }])])
   return ledger.deliveriesOf(batch!)[0]!
 }
 
@@ -155,6 +165,86 @@ test('a receipt that overtakes our own record is taken once that is written', as
   const id = await settle(delivery, 'sent', 'early')
   await eventually('the delivery moves', async () => (await statusOf(id)) === 'delivered')
   assert.deepEqual(await auditLedger(database.db), [])
+})
+
+test('an early receipt outlives the process that took it, tells no address to the database, and is given up in the end', async () => {
+  await database.db.pool.query('delete from early_receipts')
+  const delivery = await planned()
+  await take(
+    { kind: 'delivered', providerMessageId: 'over a crash', address: TO },
+    { kind: 'delivered', providerMessageId: 'of another application' },
+    { kind: 'bounced', address: 'no address at all' },
+  )
+  // As when the process dies: nothing of it is in memory any more.
+  await tracked.close()
+  const { rows } = await database.db.pool.query('select receipt, round from early_receipts')
+  assert.equal(rows.length, 2)
+  for (const { receipt } of rows) assert.ok(!receipt.toString('latin1').includes('ann@'))
+  const id = await settle(delivery, 'sent', 'over a crash')
+  tracked = open()
+  tracked.start()
+  await eventually('the delivery moves', async () => (await statusOf(id)) === 'delivered')
+  const left = async () => (await database.db.pool.query('select 1 from early_receipts')).rows.length
+  assert.equal(await left(), 1)
+  // The last of its looks.
+  await database.db.pool.query('update early_receipts set round = 3, due_at = now()')
+  tracked.start()
+  await eventually('the stranger is forgotten', async () => (await left()) === 0)
+})
+
+// covers: PFM-174
+test('a price that the vendor names later stands at its try', async () => {
+  const { id, messageId } = await sent()
+  const cost = async () =>
+    (await database.db.pool.query('select cost from attempts where notification_id = $1', [id])).rows[0].cost
+  await take({ kind: 'delivered', providerMessageId: messageId })
+  assert.equal(await cost(), null)
+  await take({
+    kind: 'delivered',
+    providerMessageId: messageId,
+    cost: { amount: 0.0079, currency: 'USD' },
+  })
+  assert.equal(Number(await cost()), 0.0079)
+  // Without the vendor's id it is the try that ended the delivery.
+  await take({ kind: 'delivered', notificationId: id, cost: { amount: 0.01, currency: 'USD' } })
+  assert.equal(Number(await cost()), 0.01)
+})
+
+test('a failure told later is a dead letter, once, and the next channel stands in', async () => {
+  const id = await settle(await planned(['sms']), 'sent', 'fails later')
+  const letters = async () =>
+    (
+      await database.db.pool.query(
+        'select code, error, channel from dead_letters where tenant_id = $1 and notification_id = $2',
+        [tenant, id],
+      )
+    ).rows
+  await take({ kind: 'deferred', providerMessageId: 'fails later' })
+  assert.deepEqual([await letters(), fallbacks], [[], 0])
+  await take({ kind: 'failed', providerMessageId: 'fails later', code: 'refused', detail: 'not today' })
+  await take({ kind: 'bounced', providerMessageId: 'fails later' })
+  assert.deepEqual(await letters(), [{ code: 'refused', error: 'not today', channel: 1 }])
+  assert.equal(fallbacks, 1)
+  const { rows } = await database.db.pool.query('select channel, kind from jobs where notification_id = $1', [
+    id,
+  ])
+  assert.deepEqual(rows, [{ channel: 2, kind: 'fallback' }])
+  assert.deepEqual(await auditLedger(database.db), [])
+})
+
+// covers: AUR-185
+test('whoever said stop may say start; a bounce is not theirs to take back', async () => {
+  await take({ kind: 'unsubscribed', address: TO, receiptId: 'stop' })
+  await take({ kind: 'resubscribed', address: TO, receiptId: 'start' })
+  await take({ kind: 'resubscribed', address: TO, receiptId: 'start' })
+  assert.deepEqual(await suppressions(), [])
+  const types = told.filter(({ tenantId }) => tenantId === tenant).map(({ type }) => type)
+  assert.deepEqual(types, ['carillon.address.suppressed', 'carillon.address.restored'])
+
+  const { messageId } = await sent()
+  await take({ kind: 'bounced', providerMessageId: messageId })
+  await take({ kind: 'resubscribed', address: TO, receiptId: 'start again' })
+  assert.deepEqual(await suppressions(), [{ address: TO, reason: 'hard_bounce' }])
 })
 
 // covers: PFM-213, PFM-214, PFM-222

@@ -4,11 +4,14 @@ import { sql } from '../db/pool.ts'
 import type { Db, Tx } from '../db/pool.ts'
 import type { Receipt } from '../deliver/provider.ts'
 import { counterDelta } from '../ledger/counters.ts'
+import { ENDED_BADLY, startFallbacks } from '../ledger/settle.ts'
 import { CHANNEL_CODE, OUTCOME_CODE } from '../ledger/rows.ts'
 import { forward } from '../ledger/status.ts'
 import { normalizeAddress } from '../people/addresses.ts'
 import { OUTCOMES, RECIPIENT_TYPES } from '../types.ts'
 import type { Channel, Event, Id, JsonObject, Outcome, TenantId } from '../types.ts'
+import { earlyReceipts } from './early-receipts.ts'
+import type { EarlyReceiptsParts } from './early-receipts.ts'
 
 /**
  * What vendors tell later about deliveries: moved forward only, counted in the same transaction, so that the books
@@ -17,6 +20,8 @@ import type { Channel, Event, Id, JsonObject, Outcome, TenantId } from '../types
 export interface Receipts {
   /** @returns how many found their delivery */
   take(provider: string, channel: Channel, receipts: readonly Receipt[]): Promise<number>
+  /** Takes up what came too early, also what a process that died has left. */
+  start(): void
   close(): Promise<void>
 }
 
@@ -26,6 +31,9 @@ export interface ReceiptParts {
   addressOf(tenantId: TenantId, notificationId: Id, channel: Channel): Promise<string | undefined>
   /** Tells the application. */
   publish(event: Event): Promise<unknown>
+  seal: EarlyReceiptsParts['seal']
+  /** A receipt told of a failure, and another channel stands in. */
+  onFallback(): void
   now(): Date
   shard: number
   onError(error: unknown): void
@@ -37,6 +45,9 @@ interface About {
   notification_id: Id
   recipient_type: number
   recipient_id: string
+  event_id: Id
+  event_type: string
+  has_fallback: boolean
 }
 
 interface Standing {
@@ -48,10 +59,8 @@ interface Standing {
   detail: string | null
 }
 
-// A receipt may come before its attempt is written: outcomes are gathered for some milliseconds, and after a crash
-// they come late. Then it is tried again.
-const AGAIN_MS = [1_000, 5_000, 30_000]
-const MAX_WAITING = 10_000
+/** A failure that is told later than this starts no other channel: the news is no news any more. */
+const FALLBACK_MS = 86_400_000
 /**
  * Messages to one address that were put off, with none delivered in between, before the address counts as dead. A
  * vendor reports each of its own tries: those of one message count once, or an hour of greylisting would do it.
@@ -67,7 +76,8 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 const listTenants = sql('receipt_tenants', `select id from tenants`)
 const byMessage = sql(
   'receipts_by_message',
-  `select m.at, a.tenant_id, a.notification_id, n.recipient_type, n.recipient_id
+  `select m.at, a.tenant_id, a.notification_id, n.recipient_type, n.recipient_id, n.event_id, n.event_type,
+     n.fallback is not null as has_fallback
    from unnest($3::text[]) with ordinality as m (id, at)
    cross join lateral (
      select x.tenant_id, x.notification_id from attempts x
@@ -77,7 +87,8 @@ const byMessage = sql(
 )
 const byNotification = sql(
   'receipts_by_notification',
-  `select m.at, n.tenant_id, n.id as notification_id, n.recipient_type, n.recipient_id
+  `select m.at, n.tenant_id, n.id as notification_id, n.recipient_type, n.recipient_id, n.event_id, n.event_type,
+     n.fallback is not null as has_fallback
    from unnest($2::uuid[]) with ordinality as m (id, at)
    join notifications n on n.tenant_id = any ($1::int[]) and n.id = m.id`,
 )
@@ -110,6 +121,18 @@ const insertEngagement = sql(
      select from engagement e where e.tenant_id = $1 and e.notification_id = $3 and e.channel = $4
        and e.kind = $5 and e.detail ->> 'receipt' = $8)`,
 )
+// A try whose price the vendor names later.
+const putCost = sql(
+  'receipt_cost',
+  `update attempts set cost = $4
+   where tenant_id = $1 and notification_id = $2 and channel = $3 and cost is distinct from $4
+     and case when $5::text is null then final else message_id = $5 and provider = $6 end`,
+)
+const bury = sql(
+  'receipt_dead_letter',
+  `insert into dead_letters (tenant_id, id, at, kind, event_id, notification_id, channel, event_type, code, error)
+   values ($1, $2, $3, 'delivery', $4, $5, $6, $7, $8, $9)`,
+)
 const suppressed = sql(
   'receipt_suppressed',
   `select 1 from suppressions where tenant_id = $1 and channel = $2 and address = $3 and expires_at is null`,
@@ -138,22 +161,34 @@ const countBounce = sql(
 )
 const forgetBounces = sql('forget_soft_bounces', `delete from counters where tenant_id = $1 and key = $2`)
 
+const unsubscribed = sql(
+  'receipt_unsubscribed',
+  `select 1 from suppressions where tenant_id = $1 and channel = $2 and address = $3 and reason = 'unsubscribe'`,
+)
+const resubscribe = sql(
+  'receipt_resubscribe',
+  `delete from suppressions where tenant_id = $1 and channel = $2 and address = $3 and reason = 'unsubscribe'`,
+)
+
 export function receipts(parts: ReceiptParts): Receipts {
   const { db } = parts
-  let waiting = 0
-  let closed = false
-  const timers = new Set<NodeJS.Timeout>()
   const delta = counterDelta()
 
   const tenants = async (): Promise<TenantId[]> =>
     (await db.rows<{ id: TenantId }>(listTenants)).map(({ id }) => id)
 
-  async function take(
+  const early = earlyReceipts({
+    db,
+    seal: parts.seal,
+    take: async (provider, channel, list) => (await takeNow(provider, channel, list)).lost,
+    onError: parts.onError,
+  })
+
+  async function takeNow(
     provider: string,
     channel: Channel,
     list: readonly Receipt[],
-    round: number,
-  ): Promise<number> {
+  ): Promise<{ found: number; lost: Receipt[] }> {
     let found = 0
     const lost: Receipt[] = []
     const all = await tenants()
@@ -182,16 +217,20 @@ export function receipts(parts: ReceiptParts): Receipts {
       }
     }
     await Promise.all(Array.from({ length: ABREAST }, work))
-    const wait = AGAIN_MS[round]
-    if (lost.length > 0 && wait !== undefined && !closed && waiting + lost.length <= MAX_WAITING) {
-      waiting += lost.length
-      const timer = setTimeout(() => {
-        timers.delete(timer)
-        waiting -= lost.length
-        take(provider, channel, lost, round + 1).catch(parts.onError)
-      }, wait)
-      timer.unref()
-      timers.add(timer)
+    return { found, lost }
+  }
+
+  async function take(provider: string, channel: Channel, list: readonly Receipt[]): Promise<number> {
+    const { found, lost } = await takeNow(provider, channel, list)
+    // Whose receipt names no message of ours can find none later either.
+    const mayCome = lost.filter(
+      ({ providerMessageId, notificationId }) => providerMessageId ?? UUID.test(notificationId ?? ''),
+    )
+    const kept = await early.keep(provider, channel, mayCome)
+    if (kept < mayCome.length) {
+      parts.onError(
+        new Error(`${mayCome.length - kept} receipts of ${provider} came too early, and too many wait`),
+      )
     }
     return found
   }
@@ -211,13 +250,19 @@ export function receipts(parts: ReceiptParts): Receipts {
       const own = receipt.kind === 'complained' || receipt.kind === 'unsubscribed'
       for (const tenantId of own ? all : [])
         await keepAway(tenantId, channel, named, reason!, provider, receipt)
+      if (receipt.kind === 'resubscribed')
+        for (const tenantId of all) await letBack(tenantId, channel, named, provider, receipt)
       // Whose customer has written is known only where there is one tenant.
       if (receipt.kind === 'replied' && all.length === 1) await tellReply(all[0]!, channel, provider, receipt)
       return true
     }
     const { tenant_id: tenantId, notification_id: id } = about
     const went =
-      reason || receipt.kind === 'deferred' || receipt.kind === 'delivered' || (channel === 'email' && named)
+      reason ||
+      receipt.kind === 'deferred' ||
+      receipt.kind === 'resubscribed' ||
+      receipt.kind === 'delivered' ||
+      (channel === 'email' && named)
         ? await parts.addressOf(tenantId, id, channel)
         : undefined
     // Copies of a mail have the same message id. What became of one says nothing about the delivery itself.
@@ -226,8 +271,11 @@ export function receipts(parts: ReceiptParts): Receipts {
       return true
     }
     const address = went ?? (reason && named)
-    const moved = await db.tx(tx => move(tx, tenantId, id, channel, provider, receipt, address))
+    const moved = await db.tx(tx => move(tx, about, channel, provider, receipt, address))
     if (!moved) return false
+    if (moved.fallback) parts.onFallback()
+    if (receipt.kind === 'resubscribed' && (named ?? went) !== undefined)
+      await letBack(tenantId, channel, (named ?? went)!, provider, receipt)
     if (address !== undefined) {
       if (reason) await keepAway(tenantId, channel, address, reason, provider, receipt, id)
       else if (moved.softBounces >= SOFT_BOUNCES)
@@ -271,13 +319,13 @@ export function receipts(parts: ReceiptParts): Receipts {
   /** Undefined when the delivery has not ended yet as far as we know: the receipt was faster than we. */
   async function move(
     tx: Tx,
-    tenantId: TenantId,
-    id: Id,
+    about: About,
     channel: Channel,
     provider: string,
     receipt: Receipt,
     address: string | undefined,
-  ): Promise<{ softBounces: number } | undefined> {
+  ): Promise<{ softBounces: number; fallback: boolean } | undefined> {
+    const { tenant_id: tenantId, notification_id: id } = about
     const code = CHANNEL_CODE[channel]
     await tx.run(lock, [`${tenantId} ${id} ${channel}`])
     const found = await tx.one<Standing>(standing, [tenantId, id, code])
@@ -306,6 +354,26 @@ export function receipts(parts: ReceiptParts): Receipts {
           : null,
       ])
     }
+    if (receipt.cost !== undefined) {
+      const { cost, providerMessageId = null } = receipt
+      await tx.run(putCost, [tenantId, id, code, cost.amount, providerMessageId, provider])
+    }
+    let fallback = false
+    if (ENDED_BADLY.has(next) && !ENDED_BADLY.has(current)) {
+      await tx.run(bury, [
+        tenantId,
+        newId(parts.now().getTime()),
+        parts.now(),
+        about.event_id,
+        id,
+        code,
+        about.event_type,
+        (receipt.code ?? next).slice(0, 100),
+        (receipt.detail ?? receipt.vendorCode ?? next).slice(0, 2000),
+      ])
+      fallback = about.has_fallback && parts.now().getTime() - idTime(id) < FALLBACK_MS
+      if (fallback) await tx.client.query(startFallbacks([`(${tenantId}, '${id}'::uuid)`], parts.shard))
+    }
     if (next !== current) {
       delta.settled(tenantId, idTime(id), channel, current, -1)
       delta.settled(tenantId, idTime(id), channel, next)
@@ -329,13 +397,13 @@ export function receipts(parts: ReceiptParts): Receipts {
         receiptId,
       ])
     }
-    if (address === undefined) return { softBounces: 0 }
+    if (address === undefined) return { softBounces: 0, fallback }
     const key = bounceKey(channel, address)
     // Only the first word of it: a repeated receipt of an older message must not wash off what came since.
     if (next === 'delivered' && next !== current) await tx.run(forgetBounces, [tenantId, key])
-    if (!soft) return { softBounces: 0 }
+    if (!soft) return { softBounces: 0, fallback }
     const row = await tx.one<{ count: number }>(countBounce, [tenantId, key, parts.now(), SOFT_BOUNCE_DAYS])
-    return { softBounces: row!.count }
+    return { softBounces: row!.count, fallback }
   }
 
   /** Whoever bounced or complained is not written to again. Told first: a crash in between tells it twice, as one. */
@@ -357,6 +425,24 @@ export function receipts(parts: ReceiptParts): Receipts {
       ...(id === undefined ? {} : { notificationId: id }),
     })
     await db.run(suppress, [tenantId, CHANNEL_CODE[channel], address, reason, provider])
+  }
+
+  /** Whoever asked to be left alone asks for more. A bounce or a complaint is not theirs to take back. */
+  async function letBack(
+    tenantId: TenantId,
+    channel: Channel,
+    address: string,
+    provider: string,
+    receipt: Receipt,
+  ): Promise<void> {
+    const values = [tenantId, CHANNEL_CODE[channel], address]
+    if (!(await db.one(unsubscribed, values))) return
+    await tell(tenantId, 'carillon.address.restored', [provider, nameOf(receipt), address], {
+      channel,
+      address,
+      provider,
+    })
+    await db.run(resubscribe, values)
   }
 
   /** A pressed button, or an answer: for the application to act on. */
@@ -400,13 +486,7 @@ export function receipts(parts: ReceiptParts): Receipts {
     })
   }
 
-  return {
-    take: (provider, channel, list) => take(provider, channel, list, 0),
-    async close() {
-      closed = true
-      for (const timer of timers) clearTimeout(timer)
-    },
-  }
+  return { take, start: early.start, close: early.close }
 }
 
 const hashOf = (...words: readonly string[]): string =>

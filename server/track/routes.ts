@@ -66,4 +66,6 @@ export function callbackRoutes(
 
   api.post('/webhooks/:provider', { config, bodyLimit: BODY_LIMIT, schema }, answer)
   api.get('/webhooks/:provider', { config, schema }, answer)
+  // Where products before this one had it, and where vendors may still post.
+  api.post('/api/v2/webhooks/:provider', { config, bodyLimit: BODY_LIMIT, schema }, answer)
 }

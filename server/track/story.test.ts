@@ -106,6 +106,22 @@ test('what a vendor tells later moves a delivery forward, never back; a bounce k
   })
 })
 
+// covers: PFM-216, PFM-224
+test('vendors may post to the documented path of version 2, signed as they called it', async () => {
+  const path = '/api/v2/webhooks/twilio'
+  const fields = { MessageSid: `SM${'9'.repeat(32)}`, MessageStatus: 'delivered' }
+  const post = async (signedUrl: string) => {
+    const { headers, body } = signedForm(signedUrl, fields, AUTH_TOKEN)
+    return fetch(`${t.url}${path}`, {
+      method: 'POST',
+      headers: headers as Record<string, string>,
+      body: Buffer.from(body),
+    })
+  }
+  assert.equal((await post(`${PUBLIC}${path}`)).status, 204)
+  assert.equal((await post(`${PUBLIC}/webhooks/twilio`)).status, 401)
+})
+
 test('a provider that is not set up has no door', async () => {
   assert.equal((await fetch(`${t.url}/webhooks/sendgrid`, { method: 'POST', body: '[]' })).status, 404)
   assert.equal((await fetch(`${t.url}/webhooks/nothing`)).status, 404)

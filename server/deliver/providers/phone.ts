@@ -44,15 +44,16 @@ export function notificationOf(reference: string | null | undefined): Id | undef
 // (https://www.twilio.com/docs/messaging/tutorials/advanced-opt-out, CTIA Messaging Principles §5.1.3).
 const STOP = new Set(['stop', 'stopall', 'unsubscribe', 'cancel', 'end', 'quit', 'revoke', 'optout', 'arret'])
 
-const isStop = (text: string): boolean =>
-  STOP.has(
-    text
-      .normalize('NFKD')
-      .toLowerCase()
-      .replaceAll(/[^a-z]/g, ''),
-  )
+// And for "again". Not "yes", which Twilio takes as well: it may answer a question of ours.
+const START = new Set(['start', 'unstop', 'subscribe', 'optin'])
 
-/** What somebody wrote back: their wish to hear no more, or a reply. */
+const wordOf = (text: string): string =>
+  text
+    .normalize('NFKD')
+    .toLowerCase()
+    .replaceAll(/[^a-z]/g, '')
+
+/** What somebody wrote back: their wish to hear no more, to hear again, or a reply. */
 export function inbound(said: {
   from: string
   text: string
@@ -61,11 +62,13 @@ export function inbound(said: {
   id?: string
   /** The vendor's id of our message that it answers. */
   about?: string
-  /** The vendor itself took it for a wish to hear no more. */
-  stop?: boolean
+  /** What the vendor itself took it for. */
+  optOut?: 'stop' | 'start'
 }): Receipt {
+  const word = wordOf(said.text)
+  const wish = said.optOut ?? (STOP.has(word) ? 'stop' : START.has(word) ? 'start' : undefined)
   const receipt: Receipt = {
-    kind: said.stop === true || isStop(said.text) ? 'unsubscribed' : 'replied',
+    kind: wish === 'stop' ? 'unsubscribed' : wish === 'start' ? 'resubscribed' : 'replied',
     at: said.at,
     address: said.from,
     detail: said.text.slice(0, 2_000),

@@ -392,6 +392,13 @@ function sameText(one: string, other: string): boolean {
   return a.length === b.length && timingSafeEqual(a, b)
 }
 
+// What Twilio's own opt-out management took it for, in whatever language it was said
+// (https://www.twilio.com/docs/messaging/tutorials/advanced-opt-out).
+const OPT_OUT = new Map<string | null, 'stop' | 'start'>([
+  ['STOP', 'stop'],
+  ['START', 'start'],
+])
+
 /** What a callback about a message or a call has in common. */
 export function receiptBase(
   request: CallbackRequest,
@@ -429,7 +436,7 @@ export function messageCallback(request: CallbackRequest, ctx: SendContext<Accou
           at,
           id: sid,
           about: params.get('OriginalRepliedMessageSid') ?? undefined,
-          stop: params.get('OptOutType') === 'STOP',
+          optOut: OPT_OUT.get(params.get('OptOutType')),
         }),
       ],
       // Twilio reads the answer as instructions (TwiML); none are given.

@@ -349,7 +349,7 @@ test('failures on the way say whether the number is to blame', async () => {
 })
 
 // covers: AUR-185
-test('whoever answers STOP is unsubscribed, any other answer is a reply', async () => {
+test('whoever answers STOP is unsubscribed, and START takes it back; any other answer is a reply', async () => {
   const said = (Body: string, more: Record<string, string> = {}) =>
     callback(
       signedForm(CALLBACK, {
@@ -375,7 +375,9 @@ test('whoever answers STOP is unsubscribed, any other answer is a reply', async 
     assert.deepEqual(reply, { status: 200, contentType: 'text/xml', body: '<Response/>' })
   }
   assert.equal((await said('Basta', { OptOutType: 'STOP' })).receipts[0]?.kind, 'unsubscribed')
-  for (const word of ['START', 'Please stop by at noon', '', 'x'.repeat(5_000)]) {
+  assert.equal((await said('START')).receipts[0]?.kind, 'resubscribed')
+  assert.equal((await said('Vuelvo', { OptOutType: 'START' })).receipts[0]?.kind, 'resubscribed')
+  for (const word of ['YES', 'Please stop by at noon', '', 'x'.repeat(5_000)]) {
     const [first] = (await said(word)).receipts
     assert.deepEqual([first?.kind, first?.detail], ['replied', word.slice(0, 2_000)])
   }
