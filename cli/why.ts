@@ -26,6 +26,15 @@ interface Explanation {
   /** Why nobody, or not this user, was told. */
   why?: string
   text?: string
+  /** The one asked about. */
+  rule?: {
+    name: string
+    revision: number
+    plannedRevision: number | null
+    matches: boolean
+    checks: { check: string; holds: boolean | null; text: string }[]
+    terms: { source: string; holds: boolean; error?: string }[]
+  }
 }
 
 interface Decided {
@@ -80,11 +89,17 @@ export const command: Command = {
   options: {
     user: { value: 'ID', about: 'Only what concerns this user, also when they got nothing', short: 'u' },
     notification: { value: 'ID', about: 'Explain a notification instead of an event', short: 'n' },
+    rule: {
+      value: 'ID',
+      about: 'Also why this rule, by id or name, takes the event or does not',
+      short: 'r',
+    },
     ...REMOTE,
   },
   examples: [
     'carillon why 0198c5f2-…',
     'carillon why 0198c5f2-… --user alice',
+    "carillon why 0198c5f2-… --rule 'Large orders'",
     'carillon why --notification 0198c5f3-…',
   ],
   async run(input) {
@@ -98,19 +113,24 @@ export const command: Command = {
       if (id !== undefined && !isId(id)) throw new UsageError(`"${id}" is not an id`)
     }
     if (notification !== undefined && user !== undefined) throw new UsageError('--user goes with an event')
+    const rule = input.text('rule')
+    if (rule !== undefined && (event === undefined || user !== undefined)) {
+      throw new UsageError('--rule goes with an event, and without --user')
+    }
     const client = createClient(input)
     const explanation =
       notification !== undefined
         ? await client.get<Explanation>(`/api/notifications/${notification}/explain`)
         : user !== undefined
           ? await client.get<Explanation>('/api/explain', { user, event })
-          : await client.get<Explanation>(`/api/events/${event}/explain`)
+          : await client.get<Explanation>(`/api/events/${event}/explain`, { rule })
     if (input.json) return printJson(explanation)
     print(explain(explanation))
   },
 }
 
-export function explain({ event, rules, moreRules, moreRecipients, why, text }: Explanation): string {
+export function explain(explanation: Explanation): string {
+  const { event, rules, rule: asked, moreRules, moreRecipients, why, text } = explanation
   const about = [event.source && `from ${event.source}`, time(event.time), event.status]
     .filter(Boolean)
     .join(', ')
@@ -149,9 +169,36 @@ export function explain({ event, rules, moreRules, moreRecipients, why, text }: 
       }
     }
   }
+  if (asked) lines.push('', ...answerOf(asked))
   if (moreRules !== undefined) lines.push('', `  ${moreRules} more rules said no`)
   if (moreRecipients) lines.push('', '  There are more recipients: ask for one with --user')
   return lines.join('\n')
+}
+
+function answerOf({
+  name,
+  revision,
+  plannedRevision,
+  matches,
+  checks,
+  terms,
+}: NonNullable<Explanation['rule']>) {
+  const then =
+    plannedRevision === null
+      ? 'it was not asked when the event was planned'
+      : plannedRevision === revision
+        ? `revision ${revision}, as it was then`
+        : `revision ${revision}; then it was ${plannedRevision}`
+  const lines = [
+    `  ${style('bold', plain(name))} ${matches ? 'takes' : 'does not take'} this event (${then})`,
+  ]
+  const mark = (holds: boolean | null) =>
+    holds === null ? '?' : holds ? style('green', '✓') : style('red', '✗')
+  for (const { holds, text } of checks) lines.push(`    ${mark(holds)} ${plain(text)}`)
+  for (const { source, holds, error } of terms) {
+    lines.push(`        ${mark(holds)} ${plain(source)}${error === undefined ? '' : plain(`: ${error}`)}`)
+  }
+  return lines
 }
 
 /** What has become of a delivery since it was decided: what it waits for, where it was collected, why it ended. */

@@ -437,18 +437,19 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       },
     },
   })
+  const unseal = async (tenantId: TenantId, sealedFor: string | null, sealed: Buffer) => {
+    if (sealedFor === null) {
+      await look(db)
+      return sealer.open(tenantKey(tenantId)!, sealed)
+    }
+    const facts = await people.load(db, [{ tenantId, userIds: [sealedFor] }])
+    const key = facts.get(tenantId, sealedFor)?.dataKey
+    return key && sealer.open(key, sealed)
+  }
   const planner = openPlanner({
     db,
     pipeline,
-    async unseal(tenantId, sealedFor, sealed) {
-      if (sealedFor === null) {
-        await look(db)
-        return sealer.open(tenantKey(tenantId)!, sealed)
-      }
-      const facts = await people.load(db, [{ tenantId, userIds: [sealedFor] }])
-      const key = facts.get(tenantId, sealedFor)?.dataKey
-      return key && sealer.open(key, sealed)
-    },
+    unseal,
     ledger,
     handOver,
     now,
@@ -657,7 +658,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     onDue: () => digests.expect(now().getTime()),
     onReleased: () => backlog.expect(now().getTime()),
   })
-  explainRoutes(api, { db })
+  explainRoutes(api, { db, unseal })
   deadLettersRoutes(api, { db, shard, now, replan, reaccept })
   deliveryRoutes(api, { db, shard, now })
   providerRoutes(api, { db, listed: outside.listed, publicUrl: config.http.publicUrl })

@@ -5,6 +5,8 @@ import type { Because as ExplainedBecause, NamedDigest } from './explain-because
 import { explainToMe } from './explain-me.ts'
 import type { OwnExplanation } from './explain-me.ts'
 import { LANGUAGES } from './explain-words.ts'
+import { explainRule } from './explain-rule.ts'
+import type { Unseal } from './explain-rule.ts'
 import { explainEvent, explainFor, explainNotification } from './explain.ts'
 import type { Explanation } from './explain.ts'
 import type { Api } from './http/api.ts'
@@ -111,6 +113,29 @@ const Recipient = Type.Object({
   ),
   deliveries: Type.Array(Delivery),
 })
+const RuleAnswer = Type.Object(
+  {
+    id: Uuid,
+    no: Type.Integer(),
+    name: Type.String(),
+    revision: Type.Integer(),
+    plannedRevision: Type.Union([Type.Integer(), Type.Null()], {
+      description: 'As it was when the event was planned; null: it was not asked then.',
+    }),
+    matches: Type.Boolean(),
+    checks: Type.Array(
+      Type.Object({
+        check: Type.Enum(['enabled', 'validity', 'domain', 'type', 'pattern']),
+        holds: Type.Union([Type.Boolean(), Type.Null()]),
+        text: Type.String(),
+      }),
+    ),
+    terms: Type.Array(Type.Object({ source: Type.String(), holds: Type.Boolean(), error: Text }), {
+      description: 'The parts of its pattern that must all hold.',
+    }),
+  },
+  { description: 'The rule that was asked about, as it is now, against the event as it was recorded.' },
+)
 const ExplanationSchema = Type.Object({
   event: Type.Object({
     id: Uuid,
@@ -138,6 +163,7 @@ const ExplanationSchema = Type.Object({
   moreRecipients: Type.Optional(Type.Boolean()),
   why: Type.Optional(Type.String({ description: 'Why nobody, or not this user, was told.' })),
   text: Text,
+  rule: Type.Optional(RuleAnswer),
 })
 const Own = Type.Object({
   event: Type.Object({ id: Uuid, time: Time }),
@@ -161,7 +187,7 @@ const ById = Type.Object({ id: Uuid }, { additionalProperties: false })
 const tags = ['Explain']
 
 /** Why somebody got something, or did not. */
-export function explainRoutes(api: Api, { db }: { db: Db }): void {
+export function explainRoutes(api: Api, { db, unseal }: { db: Db; unseal: Unseal }): void {
   api.get(
     '/api/events/:id/explain',
     {
@@ -169,12 +195,30 @@ export function explainRoutes(api: Api, { db }: { db: Db }): void {
       schema: {
         tags,
         operationId: 'explainEvent',
-        summary: 'Explain what became of an event',
+        summary: 'Explain what became of an event, and why one rule takes it or does not',
         params: ById,
+        querystring: Type.Object(
+          {
+            rule: Type.Optional(
+              Type.String({
+                minLength: 1,
+                maxLength: 255,
+                description: 'Id or name of a rule to ask about.',
+              }),
+            ),
+          },
+          { additionalProperties: false },
+        ),
         response: { 200: ExplanationSchema },
       },
     },
-    async request => show(await explainEvent(db, request.caller.tenantId, request.params.id)),
+    async request => {
+      const { caller, params, query } = request
+      const whole = await explainEvent(db, caller.tenantId, params.id)
+      if (query.rule === undefined) return show(whole)
+      const rule = await explainRule(db, unseal, caller.tenantId, params.id, query.rule)
+      return show({ ...whole, rule })
+    },
   )
 
   api.get(

@@ -5,6 +5,7 @@ import type { Queryable } from './db/pool.ts'
 import { AppError } from './errors.ts'
 import { becauseOf, digestOf, digestsOf, endOf, silencesOf } from './explain-because.ts'
 import type { Because, NamedDigest } from './explain-because.ts'
+import type { RuleAnswer } from './explain-rule.ts'
 import { findEvent, notificationIdsOf } from './ledger/events.ts'
 import { attemptsKey, attemptsOf, deliveriesOf, eventStatus } from './ledger/status.ts'
 import type { AttemptView, DeliveryState, EventStatus, WaitsFor } from './ledger/status.ts'
@@ -27,6 +28,8 @@ export interface Explanation {
   /** Why nobody, or not this user, was told. */
   why?: Why
   text?: string
+  /** The rule that was asked about (server/explain-rule.ts). */
+  rule?: RuleAnswer
 }
 
 /** A reason of the closed list, or what only a question can meet. */

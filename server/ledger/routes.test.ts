@@ -32,7 +32,7 @@ before(async () => {
     routes: [
       (api, { db, sealer }) => {
         ledgerRoutes(api, { db, shard: 9, openContent: contentOpener(sealer), replan })
-        explainRoutes(api, { db })
+        explainRoutes(api, { db, unseal: async () => undefined })
         deadLettersRoutes(api, {
           db,
           shard: 9,

@@ -13,7 +13,7 @@ import {
   TICKS,
   type Node,
 } from './cel-meter.ts'
-import { conditionsOf, type Conditions } from './conditions.ts'
+import { conditionsOf, conjuncts, type Conditions } from './conditions.ts'
 
 /**
  * The Common Expression Language as rules use it: a bounded subset of https://cel.dev, compiled once and
@@ -211,6 +211,20 @@ function newProgram<K extends Kind>(source: string, kind: K, field: string | und
         Error.stackTraceLimit = traced
       }
     },
+  }
+}
+
+/**
+ * The parts of a pattern that must all hold, as they are written; the whole where nothing joins them, or where it no
+ * longer parses.
+ */
+export function termsOf(source: string): string[] {
+  try {
+    return [...conjuncts(environment.parse(source).ast as Node)].map(({ range }) =>
+      source.slice(range.start, range.end).trim(),
+    )
+  } catch {
+    return [source]
   }
 }
 

@@ -82,7 +82,8 @@ function both(a: Equality, b: Equality): Equality {
   }
 }
 
-function* conjuncts(node: Node): Generator<Node> {
+/** The parts of an expression that must all hold. */
+export function* conjuncts(node: Node): Generator<Node> {
   if (node.op !== '&&') return yield node
   for (const side of children(node)) yield* conjuncts(side)
 }

@@ -94,7 +94,17 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/dry-run.ts', ['server/pipeline.ts', 'server/match/', 'server/decide/trace.ts', ...BASE]],
   // Questions across the stages: what was decided, beside what came of it.
   ['server/explain-because.ts', ['server/decide/trace.ts', 'server/ledger/', ...BASE]],
-  ['server/explain.ts', ['server/explain-because.ts', 'server/decide/trace.ts', 'server/ledger/', ...BASE]],
+  ['server/explain-rule.ts', ['server/decide/trace.ts', 'server/match/', ...BASE]],
+  [
+    'server/explain.ts',
+    [
+      'server/explain-because.ts',
+      'server/explain-rule.ts',
+      'server/decide/trace.ts',
+      'server/ledger/',
+      ...BASE,
+    ],
+  ],
   ['server/explain-words.ts', ['server/explain.ts', ...BASE]],
   [
     'server/explain-me.ts',
@@ -112,6 +122,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     [
       'server/explain-because.ts',
       'server/explain-me.ts',
+      'server/explain-rule.ts',
       'server/explain-words.ts',
       'server/explain.ts',
       'server/http/',

@@ -197,3 +197,30 @@ test('somebody nobody named, a rule that said no, and an event that no rule took
     /– rule why\.no\n {6}The rule's pattern is false for this event/,
   )
 })
+
+test('any rule may be asked why it takes an event or does not, part by part, also one that came nowhere near', async () => {
+  await rule('why.near', {
+    eventPattern: 'event.data.n > 5 && (event.data.who == "ann" || event.data.m > 1)',
+  })
+  await rule('why.far', { eventTypes: ['elsewhere.*'] })
+  const event = await publish('why.near', 'ann', { n: 3 })
+  const ask = (name: string) => call('GET', `/api/events/${event}/explain?rule=${name}`)
+  const near = (await ask('why.near')).rule
+  assert.deepEqual([near.matches, near.revision, near.plannedRevision], [false, 1, 1])
+  assert.deepEqual(near.terms, [
+    { source: 'event.data.n > 5', holds: false },
+    { source: 'event.data.who == "ann" || event.data.m > 1', holds: true },
+  ])
+  const failed = (answer: Loose) => answer.checks.filter((one: Loose) => !one.holds)
+  assert.deepEqual(failed(near), [
+    { check: 'pattern', holds: false, text: 'The pattern is false: event.data.n > 5' },
+  ])
+  const whole = await ask('why.far')
+  assert.deepEqual(
+    [whole.rule.plannedRevision, failed(whole.rule).map((one: Loose) => one.text)],
+    [null, ['It takes elsewhere.*; the event is why.near']],
+  )
+  assert.match(explain(whole), /why\.far does not take this event \(it was not asked/)
+  const nobody = await t.call('GET', `/api/events/${event}/explain?rule=nobody`, { as: t.tenant.adminKey })
+  assert.deepEqual([nobody.status, nobody.body.errors[0].field], [404, '/rule'])
+})
