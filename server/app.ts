@@ -589,7 +589,11 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   })
   unsubscribeRoutes(api, { db, links, now })
   preferencePageRoutes(api, { db, sealer, links })
-  rulesRoutes(api, { db, dryRun: dryRunner({ db, pipeline }) })
+  rulesRoutes(api, {
+    db,
+    dryRun: dryRunner({ db, pipeline }),
+    keptSeconds: config.retention.notificationsDays * 86_400,
+  })
   limitsRoutes(api, { db })
   replayRoutes(api, {
     db,

@@ -78,7 +78,7 @@ export function validatorCompiler(): FastifySchemaCompiler<object> {
 
 function refusal(part: string, errors: ErrorObject[]): AppError {
   const details = new Map<string, ErrorDetail>()
-  for (const error of errors) {
+  for (const error of nearest(errors)) {
     const detail = { field: fieldOf(part, error), message: messageOf(error) }
     if (details.size < MAX_ERRORS) details.set(`${detail.field} ${detail.message}`, detail)
   }
@@ -91,6 +91,34 @@ function refusal(part: string, errors: ErrorObject[]): AppError {
       errors: list,
     },
   )
+}
+
+/** Which shape was meant is known by these: a value that has them at its own level is not of that shape. */
+const OF_SHAPE: ReadonlySet<string> = new Set(['required', 'additionalProperties', 'type', 'const', 'enum'])
+
+/**
+ * Where a value may have one of several shapes, every shape complains. When it has the shape of some and only
+ * something within is wrong, the complaints of the others are noise.
+ */
+function nearest(errors: ErrorObject[]): ErrorObject[] {
+  const unions = errors
+    .filter(({ keyword }) => keyword === 'anyOf' || keyword === 'oneOf')
+    .sort((a, b) => b.schemaPath.length - a.schemaPath.length)
+  let left = errors
+  for (const union of unions) {
+    const prefix = `${union.schemaPath}/`
+    const within = left.filter(error => error.schemaPath.startsWith(prefix))
+    const branches = Map.groupBy(within, error => error.schemaPath.slice(prefix.length).split('/')[0])
+    const near = [...branches.values()].filter(branch =>
+      branch.every(
+        ({ instancePath, keyword }) => instancePath !== union.instancePath || !OF_SHAPE.has(keyword),
+      ),
+    )
+    if (near.length > 0) {
+      left = left.filter(error => error !== union && (!within.includes(error) || near.flat().includes(error)))
+    }
+  }
+  return left
 }
 
 const NAMES: Record<string, string> = {

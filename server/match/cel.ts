@@ -13,7 +13,7 @@ import {
   TICKS,
   type Node,
 } from './cel-meter.ts'
-import { conditionsOf, conjuncts, type Conditions } from './conditions.ts'
+import { conditionsOf, conjuncts, pathOf, type Conditions } from './conditions.ts'
 
 /**
  * The Common Expression Language as rules use it: a bounded subset of https://cel.dev, compiled once and
@@ -225,6 +225,15 @@ export function termsOf(source: string): string[] {
     )
   } catch {
     return [source]
+  }
+}
+
+/** Where an expression that is nothing but a path reads the event: ['data', 'city']; else undefined. */
+export function pathIn(source: string): readonly string[] | undefined {
+  try {
+    return pathOf(environment.parse(source).ast as Node)
+  } catch {
+    return undefined
   }
 }
 

@@ -140,7 +140,7 @@ function isComparison(operator: string): operator is Comparison['operator'] {
 }
 
 /** `event.data.a["b"]` → ['data', 'a', 'b'] */
-function pathOf(node: Node): readonly string[] | undefined {
+export function pathOf(node: Node): readonly string[] | undefined {
   const path: string[] = []
   let at = node
   while (at.op === '.' || at.op === '[]') {

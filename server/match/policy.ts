@@ -250,6 +250,36 @@ function escalationStep(input: unknown, at: string): EscalationStep {
   return step
 }
 
+/**
+ * Refuses to wait for longer than messages are kept: what waits would be gone before it goes.
+ *
+ * @throws AppError invalid_rule
+ */
+export function checkKept(
+  { policy, batchWindowSeconds }: { policy: RulePolicy; batchWindowSeconds?: number | undefined },
+  keptSeconds: number,
+): void {
+  const { digest, group, escalation = [] } = policy
+  const waits: [field: string, seconds: number | undefined][] = [
+    ['batchWindowSeconds', batchWindowSeconds],
+    ['policy.digest.windowSeconds', digest?.windowSeconds],
+    ['policy.digest.schedule', digest?.schedule && 'monthly' in digest.schedule ? MONTH : undefined],
+    ['policy.group.intervalSeconds', group?.intervalSeconds],
+    ['policy.group.repeatSeconds', group?.repeatSeconds],
+    ...escalation.map((step, at): [string, number] => [
+      `policy.escalation.${at}.afterSeconds`,
+      step.afterSeconds,
+    ]),
+  ]
+  for (const [field, seconds] of waits) {
+    if (seconds !== undefined && seconds > keptSeconds) {
+      throw new AppError('invalid_rule', `Messages are kept for ${keptSeconds} seconds, not so long`, {
+        field: pointer(field),
+      })
+    }
+  }
+}
+
 // ------------------------------------------------------------------ keys, evaluated
 
 /** The keys of a policy, compiled with its rule. */

@@ -16,6 +16,7 @@ import {
   type RecipientType,
   type TenantId,
 } from '../types.ts'
+import { checkKept } from './policy.ts'
 import { type Rule, type RuleDefinition, compileRule, ruleDefinition } from './rules.ts'
 import {
   type StoredRule,
@@ -57,6 +58,8 @@ export interface RulesDeps {
   /** Takes the rule and the event through every stage, and writes nothing. */
   dryRun(request: { tenantId: TenantId; rule: Rule; event: Event; now: Date }): Promise<DryRun>
   now?: () => Date
+  /** How long messages are kept; nothing may wait for longer. Default: for ever. */
+  keptSeconds?: number
 }
 
 const closed = { additionalProperties: false }
@@ -263,7 +266,14 @@ const tags = ['Rules']
 const byId = Type.Object({ id: Id }, closed)
 
 /** Which events tell whom, how. */
-export function rulesRoutes(api: Api, { db, dryRun, now = () => new Date() }: RulesDeps): void {
+export function rulesRoutes(api: Api, deps: RulesDeps): void {
+  const { db, dryRun, now = () => new Date(), keptSeconds = Number.POSITIVE_INFINITY } = deps
+  const defined = (...given: Parameters<typeof define>): RuleDefinition => {
+    const definition = define(...given)
+    checkKept(definition, keptSeconds)
+    return definition
+  }
+
   api.post(
     '/api/rules',
     {
@@ -278,7 +288,7 @@ export function rulesRoutes(api: Api, { db, dryRun, now = () => new Date() }: Ru
     },
     async (request, reply) => {
       const at = now()
-      const definition = define(request.body, at)
+      const definition = defined(request.body, at)
       const { rule, warnings } = await db.tx(tx =>
         createRule(tx, request.caller, definition, at, request.traceId),
       )
@@ -368,7 +378,7 @@ export function rulesRoutes(api: Api, { db, dryRun, now = () => new Date() }: Ru
       const { caller, params, traceId } = request
       const { revision, ...body } = request.body
       const { rule, warnings } = await db.tx(tx =>
-        updateRule(tx, caller, params.id, before => define(body, before.createdAt), revision, traceId),
+        updateRule(tx, caller, params.id, before => defined(body, before.createdAt), revision, traceId),
       )
       return { ...show(rule), warnings }
     },
@@ -395,7 +405,7 @@ export function rulesRoutes(api: Api, { db, dryRun, now = () => new Date() }: Ru
           tx,
           caller,
           params.id,
-          before => define({ ...asBody(before, body), ...body }, before.createdAt),
+          before => defined({ ...asBody(before, body), ...body }, before.createdAt),
           revision,
           traceId,
         ),
@@ -457,7 +467,7 @@ export function rulesRoutes(api: Api, { db, dryRun, now = () => new Date() }: Ru
       const { rule: draft, event } = request.body
       const at = now()
       const { definition, warnings } = await under('/rule', () =>
-        resolveReferences(db, tenantId, define({ name: 'draft', ...draft }, at)),
+        resolveReferences(db, tenantId, defined({ name: 'draft', ...draft }, at)),
       )
       const rule = compileRule(definition, { id: newId(), no: 0, revision: 0, tenantId })
       const outcome = await dryRun({ tenantId, rule, event: eventOf(event, tenantId, at), now: at })

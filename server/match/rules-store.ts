@@ -5,6 +5,7 @@ import { type Queryable, type Tx, sql } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Channel, Id, Priority, TenantId } from '../types.ts'
 import type { ScheduleSettings } from '../time/schedule.ts'
+import { checkKeys } from './key-fields.ts'
 import type { RuleDefinition, RuleRow } from './rules.ts'
 
 /** A rule as it is stored, for the people who write rules. Matching compiles it (rules.ts). */
@@ -147,7 +148,7 @@ const SELECTED = { users: 'user', roles: 'role', groups: 'group', topics: 'topic
 /**
  * The definition with its template by id, and what is worth knowing about what it names.
  *
- * @throws AppError invalid_rule for a template that does not exist
+ * @throws AppError invalid_rule for a template that does not exist, and a key that no event of its types has
  */
 export async function resolveReferences(
   q: Queryable,
@@ -181,6 +182,8 @@ export async function resolveReferences(
     if (!template) throw new AppError('invalid_rule', 'There is no template with this id or name', { field })
     if (!template.enabled) warnings.push({ field, message: 'The template is disabled' })
   }
+
+  await checkKeys(q, tenantId, definition)
 
   const kinds: string[] = []
   const names: string[] = []
