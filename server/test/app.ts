@@ -56,11 +56,11 @@ export interface TestApp {
  * The whole product in this process: real server, real lanes, delivery and mailbox, over a fresh database. Webhooks
  * may reach this machine; requests are hardly limited.
  *
- * `log`: where its lines go, for tests that read them.
+ * `log`: where its lines go, for tests that read them. `now`: its clock, for tests of nights and mornings.
  */
 export async function testApp(
   environment: Record<string, string> = {},
-  { log: destination }: { log?: LogOptions['destination'] } = {},
+  { log: destination, now }: { log?: LogOptions['destination']; now?: () => Date } = {},
 ): Promise<TestApp> {
   const database = await testDatabase()
   const dir = await mkdtemp(join(tmpdir(), 'carillon-app-'))
@@ -89,7 +89,7 @@ export async function testApp(
     const system = { tenantId: first.id, kind: 'system' } as const
     const second = await createTenant(db, keys, system, { name: 'other' })
     const log = createLogger({ level: config.observe.logLevel, destination })
-    const app = await startApp({ config, databaseUrl: database.url, log })
+    const app = await startApp({ config, databaseUrl: database.url, log, ...(now && { now }) })
     const url = app.url!
 
     const tenantOf = async ({ id, name }: { id: TenantId; name: string }): Promise<AppTenant> => {
