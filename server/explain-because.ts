@@ -51,7 +51,7 @@ export interface NamedDigest {
 }
 
 const LAYER = /^(?:user:|tenant:|rule\b|built_in)/
-const COUNTER = /^(.*) (\d+)\/([a-z]+): (\d+) used$/s
+const COUNTER = /^(.*) (\d+)\/((?:\d+ )?[a-z]+): (\d+) used$/s
 const SILENCE = /^silence (\S+) of (.*)$/s
 const INHIBITION = /^(.*?): (.*)$/s
 

@@ -1,3 +1,4 @@
+import type { StandingMemory } from '../alerts/standing-memory.ts'
 import type { ChangeWatch } from '../db/changes.ts'
 import type { Sealer } from '../db/seal.ts'
 import { readTrace } from '../decide/trace.ts'
@@ -38,8 +39,9 @@ export interface Told {
   content: AddressedContent
   /** Why it did not leave at once. */
   waited?: Reason
-  /** Notifications it stands for. */
+  /** Notifications it stands for, and what they were collected under. */
   items?: number
+  digestKey?: string
 }
 
 export interface NotTold {
@@ -55,10 +57,13 @@ export interface NotTold {
   detail?: string
 }
 
-export interface EngineParts extends Omit<PipelineParts, 'watch' | 'sealer' | 'eventTypes' | 'observe'> {
+export interface EngineParts
+  extends Omit<PipelineParts, 'watch' | 'sealer' | 'eventTypes' | 'observe' | 'standing'> {
   memory: Memory
   /** To open settings of addresses; nothing is sealed. */
   sealer?: Sealer
+  /** Silences and inhibitions, over the alerts of these events. */
+  alerts?: StandingMemory
   /** Also each "no", which costs reading the trace of every event. */
   nos?: boolean
   say(said: Told | NotTold): void
@@ -69,11 +74,17 @@ const NOTHING = Buffer.alloc(0)
 /** Nothing is written, so even a large audience is worked out at once; beyond this it is not. */
 const MOST_PEOPLE = 100_000
 
-export function engine({ memory, say, nos = false, sealer, ...parts }: EngineParts): Engine {
+export function engine({ memory, say, alerts, nos = false, sealer, ...parts }: EngineParts): Engine {
   const pipeline = openPipeline({
     ...parts,
     watch: NEVER,
     eventTypes: { refresh: async () => {} },
+    ...(alerts && {
+      standing: async (_, events, now) => {
+        const found = new Map(events.map(event => [event.id, alerts.standing(event, now)]))
+        return event => found.get(event.id) ?? null
+      },
+    }),
     // What would be written is not, so sealing it would only take time.
     sealer: { ...(sealer as Sealer), seal: () => NOTHING },
   })
@@ -85,6 +96,7 @@ export function engine({ memory, say, nos = false, sealer, ...parts }: EnginePar
     const { events, usage } = await pipeline.plan(memory.q, [event], at, { audienceLimit: MOST_PEOPLE })
     if (usage) memory.take(usage)
     const planned = events[0]!
+    if (alerts && planned.alerts) alerts.remember(planned.alerts)
     if (nos) sayNos(planned, at)
     for (const notification of planned.notifications) tell(notification, at)
   }
@@ -251,7 +263,12 @@ const told = (notification: PlannedNotification, channel: Channel, at: Date, wai
   priority: notification.priority,
   content: notification.bodies[channel]!,
   ...(waited ? { waited } : {}),
-  ...(notification.event.type === DIGEST_EVENT ? { items: notification.event.data['count'] as number } : {}),
+  ...(notification.event.type === DIGEST_EVENT
+    ? {
+        items: notification.event.data['count'] as number,
+        digestKey: notification.event.data['key'] as string,
+      }
+    : {}),
 })
 
 /** What is to happen when: a binary heap by time, then by the order of adding. */

@@ -1,10 +1,17 @@
 import { hash } from 'node:crypto'
+import type { AlertState } from '../alerts/alert.ts'
+import type { InhibitionDefinition } from '../alerts/inhibition.ts'
+import type { Matcher } from '../alerts/matcher.ts'
+import { type TimedSilence, standingMemory } from '../alerts/standing-memory.ts'
 import { idFloor } from '../db/ids.ts'
 import { sql } from '../db/pool.ts'
 import type { Db } from '../db/pool.ts'
 import type { Sealer } from '../db/seal.ts'
 import { DIGEST_EVENT } from '../digest/compose.ts'
+import { allCaps } from '../limits/limit-book.ts'
 import type { LimitBook } from '../limits/limit-book.ts'
+import { MAX_LIMITS, listLimits } from '../limits/store.ts'
+import type { LimitDefinition } from '../limits/store.ts'
 import { ruleIndex } from '../match/rule-index.ts'
 import { ruleFromRow } from '../match/rules.ts'
 import type { Rule, RuleRow } from '../match/rules.ts'
@@ -44,6 +51,18 @@ export interface ReplayChange {
   /** Each takes the place of the tenant's default about the same scope and channel. */
   defaults?: PreferenceRow[]
   template?: TemplateRevision
+  /** Each takes the place of the limit with its name, or joins the others. */
+  limits?: (LimitDefinition & { id: Id })[]
+  /** Is lifted. By id or name. */
+  withoutLimit?: string
+  /** Join the others. */
+  silences?: TimedSilence[]
+  /** Is as if it had never been. */
+  withoutSilence?: Id
+  /** Each takes the place of the inhibition with its name, or joins the others. */
+  inhibitions?: (InhibitionDefinition & { enabled: boolean })[]
+  /** By id or name. */
+  withoutInhibition?: string
 }
 
 export interface ReplayResult {
@@ -54,8 +73,8 @@ export interface ReplayResult {
   told: { before: number; after: number }
   totals: Record<DifferenceKind, number>
   byChannel: Partial<Record<Channel, Record<DifferenceKind, number>>>
-  /** The people with the most differences. */
-  users: { userId: string; differences: number }[]
+  /** The people with the most differences, and on which channels. */
+  users: { userId: string; differences: number; byChannel: ReplayResult['byChannel'] }[]
   examples: Difference[]
   /** What no replay can know. */
   notReconstructed: readonly string[]
@@ -76,11 +95,14 @@ export interface Difference {
 }
 
 export const NOT_RECONSTRUCTED = [
-  'People, their addresses and their preferences are those of today.',
-  'Rules and templates are those of today, but for the change; what applied at the time is in the explanation of each event.',
+  'People, their addresses, groups and preferences are those of today.',
+  'Rules, templates, limits and inhibitions are those of today, but for the change; what applied at the time is in the explanation of each event.',
+  'Silences hold at the times that they say today.',
   'Events that retention has removed, or whose person was erased, are missing.',
-  'Limits and cooldowns begin unused at the start of the range.',
-  'What providers and people did afterwards (failures, fallbacks, reading, escalations) is not played.',
+  'Limits, cooldowns, digests and what was said before begin empty at the start of the range.',
+  'Of alerts that began before the range, those that still fire are known, others are not.',
+  'What providers and people did afterwards (failures, fallbacks, reading) is not played; escalations go as if nobody reacted.',
+  'What the product itself told of (digests, thresholds) is made anew where it comes from these events, and otherwise played as it was recorded.',
 ] as const
 
 export interface ReplayParts {
@@ -108,6 +130,45 @@ const loadEvents = sql(
   `select id, source, type, subject, time, received_at, scheduled_at, expires_at, priority, category, sealed_for, data
    from events where tenant_id = $1 and id > $2 and id < $3 and type <> '${DIGEST_EVENT}' order by id limit $4`,
 )
+
+const loadSilences = sql(
+  'replay_silences',
+  `select id, author, matchers, starts_at, ends_at from silences
+   where tenant_id = $1 and ends_at > $2 and starts_at < $3 order by id limit 10000`,
+)
+const loadInhibitions = sql(
+  'replay_inhibitions',
+  `select id, name, source_matchers, target_matchers, equal from inhibitions
+   where tenant_id = $1 and enabled order by id`,
+)
+const loadAlerts = sql(
+  'replay_alerts',
+  `select key, status, labels, at, started_at, ends_at from alert_states
+   where tenant_id = $1 and status = 'firing' and at < $2 order by key limit 100000`,
+)
+
+interface SilenceRow {
+  id: Id
+  author: string
+  matchers: Matcher[]
+  starts_at: Date
+  ends_at: Date
+}
+interface InhibitionRow {
+  id: Id
+  name: string
+  source_matchers: Matcher[]
+  target_matchers: Matcher[]
+  equal: string[]
+}
+interface AlertRow {
+  key: string
+  status: AlertState['status']
+  labels: Record<string, string>
+  at: Date
+  started_at: Date
+  ends_at: Date | null
+}
 
 interface EventRow {
   id: Id
@@ -138,10 +199,18 @@ export function replayer(parts: ReplayParts) {
     const { tenantId, change, examples, maxEvents } = request
     await parts.look()
     await tenants.refresh(db)
-    const stored = (await db.rows<RuleRow>(loadRules, [tenantId])).map(ruleFromRow)
+    const stored: Stored = {
+      rules: (await db.rows<RuleRow>(loadRules, [tenantId])).map(ruleFromRow),
+      ...(await standingAt(request)),
+    }
     const compared = comparison(examples)
     const before = side(stored, {}, compared.before)
-    const after = side(changed(stored, change), change, compared.after)
+    const limits = await limitsWith(tenantId, change)
+    const after = side(
+      changed(stored, change),
+      { ...change, ...(limits && { book: limits }) },
+      compared.after,
+    )
 
     let after_ = idFloor(request.since.getTime())
     const end = idFloor(request.until.getTime())
@@ -176,15 +245,67 @@ export function replayer(parts: ReplayParts) {
     return { events, more, ...compared.result(), notReconstructed: NOT_RECONSTRUCTED }
   }
 
-  function side(rules: readonly Rule[], { defaults, template }: ReplayChange, say: (said: Told) => void) {
+  /** What was quiet in the range, and what fired when it began. */
+  async function standingAt({ tenantId, since, until }: ReplayRequest): Promise<Omit<Stored, 'rules'>> {
+    const inhibitions = await db.rows<InhibitionRow>(loadInhibitions, [tenantId])
+    const silences = await db.rows<SilenceRow>(loadSilences, [tenantId, since, until])
+    const alerts = await db.rows<AlertRow>(loadAlerts, [tenantId, since])
+    return {
+      silences: silences.map(row => ({
+        id: row.id,
+        author: row.author,
+        matchers: row.matchers,
+        startsAt: row.starts_at,
+        endsAt: row.ends_at,
+      })),
+      inhibitions: inhibitions.map(row => ({
+        id: row.id,
+        name: row.name,
+        sourceMatchers: row.source_matchers,
+        targetMatchers: row.target_matchers,
+        equal: row.equal,
+      })),
+      alerts: alerts.map(row => ({
+        key: row.key,
+        status: row.status,
+        labels: row.labels,
+        at: row.at,
+        startedAt: row.started_at,
+        endsAt: row.ends_at,
+      })),
+    }
+  }
+
+  /** The limits of today with the change; undefined where none of them changes. */
+  async function limitsWith(tenantId: TenantId, change: ReplayChange): Promise<LimitBook | undefined> {
+    const { limits = [], withoutLimit } = change
+    if (limits.length === 0 && withoutLimit === undefined) return undefined
+    const stored = (await listLimits(db, tenantId, null, MAX_LIMITS)).filter(({ enabled }) => enabled)
+    const left = stored.filter(
+      ({ id, name }) =>
+        id !== withoutLimit && name !== withoutLimit && !limits.some(limit => limit.name === name),
+    )
+    const all = [...left.toReversed(), ...limits.filter(({ enabled }) => enabled)]
+    return { refresh: async () => {}, caps: question => allCaps(all, question) }
+  }
+
+  function side(
+    { rules, silences, inhibitions, alerts }: Stored,
+    { defaults, template, book }: ReplayChange & { book?: LimitBook },
+    say: (said: Told) => void,
+  ) {
     const index = ruleIndex(rules)
+    const standing = standingMemory(silences, inhibitions)
+    standing.remember(alerts)
     return engine({
       memory: memory({ through: db }),
+      // Without either, nothing has to be looked up for each event.
+      ...(silences.length + inhibitions.length > 0 && { alerts: standing }),
       tenants,
       rules: { refresh: async () => {}, index: () => index },
       people: defaults ? withDefaults(people, defaults) : people,
       templates: template ? withTemplate(parts.templates, template) : parts.templates,
-      limits: parts.limits,
+      limits: book ?? parts.limits,
       channelOpen: parts.channelOpen,
       sealer,
       say: said => {
@@ -227,9 +348,31 @@ export function replayer(parts: ReplayParts) {
   return { run }
 }
 
-function changed(rules: readonly Rule[], { rule, withoutRule }: ReplayChange): Rule[] {
-  const left = rules.filter(({ id }) => id !== withoutRule && id !== rule?.id)
-  return rule?.enabled ? [...left, rule] : left
+/** Everything that a run is held against, and how alerts stood when it began. */
+interface Stored {
+  rules: readonly Rule[]
+  silences: readonly TimedSilence[]
+  inhibitions: readonly (InhibitionDefinition & { id?: Id })[]
+  alerts: readonly AlertState[]
+}
+
+function changed(stored: Stored, change: ReplayChange): Stored {
+  const { rule, withoutRule, withoutSilence, withoutInhibition, silences = [], inhibitions = [] } = change
+  const rules = stored.rules.filter(({ id }) => id !== withoutRule && id !== rule?.id)
+  return {
+    ...stored,
+    rules: rule?.enabled ? [...rules, rule] : rules,
+    silences: [...stored.silences.filter(({ id }) => id !== withoutSilence), ...silences],
+    inhibitions: [
+      ...stored.inhibitions.filter(
+        ({ id, name }) =>
+          id !== withoutInhibition &&
+          name !== withoutInhibition &&
+          !inhibitions.some(one => one.name === name),
+      ),
+      ...inhibitions.filter(({ enabled }) => enabled),
+    ],
+  }
 }
 
 function withDefaults(people: PeopleFacts, rows: readonly PreferenceRow[]): PeopleFacts {
@@ -280,7 +423,7 @@ function comparison(examples: number) {
   const told = { before: 0, after: 0 }
   const totals = zeros()
   const byChannel: ReplayResult['byChannel'] = {}
-  const users = new Map<string, number>()
+  const users = new Map<string, { differences: number; byChannel: ReplayResult['byChannel'] }>()
   const shown: Difference[] = []
 
   function differ(kind: DifferenceKind, before: Told | undefined, after: Told | undefined): void {
@@ -288,7 +431,12 @@ function comparison(examples: number) {
     totals[kind]++
     ;(byChannel[said.channel] ??= zeros())[kind]++
     const userId = said.recipient.id
-    if (users.has(userId) || users.size < MAX_USERS) users.set(userId, (users.get(userId) ?? 0) + 1)
+    let user = users.get(userId)
+    if (!user && users.size < MAX_USERS) users.set(userId, (user = { differences: 0, byChannel: {} }))
+    if (user) {
+      user.differences++
+      ;(user.byChannel[said.channel] ??= zeros())[kind]++
+    }
     if (shown.length >= examples) return
     shown.push({
       kind,
@@ -325,6 +473,9 @@ function comparison(examples: number) {
     before: hear('before'),
     after: hear('after'),
     result(): Omit<ReplayResult, 'events' | 'more' | 'notReconstructed'> {
+      for (const [before, after] of digestPairs(open.before, open.after)) {
+        differ(before.print === after.print ? 'moved' : 'changed', before.said, after.said)
+      }
       for (const { said } of open.before.values()) differ('lost', said, undefined)
       for (const { said } of open.after.values()) differ('new', undefined, said)
       return {
@@ -332,13 +483,37 @@ function comparison(examples: number) {
         totals,
         byChannel,
         users: [...users]
-          .sort((a, b) => b[1] - a[1])
+          .sort((a, b) => b[1].differences - a[1].differences)
           .slice(0, SHOWN_USERS)
-          .map(([userId, differences]) => ({ userId, differences })),
+          .map(([userId, user]) => ({ userId, ...user })),
         examples: shown,
       }
     },
   }
+}
+
+/**
+ * Digests of one person under one key that found no pair at their own time: the first of the one run is the first of
+ * the other, at another time or with other contents. What is paired is taken out.
+ */
+function digestPairs(before: Map<string, Open>, after: Map<string, Open>): [Open, Open][] {
+  const byKey = (open: Map<string, Open>) =>
+    Map.groupBy(
+      [...open].filter(([, { said }]) => said.digestKey !== undefined),
+      ([, { said }]) => `${said.recipient.id}\0${said.channel}\0${said.digestKey}`,
+    )
+  const others = byKey(after)
+  const pairs: [Open, Open][] = []
+  for (const [key, mine] of byKey(before)) {
+    for (const [i, [name, one]] of mine.entries()) {
+      const other = others.get(key)?.[i]
+      if (!other) break
+      before.delete(name)
+      after.delete(other[0])
+      pairs.push([one, other[1]])
+    }
+  }
+  return pairs
 }
 
 const zeros = (): Record<DifferenceKind, number> => ({ new: 0, lost: 0, changed: 0, moved: 0 })

@@ -81,6 +81,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     'server/replay/**',
     [
       'server/pipeline.ts',
+      'server/alerts/',
       'server/match/',
       'server/decide/trace.ts',
       'server/digest/compose.ts',
