@@ -16,7 +16,7 @@ interface Result {
   told: { before: number; after: number }
   totals: Record<string, number>
   byChannel: Record<string, Record<string, number>>
-  users: { userId: string; differences: number }[]
+  users: { userId: string; differences: number; byChannel: Record<string, Record<string, number>> }[]
   examples: {
     kind: string
     userId: string
@@ -32,7 +32,7 @@ const KINDS = ['new', 'lost', 'changed', 'moved']
 
 export const command: Command = {
   name: 'replay',
-  summary: 'Show what recorded events would have led to with a changed rule, default or template',
+  summary: 'Show what recorded events would have led to with something changed',
   about:
     'Plays the events through everything twice, as things are and with the change, and prints the difference. Nothing\n' +
     'is sent or written.',
@@ -41,6 +41,18 @@ export const command: Command = {
     without: { value: 'ID', about: 'Leave this rule out' },
     defaults: { value: 'FILE', about: "A list of preference defaults in YAML, in place of the tenant's" },
     template: { value: 'FILE', about: 'A template in YAML; takes the place of the one with its name' },
+    limit: { value: 'FILE', about: 'A limit in YAML, or a list; takes the place of the one with its name' },
+    'without-limit': { value: 'NAME', about: 'Lift this limit (id or name)' },
+    silence: {
+      value: 'FILE',
+      about: 'A silence in YAML, or a list; from the beginning unless it says startsAt',
+    },
+    'without-silence': { value: 'ID', about: 'As if this silence had never been' },
+    inhibition: {
+      value: 'FILE',
+      about: 'An inhibition in YAML, or a list; takes the place of the one with its name',
+    },
+    'without-inhibition': { value: 'NAME', about: 'Leave this inhibition out (id or name)' },
     since: { value: 'TIME', about: 'An instant, or how long ago: 90m, 12h, 7d. Default: 7d' },
     until: { value: 'TIME', about: 'Default: now' },
     examples: { value: 'N', about: 'Differences to show one by one. Default: 10' },
@@ -48,6 +60,7 @@ export const command: Command = {
   },
   examples: [
     'carillon replay --rule draft.yaml --since 7d',
+    'carillon replay --limit limits/mails.yaml --since 24h',
     'carillon replay --without 0198c5f2-… --since 24h --json',
   ],
   async run(input) {
@@ -59,6 +72,10 @@ export const command: Command = {
       } catch (error) {
         throw new UsageError(`${file} cannot be read: ${(error as Error).message.split('\n')[0]}`)
       }
+    }
+    const readList = async (option: string): Promise<unknown[] | undefined> => {
+      const given = await read(option)
+      return given === undefined ? undefined : [given].flat()
     }
     const template = (await read('template')) as
       | { name: string; channels: unknown; translations?: unknown }
@@ -76,6 +93,12 @@ export const command: Command = {
           translations: template.translations,
         },
       }),
+      limits: await readList('limit'),
+      withoutLimit: input.text('without-limit'),
+      silences: await readList('silence'),
+      withoutSilence: input.text('without-silence'),
+      inhibitions: await readList('inhibition'),
+      withoutInhibition: input.text('without-inhibition'),
       examples: Number(input.text('examples') ?? 10),
     }
     const result = await createClient(input).lines<Result>('/api/rules/replay', body, ({ events }) => {
@@ -100,12 +123,14 @@ function show({ events, more, told, totals, byChannel, users, examples, notRecon
   print(table([['channel', ...KINDS], ...rows, ['all', ...KINDS.map(kind => String(totals[kind]))]]))
   if (users.length > 0) {
     print('')
-    print(
-      `Most differences: ${users
-        .slice(0, 5)
-        .map(({ userId, differences }) => `${plain(userId)} (${differences})`)
-        .join(', ')}`,
-    )
+    print('Most differences:')
+    const rowsOf = ({ userId, byChannel: own }: Result['users'][number]) =>
+      Object.entries(own).map(([channel, counts], i) => [
+        i === 0 ? plain(userId) : '',
+        channel,
+        ...KINDS.map(kind => String(counts[kind])),
+      ])
+    print(table([['person', 'channel', ...KINDS], ...users.slice(0, 5).flatMap(rowsOf)]))
   }
   for (const { kind, userId, channel, eventType, before, after } of examples) {
     print('')

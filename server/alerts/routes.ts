@@ -55,7 +55,8 @@ const Matchers = Type.Array(Matcher, {
 const Author = Type.String({ minLength: 1, maxLength: 255 })
 const Comment = Type.String({ minLength: 1, maxLength: 2_000 })
 
-const NewSilence = Type.Object(
+/** A silence as it is written. */
+export const SilenceBody = Type.Object(
   {
     matchers: Matchers,
     author: Author,
@@ -91,7 +92,8 @@ const Silence = Type.Object({
   updatedAt: Time,
 })
 
-const WrittenInhibition = Type.Object(
+/** An inhibition as it is written. */
+export const InhibitionBody = Type.Object(
   {
     name: Type.String({ minLength: 1, maxLength: 255 }),
     sourceMatchers: Matchers,
@@ -153,7 +155,7 @@ export function alertsRoutes(api: Api, { db, now, shard, removeFromInbox }: Aler
         tags,
         operationId: 'createSilence',
         summary: 'Keep quiet about what matches, for a time',
-        body: NewSilence,
+        body: SilenceBody,
         response: { 201: Silence },
       },
     },
@@ -273,7 +275,7 @@ export function alertsRoutes(api: Api, { db, now, shard, removeFromInbox }: Aler
         tags,
         operationId: 'createInhibition',
         summary: 'Let firing alerts cover others',
-        body: WrittenInhibition,
+        body: InhibitionBody,
         response: { 201: Inhibition },
       },
     },
@@ -334,7 +336,7 @@ export function alertsRoutes(api: Api, { db, now, shard, removeFromInbox }: Aler
         operationId: 'replaceInhibition',
         summary: 'Replace an inhibition',
         params: byId,
-        body: WrittenInhibition,
+        body: InhibitionBody,
         response: { 200: Inhibition },
       },
     },

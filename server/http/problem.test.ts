@@ -51,6 +51,8 @@ test('somebody else’s 4xx is not the caller’s', () => {
   assert.equal(toAppError(Object.assign(new Error('x'), { statusCode: 404 })).code, 'internal')
   const aborted = Object.assign(new Error('aborted'), { statusCode: 400, code: 'ECONNRESET' })
   assert.equal(toAppError(aborted).code, 'invalid_request')
+  // Its code is a number.
+  assert.equal(toAppError(new DOMException('aborted', 'AbortError')).code, 'internal')
 })
 
 test('no member but the documented ones can be replaced, and errors carry nothing else', () => {

@@ -78,10 +78,12 @@ const FASTIFY_CODES: Record<string, [ErrorCode, string]> = {
 
 function fromFastify(error: unknown): AppError | undefined {
   const { code, statusCode } = error as Partial<FastifyError>
-  const row = code === undefined ? undefined : FASTIFY_CODES[code]
+  // A DOMException, as of an aborted signal, has a number there.
+  if (typeof code !== 'string') return undefined
+  const row = FASTIFY_CODES[code]
   if (row !== undefined) return new AppError(row[0], row[1], { cause: error })
   // A request that broke off while its body was read, and the like: not our fault, and nobody reads the answer.
-  const ofRequest = code?.startsWith('FST_') === true || code === 'ECONNRESET'
+  const ofRequest = code.startsWith('FST_') || code === 'ECONNRESET'
   if (ofRequest && statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
     return new AppError('invalid_request', 'The request cannot be processed.', { cause: error })
   }

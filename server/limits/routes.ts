@@ -86,7 +86,8 @@ const FIELDS = {
   enabled: Type.Boolean(),
 }
 const Name = Type.String({ minLength: 1, maxLength: 255 })
-const Definition = Type.Object(
+/** A limit as it is written. */
+export const LimitBody = Type.Object(
   {
     name: Name,
     scope: FIELDS.scope,
@@ -164,12 +165,12 @@ export function limitsRoutes(api: Api, { db }: { db: Db }): void {
         tags,
         operationId: 'createLimit',
         summary: 'Set a limit',
-        body: Definition,
+        body: LimitBody,
         response: { 201: Shown },
       },
     },
     async (request, reply) => {
-      const limit = await db.tx(tx => createLimit(tx, request.caller, definition(request.body)))
+      const limit = await db.tx(tx => createLimit(tx, request.caller, limitDefinition(request.body)))
       reply.code(201).header('location', `/api/limits/${limit.id}`)
       return show(limit)
     },
@@ -278,12 +279,14 @@ export function limitsRoutes(api: Api, { db }: { db: Db }): void {
         operationId: 'updateLimit',
         summary: 'Replace a limit; what was counted stays counted',
         params: byId,
-        body: Definition,
+        body: LimitBody,
         response: { 200: Shown },
       },
     },
     async request =>
-      show(await db.tx(tx => updateLimit(tx, request.caller, request.params.id, definition(request.body)))),
+      show(
+        await db.tx(tx => updateLimit(tx, request.caller, request.params.id, limitDefinition(request.body))),
+      ),
   )
 
   api.delete(
@@ -306,8 +309,8 @@ export function limitsRoutes(api: Api, { db }: { db: Db }): void {
 }
 
 /** @throws AppError invalid_request for parts that contradict each other */
-function definition(body: Static<typeof Definition>): LimitDefinition {
-  const given = body as Static<typeof Definition> & Partial<LimitDefinition>
+export function limitDefinition(body: Static<typeof LimitBody>): LimitDefinition {
+  const given = body as Static<typeof LimitBody> & Partial<LimitDefinition>
   const { name, scope, window, max, gapSeconds = null } = given
   if (window === 'gap' && gapSeconds === null) {
     throw new AppError('invalid_request', 'A gap says for how long: gapSeconds', { field: '/gapSeconds' })

@@ -199,6 +199,7 @@ export function replayer(parts: ReplayParts) {
     const { tenantId, change, examples, maxEvents } = request
     await parts.look()
     await tenants.refresh(db)
+    await parts.limits.refresh(db)
     const stored: Stored = {
       rules: (await db.rows<RuleRow>(loadRules, [tenantId])).map(ruleFromRow),
       ...(await standingAt(request)),
@@ -251,20 +252,24 @@ export function replayer(parts: ReplayParts) {
     const silences = await db.rows<SilenceRow>(loadSilences, [tenantId, since, until])
     const alerts = await db.rows<AlertRow>(loadAlerts, [tenantId, since])
     return {
-      silences: silences.map(row => ({
-        id: row.id,
-        author: row.author,
-        matchers: row.matchers,
-        startsAt: row.starts_at,
-        endsAt: row.ends_at,
-      })),
-      inhibitions: inhibitions.map(row => ({
-        id: row.id,
-        name: row.name,
-        sourceMatchers: row.source_matchers,
-        targetMatchers: row.target_matchers,
-        equal: row.equal,
-      })),
+      silences: silences
+        .map(row => ({
+          id: row.id,
+          author: row.author,
+          matchers: row.matchers,
+          startsAt: row.starts_at,
+          endsAt: row.ends_at,
+        }))
+        .filter(silence => compiles(() => standingMemory([silence], []))),
+      inhibitions: inhibitions
+        .map(row => ({
+          id: row.id,
+          name: row.name,
+          sourceMatchers: row.source_matchers,
+          targetMatchers: row.target_matchers,
+          equal: row.equal,
+        }))
+        .filter(inhibition => compiles(() => standingMemory([], [inhibition]))),
       alerts: alerts.map(row => ({
         key: row.key,
         status: row.status,
@@ -346,6 +351,16 @@ export function replayer(parts: ReplayParts) {
   }
 
   return { run }
+}
+
+/** What an older version let in and no longer compiles keeps nothing quiet, here as in the product. */
+function compiles(make: () => unknown): boolean {
+  try {
+    make()
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** Everything that a run is held against, and how alerts stood when it began. */

@@ -1,10 +1,13 @@
 import { Readable } from 'node:stream'
-import { Type } from 'typebox'
+import { type Static, Type } from 'typebox'
+import { InhibitionBody, SilenceBody } from '../alerts/routes.ts'
+import { type TimedSilence, standingMemory } from '../alerts/standing-memory.ts'
 import { newId } from '../db/ids.ts'
 import { sql } from '../db/pool.ts'
 import type { Db } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Api } from '../http/api.ts'
+import { LimitBody, limitDefinition } from '../limits/routes.ts'
 import { Draft, define } from '../match/routes.ts'
 import { compileRule } from '../match/rules.ts'
 import type { Rule } from '../match/rules.ts'
@@ -41,7 +44,14 @@ const Result = Type.Object({
   told: Type.Object({ before: Type.Integer(), after: Type.Integer() }),
   totals: Counts,
   byChannel: Type.Record(Type.String(), Counts),
-  users: Type.Array(Type.Object({ userId: Type.String(), differences: Type.Integer() })),
+  users: Type.Array(
+    Type.Object({
+      userId: Type.String(),
+      differences: Type.Integer(),
+      byChannel: Type.Record(Type.String(), Counts),
+    }),
+    { description: 'The people with the most differences.' },
+  ),
   examples: Type.Array(
     Type.Object({
       kind: Type.Enum(DIFFERENCES),
@@ -55,6 +65,7 @@ const Result = Type.Object({
   ),
   notReconstructed: Type.Array(Type.String()),
 })
+const Named = { minLength: 1, maxLength: 255 }
 const Body = Type.Object(
   {
     since: Type.Union([Time, Type.String({ pattern: '^[0-9]{1,4}[mhd]$' })], {
@@ -88,6 +99,27 @@ const Body = Type.Object(
         closed,
       ),
     ),
+    limits: Type.Optional(
+      Type.Array(LimitBody, {
+        maxItems: 50,
+        description: 'Each takes the place of the limit with its name, or joins the others.',
+      }),
+    ),
+    withoutLimit: Type.Optional(Type.String({ ...Named, description: 'Id or name of one that is lifted.' })),
+    silences: Type.Optional(
+      Type.Array(SilenceBody, {
+        maxItems: 50,
+        description: 'Beside the others; in force from startsAt, or from the beginning of the range.',
+      }),
+    ),
+    withoutSilence: Type.Optional(Type.String({ format: 'uuid', description: 'As if it had never been.' })),
+    inhibitions: Type.Optional(
+      Type.Array(InhibitionBody, {
+        maxItems: 50,
+        description: 'Each takes the place of the inhibition with its name, or joins the others.',
+      }),
+    ),
+    withoutInhibition: Type.Optional(Type.String({ ...Named, description: 'Id or name.' })),
     examples: Type.Optional(Type.Integer({ minimum: 0, maximum: 500 })),
     maxEvents: Type.Optional(Type.Integer({ minimum: 1, maximum: 5_000_000 })),
   },
@@ -115,7 +147,7 @@ export function replayRoutes(api: Api, { db, replay, now = () => new Date() }: R
       schema: {
         tags: ['Rules'],
         operationId: 'replayRules',
-        summary: 'Play recorded events through a changed rule, default or template, and show the difference',
+        summary: 'Play recorded events through something changed, and show the difference',
         description:
           'With `accept: application/x-ndjson` progress is told while it runs, a line a second; the last line is the result.',
         body: Body,
@@ -137,11 +169,17 @@ export function replayRoutes(api: Api, { db, replay, now = () => new Date() }: R
         ...(body.withoutRule && { withoutRule: body.withoutRule }),
         ...(body.defaults && { defaults: body.defaults.map((one, i) => opinion(one as OpinionInput, i)) }),
         ...(body.template && { template: await templateOf(tenantId, body.template) }),
+        ...(body.limits && { limits: body.limits.map((one, i) => limitOf(one, i)) }),
+        ...(body.withoutLimit && { withoutLimit: body.withoutLimit }),
+        ...(body.silences && { silences: body.silences.map((one, i) => silenceOf(one, i, since)) }),
+        ...(body.withoutSilence && { withoutSilence: body.withoutSilence }),
+        ...(body.inhibitions && { inhibitions: body.inhibitions.map((one, i) => inhibitionOf(one, i)) }),
+        ...(body.withoutInhibition && { withoutInhibition: body.withoutInhibition }),
       }
       if (Object.keys(change).length === 0) {
         throw new AppError(
           'invalid_request',
-          'Say what is to be otherwise: rule, withoutRule, defaults or template',
+          'Say what is to be otherwise: rule, withoutRule, defaults, template, limits, silences, inhibitions …',
           {
             field: '/rule',
           },
@@ -152,8 +190,9 @@ export function replayRoutes(api: Api, { db, replay, now = () => new Date() }: R
       }
       busy = true
       const gone = new AbortController()
-      request.raw.once('close', () => {
-        if (!reply.raw.writableEnded) gone.abort()
+      // Of the answer, not of the request: that closes as soon as its body is read.
+      reply.raw.once('close', () => {
+        if (!reply.raw.writableFinished) gone.abort()
       })
       const run = (onProgress?: (events: number) => void) =>
         replay
@@ -211,8 +250,8 @@ export function replayRoutes(api: Api, { db, replay, now = () => new Date() }: R
     return { ...definition, templateId: current.id, revision: 0 }
   }
 
-  const opinion = (input: OpinionInput, i: number): PreferenceRow => {
-    try {
+  const opinion = (input: OpinionInput, i: number): PreferenceRow =>
+    within(`/defaults/${i}`, () => {
       const {
         scope,
         channel,
@@ -221,12 +260,47 @@ export function replayRoutes(api: Api, { db, replay, now = () => new Date() }: R
       } = checkOpinion({ ...input, scope: input.scope ?? '' }, 'tenant', now())
       const kept = Object.entries(settings ?? {}).filter(([, setting]) => setting != null)
       return { scope, channel, enabled, settings: Object.fromEntries(kept) as JsonObject }
-    } catch (error) {
-      if (!(error instanceof AppError) || !error.errors) throw error
-      throw new AppError(error.code, error.message, {
-        errors: error.errors.map(({ field, message }) => ({ field: `/defaults/${i}${field}`, message })),
-      })
+    })
+}
+
+const limitOf = (body: Static<typeof LimitBody>, i: number) =>
+  within(`/limits/${i}`, () => ({ ...limitDefinition(body), id: newId() }))
+
+const silenceOf = (
+  { matchers, author, startsAt, endsAt }: Static<typeof SilenceBody>,
+  i: number,
+  since: Date,
+): TimedSilence =>
+  within(`/silences/${i}`, () => {
+    const silence: TimedSilence = {
+      id: newId(),
+      author,
+      matchers,
+      startsAt: startsAt === undefined ? since : new Date(startsAt),
+      endsAt: new Date(endsAt),
     }
+    if (silence.endsAt <= silence.startsAt) {
+      throw new AppError('invalid_request', 'It would end before it starts', { field: '/endsAt' })
+    }
+    standingMemory([silence], [])
+    return silence
+  })
+
+const inhibitionOf = (body: Static<typeof InhibitionBody>, i: number) =>
+  within(`/inhibitions/${i}`, () => {
+    standingMemory([], [body])
+    return body
+  })
+
+/** The fields of its errors are those of the whole request. */
+function within<T>(field: string, make: () => T): T {
+  try {
+    return make()
+  } catch (error) {
+    if (!(error instanceof AppError) || !error.errors) throw error
+    throw new AppError(error.code, error.message, {
+      errors: error.errors.map(one => ({ field: `${field}${one.field}`, message: one.message })),
+    })
   }
 }
 

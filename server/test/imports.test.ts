@@ -75,7 +75,16 @@ const TABLE: [files: string, mayImport: string[]][] = [
   // The stages again, without the ledger: what-if, and stories of rules kept as code.
   [
     'server/replay/routes.ts',
-    ['server/replay/', 'server/match/', 'server/people/', 'server/render/', 'server/http/', ...BASE],
+    [
+      'server/replay/',
+      'server/alerts/',
+      'server/limits/',
+      'server/match/',
+      'server/people/',
+      'server/render/',
+      'server/http/',
+      ...BASE,
+    ],
   ],
   [
     'server/replay/**',
