@@ -12,9 +12,11 @@ export interface Reader {
 export interface Helper {
   /** Fewest and most positional arguments. */
   args: [number, number]
+  run?(args: unknown[], reader: Reader): unknown
   /** Names of the arguments that are given as name=value. */
   options?: string[]
-  run(args: unknown[], options: Record<string, unknown>, reader: Reader): unknown
+  /** Instead of `run`, with options: once for a call whose options are literals, else at each call. */
+  prepare?(options: Record<string, unknown>): (args: unknown[], reader: Reader) => unknown
   /** What is wrong with the literal arguments; only known ones are given. Said when the template is saved. */
   check?(args: unknown[], options: Record<string, unknown>): string | undefined
 }
@@ -36,17 +38,27 @@ function order(a: unknown, b: unknown): number {
   return Number.NaN
 }
 
+type Format = Intl.DateTimeFormat | Intl.NumberFormat | Intl.PluralRules
 // Making an Intl object costs about 30 µs, using one 0.5 µs. Locales, zones and styles come from users and
 // templates, so the number of combinations has a bound.
-const formats = new LRUCache<string, Intl.DateTimeFormat | Intl.NumberFormat | Intl.PluralRules>({ max: 500 })
+const formats = new LRUCache<string, Format>({ max: 500 })
+/** Readers of one call in a template have few languages and zones. */
+const MAX_NEAR = 100
 
-function format<F extends Intl.DateTimeFormat | Intl.NumberFormat | Intl.PluralRules>(
-  key: string,
-  make: () => F,
-): F {
-  let found = formats.get(key) as F | undefined
-  if (!found) formats.set(key, (found = make()))
-  return found
+/** The formats of one call, by what is the reader's; behind it those of all calls, which cost a long key each. */
+function formatsOf<F extends Format>(kind: string, make: (locale: string, timeZone: string) => F) {
+  const near = new Map<string, F>()
+  return (locale: string, timeZone = ''): F => {
+    const reader = timeZone === '' ? locale : `${locale}|${timeZone}`
+    let found = near.get(reader)
+    if (found) return found
+    const key = `${kind}|${reader}`
+    found = formats.get(key) as F | undefined
+    if (!found) formats.set(key, (found = make(locale, timeZone)))
+    if (near.size >= MAX_NEAR) near.clear()
+    near.set(reader, found)
+    return found
+  }
 }
 
 /** `make` with what was asked for or, when Intl refuses that, with what always works. */
@@ -91,24 +103,31 @@ const DATE_FORMATS = ['date', 'time', 'datetime', 'iso']
 const DATE_STYLES = ['short', 'medium', 'long', 'full'] as const
 type DateStyle = (typeof DATE_STYLES)[number]
 
-function formatDate(args: unknown[], options: Record<string, unknown>, reader: Reader): string {
-  const instant = toInstant(args[0])
-  if (!instant) return toText(args[0])
-  const kind = text(args[1] ?? options.format, 'datetime')
-  if (kind === 'iso') return instant.toISOString()
+function prepareDate(options: Record<string, unknown>) {
   const style = DATE_STYLES.includes(options.style as DateStyle) ? (options.style as DateStyle) : 'medium'
-  const locale = text(options.locale, reader.locale)
-  const timeZone = text(options.timezone, reader.timezone)
-  const parts: Intl.DateTimeFormatOptions = {
-    ...(kind !== 'time' && { dateStyle: style }),
-    ...(kind !== 'date' && { timeStyle: style === 'medium' ? 'short' : style }),
+  const of = (kind: string) =>
+    formatsOf(`d|${kind}|${style}`, (locale, timeZone) => {
+      const parts: Intl.DateTimeFormatOptions = {
+        ...(kind !== 'time' && { dateStyle: style }),
+        ...(kind !== 'date' && { timeStyle: style === 'medium' ? 'short' : style }),
+      }
+      return forgiving(
+        () => new Intl.DateTimeFormat(locale, { ...parts, timeZone }),
+        () => new Intl.DateTimeFormat('en', { ...parts, timeZone: 'UTC' }),
+      )
+    })
+  const known: Record<string, ReturnType<typeof of>> = {}
+  return (args: unknown[], reader: Reader): string => {
+    const instant = toInstant(args[0])
+    if (!instant) return toText(args[0])
+    const wanted = text(args[1] ?? options.format, 'datetime')
+    if (wanted === 'iso') return instant.toISOString()
+    const kind = wanted === 'date' || wanted === 'time' ? wanted : 'datetime'
+    const format = (known[kind] ??= of(kind))
+    return format(text(options.locale, reader.locale), text(options.timezone, reader.timezone)).format(
+      instant,
+    )
   }
-  return format(`d|${locale}|${timeZone}|${kind}|${style}`, () =>
-    forgiving(
-      () => new Intl.DateTimeFormat(locale, { ...parts, timeZone }),
-      () => new Intl.DateTimeFormat('en', { ...parts, timeZone: 'UTC' }),
-    ),
-  ).format(instant)
 }
 
 const NUMBER_STYLES = ['decimal', 'percent', 'compact']
@@ -129,32 +148,32 @@ function numberOptions(options: Record<string, unknown>): Intl.NumberFormatOptio
   }
 }
 
-function formatNumber(args: unknown[], options: Record<string, unknown>, reader: Reader): string {
-  const value = args[0]
-  if (!isNumeric(value)) return toText(value)
-  const locale = text(options.locale, reader.locale)
+function prepareNumber(options: Record<string, unknown>) {
   const wanted = numberOptions(options)
-  // As text it keeps every digit: amounts are often sent as strings because they do not fit a double.
-  return format(`n|${locale}|${JSON.stringify(wanted)}`, () =>
+  const format = formatsOf(`n|${JSON.stringify(wanted)}`, locale =>
     forgiving(
       () => new Intl.NumberFormat(locale, wanted),
       () => new Intl.NumberFormat('en'),
     ),
-  ).format(value as number)
+  )
+  return ([value]: unknown[], reader: Reader): string =>
+    // As text it keeps every digit: amounts are often sent as strings because they do not fit a double.
+    isNumeric(value) ? format(text(options.locale, reader.locale)).format(value as number) : toText(value)
 }
 
 const PLURALS = ['zero', 'one', 'two', 'few', 'many', 'other']
 
-function plural(args: unknown[], options: Record<string, unknown>, reader: Reader): unknown {
-  const [count, one, other] = args
-  const rules = format(`p|${reader.locale}`, () =>
+function preparePlural(options: Record<string, unknown>) {
+  const rules = formatsOf('p', locale =>
     forgiving(
-      () => new Intl.PluralRules(reader.locale),
+      () => new Intl.PluralRules(locale),
       () => new Intl.PluralRules('en'),
     ),
   )
-  const category = rules.select(Math.abs(Number(count)))
-  return options[category] ?? (category === 'one' ? one : undefined) ?? options.other ?? other ?? one
+  return ([count, one, other]: unknown[], { locale }: Reader): unknown => {
+    const category = rules(locale).select(Math.abs(Number(count)))
+    return options[category] ?? (category === 'one' ? one : undefined) ?? options.other ?? other ?? one
+  }
 }
 
 // Characters as people see them: a cut never splits an emoji or a letter from its accent.
@@ -229,7 +248,7 @@ export const HELPERS: Record<string, Helper> = {
   default: { args: [2, 2], run: ([value, otherwise]) => ((value ?? '') === '' ? otherwise : value) },
   upper: {
     args: [1, 1],
-    run: ([value], _, { locale }) =>
+    run: ([value], { locale }) =>
       forgiving(
         () => toText(value).toLocaleUpperCase(locale),
         () => toText(value).toUpperCase(),
@@ -237,7 +256,7 @@ export const HELPERS: Record<string, Helper> = {
   },
   lower: {
     args: [1, 1],
-    run: ([value], _, { locale }) =>
+    run: ([value], { locale }) =>
       forgiving(
         () => toText(value).toLocaleLowerCase(locale),
         () => toText(value).toLowerCase(),
@@ -256,7 +275,7 @@ export const HELPERS: Record<string, Helper> = {
   date: {
     args: [1, 2],
     options: ['format', 'style', 'timezone', 'locale'],
-    run: formatDate,
+    prepare: prepareDate,
     check: ([, kind], options) =>
       oneOf('the format', kind ?? options.format, DATE_FORMATS) ??
       oneOf('style', options.style, DATE_STYLES) ??
@@ -265,7 +284,7 @@ export const HELPERS: Record<string, Helper> = {
   number: {
     args: [1, 1],
     options: ['style', 'decimals', 'currency', 'locale'],
-    run: formatNumber,
+    prepare: prepareNumber,
     check: (_, options) =>
       oneOf('style', options.style, NUMBER_STYLES) ??
       wholeNumber('decimals', options.decimals, 20) ??
@@ -286,7 +305,7 @@ export const HELPERS: Record<string, Helper> = {
   plural: {
     args: [1, 3],
     options: PLURALS,
-    run: plural,
+    prepare: preparePlural,
     check: (args, options) =>
       args.length === 3 || 'other' in options ? undefined : 'plural needs the words for one and for other',
   },

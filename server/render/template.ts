@@ -498,17 +498,26 @@ function compileCall(call: Call, scope: StaticScope | undefined, compiler: Compi
   checkLiterals(call, helper)
 
   const args = call.params.map(param => compileExpression(param, scope, compiler).value)
+  if (!helper.prepare) return { value: helperValue(args, () => helper.run!) }
+  const { prepare } = helper
+  if (pairs.every(pair => isLiteral(pair.value))) {
+    const prepared = prepare(Object.fromEntries(pairs.map(pair => [pair.key, literal(pair.value)])))
+    return { value: helperValue(args, () => prepared) }
+  }
   const options = pairs.map(pair => [pair.key, compileExpression(pair.value, scope, compiler).value] as const)
-  return { value: helperValue(helper, args, options) }
+  return {
+    value: helperValue(args, (s, run) => {
+      const given: Record<string, unknown> = {}
+      for (const [key, value] of options) given[key] = value(s, run)
+      return prepare(given)
+    }),
+  }
 }
 
-function helperValue(helper: Helper, args: Value[], options: (readonly [string, Value])[]): Value {
+function helperValue(args: Value[], of: (s: Scope, run: Run) => NonNullable<Helper['run']>): Value {
   return (s, run) => {
-    const given: Record<string, unknown> = {}
-    for (const [key, value] of options) given[key] = value(s, run)
-    const result = helper.run(
+    const result = of(s, run)(
       args.map(arg => arg(s, run)),
-      given,
       run.view,
     )
     // Long texts cost what they cost; without this a loop of helpers over a big value would be free.
@@ -517,9 +526,10 @@ function helperValue(helper: Helper, args: Value[], options: (readonly [string, 
   }
 }
 
+const isLiteral = (node: Node): boolean => /^(String|Number|Boolean)Literal$/.test(node.type)
+const literal = (node: Node): unknown => (isLiteral(node) ? (node as hbs.AST.StringLiteral).value : undefined)
+
 function checkLiterals(call: Call, helper: Helper): void {
-  const literal = (node: Node) =>
-    /^(String|Number|Boolean)Literal$/.test(node.type) ? (node as hbs.AST.StringLiteral).value : undefined
   const options: Record<string, unknown> = {}
   for (const pair of call.hash?.pairs ?? []) options[pair.key] = literal(pair.value)
   const problem = helper.check?.(call.params.map(literal), options)
