@@ -123,6 +123,40 @@ test('numbers follow the reader’s locale and keep all their digits', () => {
   assert.equal(render('{{number n}} {{number missing}}', { n: 'many' }), 'many ')
 })
 
+test('law: however many numbers, times, languages and options were written before, each is written as by Intl', () => {
+  const number = compileTemplate('{{number n}}|{{number n decimals=2}}|{{number n decimals=d}}', 'none')
+  const date = compileTemplate('{{date t "date" style="long"}}|{{date t "time" style="short"}}', 'none')
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.integer({ min: -99, max: 99 }), fc.constantFrom('en', 'de', 'pt-BR', 'ar-EG')), {
+        maxLength: 300,
+      }),
+      list => {
+        for (const [n, locale] of list) {
+          const view = {
+            names: { n, d: 1, t: n * 40_000_000_000 },
+            layers: [],
+            locale,
+            timezone: 'Asia/Tokyo',
+          }
+          const as = (digits?: number) =>
+            new Intl.NumberFormat(locale, {
+              minimumFractionDigits: digits,
+              maximumFractionDigits: digits,
+            }).format(n)
+          assert.equal(number.render(view), `${as()}|${as(2)}|${as(1)}`)
+          const at = (style: Intl.DateTimeFormatOptions) =>
+            new Intl.DateTimeFormat(locale, { ...style, timeZone: 'Asia/Tokyo' }).format(
+              toInstant(view.names.t),
+            )
+          assert.equal(date.render(view), `${at({ dateStyle: 'long' })}|${at({ timeStyle: 'short' })}`)
+        }
+      },
+    ),
+    { numRuns: 20 },
+  )
+})
+
 test('literal options are checked when the template is saved', () => {
   for (const [source, pattern] of [
     ['{{date a "week"}}', /format must be one of/],

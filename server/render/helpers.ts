@@ -61,6 +61,23 @@ function formatsOf<F extends Format>(kind: string, make: (locale: string, timeZo
   }
 }
 
+/** An event has the same numbers and times for all its readers; so many texts of each format are kept. */
+const MAX_WRITTEN = 64
+const written = new WeakMap<Format, Map<number | string, string>>()
+
+/** What `format` makes of a number, of one written as text, or of an instant. */
+function write(format: Intl.NumberFormat | Intl.DateTimeFormat, value: number | string): string {
+  let texts = written.get(format)
+  if (!texts) written.set(format, (texts = new Map()))
+  let text = texts.get(value)
+  if (text === undefined) {
+    text = format.format(value as number)
+    if (texts.size >= MAX_WRITTEN) texts.clear()
+    texts.set(value, text)
+  }
+  return text
+}
+
 /** `make` with what was asked for or, when Intl refuses that, with what always works. */
 function forgiving<T>(make: () => T, otherwise: () => T): T {
   try {
@@ -124,8 +141,9 @@ function prepareDate(options: Record<string, unknown>) {
     if (wanted === 'iso') return instant.toISOString()
     const kind = wanted === 'date' || wanted === 'time' ? wanted : 'datetime'
     const format = (known[kind] ??= of(kind))
-    return format(text(options.locale, reader.locale), text(options.timezone, reader.timezone)).format(
-      instant,
+    return write(
+      format(text(options.locale, reader.locale), text(options.timezone, reader.timezone)),
+      instant.getTime(),
     )
   }
 }
@@ -158,7 +176,7 @@ function prepareNumber(options: Record<string, unknown>) {
   )
   return ([value]: unknown[], reader: Reader): string =>
     // As text it keeps every digit: amounts are often sent as strings because they do not fit a double.
-    isNumeric(value) ? format(text(options.locale, reader.locale)).format(value as number) : toText(value)
+    isNumeric(value) ? write(format(text(options.locale, reader.locale)), value) : toText(value)
 }
 
 const PLURALS = ['zero', 'one', 'two', 'few', 'many', 'other']
