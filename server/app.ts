@@ -58,6 +58,8 @@ import type { Settlement } from './ledger/settle.ts'
 import { LEASE_SECONDS, claimOwner } from './ledger/owner.ts'
 import type { Owner } from './ledger/owner.ts'
 import { limitBook } from './limits/limit-book.ts'
+import { quotasRoutes } from './allowance/quotas-routes.ts'
+import { rateLimitsRoutes } from './allowance/rate-limits-routes.ts'
 import { limitsRoutes } from './limits/routes.ts'
 import { ruleBook } from './match/rule-book.ts'
 import { rulesRoutes } from './match/routes.ts'
@@ -595,6 +597,8 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     keptSeconds: config.retention.notificationsDays * 86_400,
   })
   limitsRoutes(api, { db })
+  rateLimitsRoutes(api, { db, sealer, now })
+  quotasRoutes(api, { db, sealer, now })
   replayRoutes(api, {
     db,
     replay: replayer({

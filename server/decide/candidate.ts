@@ -58,7 +58,7 @@ export interface TimePolicy {
 }
 
 /** A direct request that an admin forced: neither wishes nor limits hold it up. */
-export const isForced = ({ event }: Pick<Candidate, 'event'>): boolean => event.direct?.force === true
+export const isForced = ({ event }: { event: Pick<Event, 'direct'> }): boolean => event.direct?.force === true
 
 export interface Standing {
   reason: Extract<Reason, 'silenced' | 'inhibited'>

@@ -2,13 +2,18 @@ import { capWindow, claimName, usageName } from '../limits/usage.ts'
 import type { Cap, Place } from '../limits/usage.ts'
 import type { Decision, Reason } from '../reasons.ts'
 import { isForced } from './candidate.ts'
-import type { Candidate, Check } from './candidate.ts'
+import type { Candidate } from './candidate.ts'
+
+/** The parts of a candidate that limits are about. */
+export type Limited = Pick<Candidate, 'channel' | 'caps' | 'usage' | 'telling' | 'overflow'> & {
+  event: Pick<Candidate['event'], 'tenantId' | 'direct'>
+}
 
 /**
  * Every limit the delivery falls under, at one instant. In-app is stored whatever the limits say: they are about
  * interrupting people, and nothing may vanish.
  */
-export const limits: Check = (candidate, at) => {
+export const limits = (candidate: Limited, at: Date): Decision | null => {
   if (candidate.channel === 'in_app' || isForced(candidate)) return null
   let held: Extract<Decision, { kind: 'hold' }> | null = null
   for (const cap of candidate.caps) {
@@ -42,7 +47,7 @@ const NEVER = 'never'
 
 /** Null: there is room. Else when there may be. */
 function freeAt(
-  { event: { tenantId }, usage, telling }: Candidate,
+  { event: { tenantId }, usage, telling }: Limited,
   cap: Cap,
   atMs: number,
 ): { untilMs: number; used: number } | typeof NEVER | null {

@@ -2,7 +2,7 @@ import { hash } from 'node:crypto'
 import type { ChangeWatch } from '../db/changes.ts'
 import { sql } from '../db/pool.ts'
 import type { Queryable } from '../db/pool.ts'
-import type { EffectivePreference } from '../people/effective-preference.ts'
+import type { EffectivePreference, PreferenceCap } from '../people/effective-preference.ts'
 import { CHANNELS } from '../types.ts'
 import type { Channel, Id, JsonObject, Priority, TenantId, UserId } from '../types.ts'
 import { contentKey } from './sameness.ts'
@@ -42,7 +42,10 @@ const NO_CAPS: readonly Cap[] = []
 const NO_LIMITS: readonly StoredLimit[] = []
 
 /** Only what people ask for themselves. */
-export const ownCaps: LimitBook = { refresh: async () => {}, caps: capsOfPerson }
+export const ownCaps: LimitBook = {
+  refresh: async () => {},
+  caps: question => allCaps(NO_LIMITS, question),
+}
 
 const loadLimits = sql(
   'load_limits',
@@ -91,6 +94,8 @@ export function allCaps(
   limits: readonly (LimitDefinition & { id: Id })[],
   question: LimitQuestion,
 ): readonly Cap[] {
+  // The inbox is held back by no limit, so nothing of it is to be counted.
+  if (question.channel === 'in_app') return NO_CAPS
   const own = capsOfPerson(question)
   if (limits.length === 0) return own
   const caps: Cap[] = []
@@ -102,8 +107,7 @@ export function allCaps(
 }
 
 function capOf(limit: LimitDefinition & { id: Id }, question: LimitQuestion): Cap | null {
-  const { channel, category, priority, zone } = question
-  if (channel === 'in_app') return null
+  const { channel, category, priority } = question
   if (limit.channels.length > 0 && !limit.channels.includes(channel)) return null
   if (limit.categories.length > 0 && !limit.categories.includes(category)) return null
   if (limit.eventTypes.length > 0 && !limit.eventTypes.some(type => covers(type, question.eventType))) {
@@ -122,7 +126,7 @@ function capOf(limit: LimitDefinition & { id: Id }, question: LimitQuestion): Ca
     window: limit.window,
     ...(limit.gapSeconds === null ? {} : { gapSeconds: limit.gapSeconds }),
     ...(every === 1 ? {} : { every }),
-    zone,
+    zone: zoneOf(limit.scope, question.zone),
     cost: limit.costs[channel] ?? 1,
     per: limit.per,
     overflow: limit.overflow,
@@ -132,17 +136,21 @@ function capOf(limit: LimitDefinition & { id: Id }, question: LimitQuestion): Ca
   }
 }
 
+/** Of one reader the days are the reader's; what readers share has one day for all of them. */
+export const zoneOf = (scope: LimitDefinition['scope'], zone: string): string =>
+  scope === 'user' || scope === 'user_channel' || scope === 'content' ? zone : 'UTC'
+
 /** The counter of one limit and one user, address, category … */
 export const limitKey = (id: Id, whose: string): string =>
   `limit:${id}:${whose.length <= MAX_WHOSE ? whose : hash('sha256', whose, 'base64url')}`
 /** A key has 500 characters; an address may have more. */
 const MAX_WHOSE = 450
 
-const covers = (pattern: string, type: string): boolean =>
+export const covers = (pattern: string, type: string): boolean =>
   pattern.endsWith('.*') ? type.startsWith(pattern.slice(0, -1)) : pattern === type
 
 const KNOWN_TIERS: ReadonlySet<string> = new Set(TIERS)
-function ofTier(tiers: readonly string[], { tier }: JsonObject): boolean {
+export function ofTier(tiers: readonly string[], { tier }: JsonObject): boolean {
   const name = typeof tier === 'string' ? tier.toLowerCase() : ''
   return tiers.includes(name) || (tiers.includes(OTHER_TIER) && !KNOWN_TIERS.has(name))
 }
@@ -176,6 +184,12 @@ function valueOf(scope: LimitDefinition['scope'], question: LimitQuestion): stri
   }
 }
 
+/** The counter of a limit that somebody set for themself. */
+export const ownKey = (
+  userId: UserId,
+  { scope, channel, window }: Pick<PreferenceCap, 'scope' | 'channel' | 'window'>,
+): string => `own:${userId}:${scope}:${channel ?? ''}:${window}`
+
 function contentOf({ said }: LimitQuestion): string | null {
   const text = said()
   return text && contentKey(text)
@@ -184,7 +198,7 @@ function contentOf({ said }: LimitQuestion): string | null {
 function capsOfPerson({ preference, userId, priority, zone }: LimitQuestion): readonly Cap[] {
   if (preference === null || preference.caps.length === 0) return NO_CAPS
   return preference.caps.map(({ window, max, scope, channel, layer }) => ({
-    key: `own:${userId}:${scope}:${channel ?? ''}:${window}`,
+    key: ownKey(userId!, { scope, channel, window }),
     max,
     window,
     zone,

@@ -67,7 +67,7 @@ const FIELDS = {
   max: Type.Integer({ minimum: 0, maximum: 1_000_000_000, description: 'In each window; 0: none at all.' }),
   window: Type.Enum([...LIMIT_WINDOWS], {
     description:
-      'Minutes and hours by UTC; days, weeks and months by the reader’s zone. gap: a pause after each.',
+      'Minutes and hours by UTC; days, weeks and months of one reader by the reader’s zone, of others by UTC. gap: a pause after each.',
   }),
   gapSeconds: Type.Union([Type.Integer({ minimum: 1, maximum: 31 * 86_400 }), Type.Null()]),
   per: Type.Enum(['delivery', 'notification'], {

@@ -186,6 +186,15 @@ export const listLimits = async (
   limit: number,
 ): Promise<StoredLimit[]> => (await q.rows<LimitRow>(list, [tenantId, after, limit])).map(limitOf)
 
+const listAll = sql(
+  'list_all_limits',
+  `select ${LIMIT_COLUMNS} from limits where tenant_id = $1 order by id limit ${MAX_LIMITS}`,
+)
+
+/** All of a tenant, the first one first. */
+export const allLimits = async (q: Queryable, tenantId: TenantId): Promise<StoredLimit[]> =>
+  (await q.rows<LimitRow>(listAll, [tenantId])).map(limitOf)
+
 /** @throws AppError already_exists for a name in use; conflict beyond MAX_LIMITS */
 export async function createLimit(tx: Tx, actor: Actor, limit: LimitDefinition): Promise<StoredLimit> {
   const row = await named(limit.name, () => tx.one<LimitRow>(insert, values(actor.tenantId, newId(), limit)))

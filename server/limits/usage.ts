@@ -31,7 +31,11 @@ export interface Cap {
 }
 
 /** The window in which an instant lies, of a cap that counts in windows. */
-export function capWindow(window: CapWindow, { every = 1, zone }: Cap, atMs: number): Window {
+export function capWindow(
+  window: CapWindow,
+  { every = 1, zone }: Pick<Cap, 'every' | 'zone'>,
+  atMs: number,
+): Window {
   if (every === 1 || (window !== 'minute' && window !== 'hour')) return windowOf(window, zone, atMs)
   const length = every * (window === 'minute' ? 60_000 : 3_600_000)
   const start = Math.floor(atMs / length) * length

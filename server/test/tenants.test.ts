@@ -225,6 +225,7 @@ const bodyOf = ({ method, url }: Route): object | undefined => {
   if (url === '/api/thresholds/:id') return { name: 'x', stream: 'x', when: 'above', bounds: [1] }
   if (url === '/api/streams/:name/samples') return { samples: [{ value: 2 }] }
   if (url === '/api/heartbeats/:name') return { everySeconds: 60 }
+  if (url === '/api/rate-limits/:userId') return { limits: [{ limitType: 'PER_DAY', maxCount: 1_000 }] }
   if (url === '/api/limits/:id') return { name: 'x', scope: 'user', max: 1, window: 'day' }
   if (url === '/api/rules/:id') return { name: 'x' }
   if (url === '/api/silences/:id') return { comment: 'x' }
