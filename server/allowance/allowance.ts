@@ -1,6 +1,6 @@
 import { sql } from '../db/pool.ts'
 import type { Queryable } from '../db/pool.ts'
-import { limits as decideLimits } from '../decide/limits.ts'
+import { limitsAt } from '../decide/limits.ts'
 import { AppError } from '../errors.ts'
 import { readUsage } from '../ledger/usage.ts'
 import { effectivePreference } from '../people/effective-preference.ts'
@@ -189,7 +189,7 @@ export async function checkLimits(
     claims: caps.filter(({ window }) => window === 'gap').map(({ key }) => ({ tenantId, key })),
   })
   const book = usage(read)
-  const decision = decideLimits(
+  const decision = limitsAt(
     { event: { tenantId }, channel, caps, usage: book, telling: {}, overflow: OVERFLOW },
     now,
   )
@@ -278,7 +278,7 @@ type Open = Omit<Allowance, 'used' | 'from' | 'until'>
 
 const OUTSIDE = CHANNELS.filter(channel => channel !== 'in_app')
 /** Something to join: whether there is one makes no difference to the answer. */
-const OVERFLOW: Parameters<typeof decideLimits>[0]['overflow'] = {
+const OVERFLOW: Parameters<typeof limitsAt>[0]['overflow'] = {
   key: 'overflow',
   ruleId: null,
   reason: 'attention',

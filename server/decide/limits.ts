@@ -2,7 +2,7 @@ import { capWindow, claimName, usageName } from '../limits/usage.ts'
 import type { Cap, Place } from '../limits/usage.ts'
 import type { Decision, Reason } from '../reasons.ts'
 import { isForced } from './candidate.ts'
-import type { Candidate } from './candidate.ts'
+import type { Candidate, Check } from './candidate.ts'
 
 /** The parts of a candidate that limits are about. */
 export type Limited = Pick<Candidate, 'channel' | 'caps' | 'usage' | 'telling' | 'overflow'> & {
@@ -13,7 +13,10 @@ export type Limited = Pick<Candidate, 'channel' | 'caps' | 'usage' | 'telling' |
  * Every limit the delivery falls under, at one instant. In-app is stored whatever the limits say: they are about
  * interrupting people, and nothing may vanish.
  */
-export const limits = (candidate: Limited, at: Date): Decision | null => {
+export const limits: Check = (candidate, at) => limitsAt(candidate, at)
+
+/** The same of what is not a candidate, or not yet. */
+export function limitsAt(candidate: Limited, at: Date): Decision | null {
   if (candidate.channel === 'in_app' || isForced(candidate)) return null
   let held: Extract<Decision, { kind: 'hold' }> | null = null
   for (const cap of candidate.caps) {
