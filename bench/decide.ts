@@ -87,6 +87,7 @@ function round(): { seconds: number; held: number } {
         priority: 'NORMAL',
         category: 'orders',
         expiresAt: null,
+        heldOut: null,
         user,
         address,
         preference,

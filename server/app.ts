@@ -22,6 +22,8 @@ import { outcomes as openOutcomes } from './deliver/outcomes.ts'
 import { providerRoutes } from './deliver/provider-routes.ts'
 import { openProviders } from './deliver/set-up.ts'
 import type { ProviderSetting } from './deliver/set-up.ts'
+import { experimentBook } from './experiments/experiment-book.ts'
+import { experimentRoutes } from './experiments/routes.ts'
 import { heartbeatBook } from './heartbeats/book.ts'
 import { heartbeatsRoutes } from './heartbeats/routes.ts'
 import { heartbeatWatcher } from './heartbeats/watcher.ts'
@@ -62,6 +64,7 @@ import { quotasRoutes } from './allowance/quotas-routes.ts'
 import { rateLimitsRoutes } from './allowance/rate-limits-routes.ts'
 import { limitsRoutes } from './limits/routes.ts'
 import { ruleBook } from './match/rule-book.ts'
+import { updateRule } from './match/rules-store.ts'
 import { rulesRoutes } from './match/routes.ts'
 import { replayer } from './replay/replay.ts'
 import { replayRoutes } from './replay/routes.ts'
@@ -80,7 +83,12 @@ import { preferencePageRoutes } from './people/preference-page-routes.ts'
 import { unsubscribeRoutes } from './people/unsubscribe-routes.ts'
 import { unsubscribeLinks } from './people/unsubscribe.ts'
 import { pipeline as openPipeline } from './pipeline.ts'
-import { resolveTemplates, templates as openTemplates } from './render/templates.ts'
+import {
+  findTemplate,
+  resolveTemplates,
+  templates as openTemplates,
+  updateTemplate,
+} from './render/templates.ts'
 import { previewRoutes } from './render/preview-routes.ts'
 import { templateRoutes } from './render/routes.ts'
 import { streamsRoutes } from './streams/routes.ts'
@@ -338,6 +346,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     templates,
     sealer,
     limits: limitsInForce,
+    experiments: experimentBook(watch),
     standing: standingBook(watch).standing,
     channelOpen: channel => channel === 'in_app' || outside.configured.has(channel),
     observe: {
@@ -628,6 +637,34 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   })
   eventTypeRoutes(api, { db })
   templateRoutes(api, { db })
+  experimentRoutes(api, {
+    db,
+    now,
+    publish: {
+      async template(tx, actor, id, revision, traceId) {
+        const winner = await findTemplate(tx, actor.tenantId, id, revision)
+        if (!winner) throw new AppError('conflict', 'The template was deleted meanwhile.')
+        await updateTemplate(tx, actor, id, { ...winner, version: undefined }, undefined, traceId)
+      },
+      async rule(tx, actor, id, { templateId, channels }, traceId) {
+        await updateRule(
+          tx,
+          actor,
+          id,
+          before => ({
+            ...before,
+            ...(templateId !== null && { templateId }),
+            ...(channels !== null && {
+              channels,
+              fallbackChannels: before.fallbackChannels.filter(channel => !channels.includes(channel)),
+            }),
+          }),
+          undefined,
+          traceId,
+        )
+      },
+    },
+  })
   previewRoutes(api, { db, now })
   callbackRoutes(api, {
     callbacks: outside.callbacks,

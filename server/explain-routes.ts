@@ -99,6 +99,12 @@ const Delivery = Type.Object({
 const Recipient = Type.Object({
   type: Type.Enum(RECIPIENT_TYPES),
   id: Type.String(),
+  experiment: Type.Optional(
+    Type.Object(
+      { id: Uuid, name: Text, variant: Type.String() },
+      { description: 'What they take part in, and their part: a variant, or holdout.' },
+    ),
+  ),
   notificationId: Type.Optional(Uuid),
   decisions: Type.Array(
     Type.Object({

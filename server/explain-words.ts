@@ -145,6 +145,7 @@ export const WORDS: Record<Why, Said> = {
     zh: '您的套餐不包含{channel}通知。',
   },
   render_failed: NOT_POSSIBLE,
+  holdout: NOT_FOR_YOU,
   silenced: {
     en: 'Messages about this were switched off for a while for everybody.',
     pt: 'Mensagens sobre isto foram silenciadas por um tempo para todos.',

@@ -59,6 +59,8 @@ export interface ExplainedRule {
 export interface ExplainedRecipient {
   type: RecipientType
   id: string
+  /** The experiment they were in, and which part of it: a variant, or `holdout`. */
+  experiment?: { id: Id; variant: string; name?: string }
   notificationId?: Id
   decisions: ExplainedDecision[]
   deliveries: ExplainedDelivery[]
@@ -94,6 +96,10 @@ const planTraces = sql(
 const rulesByNo = sql(
   'explain_rules',
   `select no, id, name, deleted_at is not null as deleted from rules where tenant_id = $1 and no = any ($2::int[])`,
+)
+const experimentNames = sql(
+  'explain_experiments',
+  `select id, name from experiments where tenant_id = $1 and id = any ($2::uuid[])`,
 )
 const notificationOwners = sql(
   'explain_notifications',
@@ -188,8 +194,9 @@ async function explain(
   const ids = recipient
     ? (await q.rows<{ id: Id }>(notificationsOfUser, [tenantId, event.id, recipient.id])).map(row => row.id)
     : await notificationIdsOf(q, tenantId, event.id, MAX_RECIPIENTS)
-  const [named, silences, digests, owners, deliveries, attempts] = [
+  const [named, experiments, silences, digests, owners, deliveries, attempts] = [
     await namesOf(q, tenantId, rules),
+    await experimentsOf(q, tenantId, rules),
     await silencesOf(q, tenantId, silenceIds(rules)),
     await digestsOf(q, tenantId, ids),
     await q.rows<{ id: Id; rule_id: Id | null; recipient_type: number; recipient_id: string }>(
@@ -214,6 +221,8 @@ async function explain(
       ...rest,
       recipients: recipients.map((to): ExplainedRecipient => {
         const notificationId = notificationOf.get(`${known?.id ?? null} ${to.type} ${to.id}`)
+        const experiment = to.experiment && { ...to.experiment, ...experiments.get(to.experiment.id) }
+        const person = { type: to.type, id: to.id, ...(experiment && { experiment }) }
         const decisions = to.decisions.map((decision): ExplainedDecision => {
           const because = becauseOf(decision)
           if (because === undefined) return decision
@@ -223,9 +232,9 @@ async function explain(
             because: silence ? { silence: { ...silence, ...silences.get(silence.id) } } : because,
           }
         })
-        if (notificationId === undefined) return { ...to, decisions, deliveries: [] }
+        if (notificationId === undefined) return { ...person, decisions, deliveries: [] }
         return {
-          ...to,
+          ...person,
           decisions,
           notificationId,
           deliveries: (deliveries.get(notificationId) ?? []).map(({ channel, status, waitsFor }) => {
@@ -324,6 +333,17 @@ const silenceIds = (rules: readonly TraceRule[]): Id[] => [
       .flatMap(decision => becauseOf(decision)?.silence?.id ?? []),
   ),
 ]
+
+async function experimentsOf(
+  q: Queryable,
+  tenantId: TenantId,
+  rules: readonly TraceRule[],
+): Promise<Map<Id, { name: string }>> {
+  const ids = new Set(rules.flatMap(rule => rule.recipients.flatMap(to => to.experiment?.id ?? [])))
+  if (ids.size === 0) return new Map()
+  const rows = await q.rows<{ id: Id; name: string }>(experimentNames, [tenantId, [...ids]])
+  return new Map(rows.map(({ id, name }) => [id, { name }]))
+}
 
 async function namesOf(q: Queryable, tenantId: TenantId, rules: readonly TraceRule[]) {
   const numbers = rules.flatMap(({ no }) => (no === null ? [] : [no]))

@@ -1,6 +1,7 @@
 import type { ChangeWatch } from './db/changes.ts'
 import type { Queryable } from './db/pool.ts'
 import type { Sealer } from './db/seal.ts'
+import type { ExperimentBook } from './experiments/experiment-book.ts'
 import type { Plan, PlannedEvent } from './ledger/plan.ts'
 import { readUsage } from './ledger/usage.ts'
 import type { LimitBook } from './limits/limit-book.ts'
@@ -72,6 +73,8 @@ export interface PipelineParts {
   sealer: Sealer
   limits: LimitBook
   standing?: WorldParts['standing']
+  /** What tells different people in different ways. */
+  experiments?: ExperimentBook
   /** Channels with at least one provider. */
   channelOpen(channel: Channel): boolean
   /** Seconds each of these stages took for so many items, for metrics. */
@@ -108,12 +111,12 @@ export function pipeline(parts: PipelineParts): Pipeline {
   // ---------------------------------------------------------------- match
 
   function routes(event: Event, now: Date, match?: Match): Routes {
-    if (event.direct) return { routes: [directRoute(event)], skipped: [], more: 0 }
+    if (event.direct) return { routes: [tried(event, directRoute(event), now)], skipped: [], more: 0 }
     const view = celEvent(event, tenants.get(event.tenantId)?.name)
     const found = match ?? rules.index(event.tenantId)?.match(view, now)
     if (!found) return { routes: [], skipped: [], more: 0 }
     return {
-      routes: found.matched.map(rule => ruleRoute(rule, view, now)),
+      routes: found.matched.map(rule => tried(event, ruleRoute(rule, view, now), now)),
       skipped: found.considered.map(({ rule, why, error }) => ({
         r: rule.no,
         v: rule.revision,
@@ -122,6 +125,12 @@ export function pipeline(parts: PipelineParts): Pipeline {
       })),
       more: found.consideredMore,
     }
+  }
+
+  function tried({ tenantId }: Event, route: Route, now: Date): Route {
+    route.experiment =
+      parts.experiments?.find(tenantId, route.rule?.id ?? null, route.templateId, now) ?? null
+    return route
   }
 
   // ---------------------------------------------------------------- the batch
@@ -196,6 +205,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
       await tenants.refresh(q)
       await rules.refresh(q)
       await parts.limits.refresh(q)
+      await parts.experiments?.refresh(q)
       await eventTypes.refresh(q)
     },
     plan,

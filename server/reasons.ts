@@ -47,6 +47,8 @@ export const REASONS = {
   over_limit: { text: 'It would exceed a limit' },
   channel_not_allowed: { text: "The channel is not part of the user's plan" },
 
+  holdout: { text: 'An experiment tells some people nothing, to compare with the others' },
+
   // why it waits
   scheduled: { text: 'It is to be sent at a later time' },
   rule_schedule: { text: 'The rule sends at set times' },

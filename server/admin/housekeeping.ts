@@ -121,6 +121,43 @@ const deleteCounters = deleteWhere('counters', 'window_at < $1::timestamptz')
 const deleteThresholdStates = deleteWhere('threshold_states', 'last_at < $1::timestamptz')
 const deleteClaims = deleteWhere('claims', 'until < $1::timestamptz')
 
+/** People of experiments that are over count no more after 30 days; a month for clocks and for looking things up. */
+const EXPERIMENT_DAYS = 60
+const deleteExperimentPeople = sql(
+  'delete_old_experiment_people',
+  `delete from experiment_people
+   where ctid = any (array(
+     select p.ctid from experiments e join experiment_people p on p.tenant_id = e.tenant_id and p.experiment_id = e.id
+     where e.deleted_at is not null or e.stopped_at < $1::timestamptz
+     limit $2))`,
+)
+const deleteExperiments = deleteWhere(
+  'experiments',
+  'deleted_at < $1::timestamptz and not exists (select from experiment_people p where p.tenant_id = experiments.tenant_id and p.experiment_id = experiments.id)',
+)
+const deleteExperimentCounts = deleteWhere(
+  'experiment_counts',
+  'not exists (select from experiments e where e.tenant_id = experiment_counts.tenant_id and e.id = experiment_counts.experiment_id) and $1::timestamptz is not null',
+)
+// What transactions appended becomes one row a variant. Rows of whoever is still writing are left for the next round.
+const COUNTS = ['people', 'sent', 'delivered', 'seen', 'opened', 'clicked', 'acted', 'failed']
+const addUpExperiments = sql(
+  'add_up_experiment_counts',
+  `with many as (
+     select tenant_id, experiment_id, variant from experiment_counts group by 1, 2, 3 having count(*) > 1 limit 1000
+   ), gone as (
+     delete from experiment_counts where ctid = any (array(
+       select c.ctid from experiment_counts c join many using (tenant_id, experiment_id, variant)
+       limit $1 for update of c skip locked))
+     returning *
+   ), written as (
+     insert into experiment_counts (tenant_id, experiment_id, variant, ${COUNTS.join(', ')})
+     select tenant_id, experiment_id, variant, ${COUNTS.map(name => `sum(${name})`).join(', ')}
+     from gone group by 1, 2, 3
+   )
+   select count(*)::int as n from gone`,
+)
+
 /**
  * Partitions ahead, retention behind. Any number of processes may run it; one at a time deletes. Receipts of
  * consent are kept for ever, and so are settings; the work of processes that died is found by the backlog.
@@ -190,10 +227,19 @@ export function housekeeping(options: HousekeepingOptions): Housekeeping {
       ['threshold_states', deleteThresholdStates, ago(LIMIT_DAYS)],
       ['alert_states', deleteAlertStates, ago(retention.notificationsDays)],
       ['alert_messages', deleteAlertMessages, ago(retention.notificationsDays)],
+      ['experiment_people', deleteExperimentPeople, ago(EXPERIMENT_DAYS)],
+      ['experiments', deleteExperiments, ago(1)],
+      ['experiment_counts', deleteExperimentCounts, at],
     ]
     for (const [table, statement, bound] of rest) {
       await attempt(table, () => deleteAll(summary, table, statement, bound))
     }
+    await attempt('experiments', async () => {
+      for (let i = 0; i < chunks && !stopping; i++) {
+        const { n } = (await db.one<{ n: number }>(addUpExperiments, [chunkRows]))!
+        if (n < chunkRows) break
+      }
+    })
     await attempt('changes', async () => {
       const rows = await sweepChanges(db)
       if (rows > 0) summary.deleted.changes = rows

@@ -14,6 +14,7 @@ export type ChangeKind =
   | 'silence'
   | 'inhibition'
   | 'heartbeat'
+  | 'experiment'
 
 export interface ChangeWatch {
   /**

@@ -36,6 +36,8 @@ export interface Candidate {
   score: number | null
   /** An operator's silence, or a more important alert that covers this one. */
   standing: Standing | null
+  /** The experiment that tells this person nothing; null: none does. */
+  heldOut: { name: string } | null
   /** Once a rule, recipient and key; null: no cooldown. */
   cooldown: Cooldown | null
   /** How a text is known that was said before, or nearly so; null: the rule does not ask. */

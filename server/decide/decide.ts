@@ -9,6 +9,7 @@ import { cooldown, takeCooldown } from './cooldown.ts'
 import { deliveryWindow } from './delivery-window.ts'
 import { duplicate } from './duplicate.ts'
 import { expiry } from './expiry.ts'
+import { holdout } from './holdout.ts'
 import { knownUser } from './known-user.ts'
 import { limits, takeLimits } from './limits.ts'
 import { minimumPriority } from './minimum-priority.ts'
@@ -37,6 +38,8 @@ export const CHECKS: readonly Check[] = [
   address,
   cooldown,
   repeated,
+  // Last, so that whoever is held out would have been told otherwise.
+  holdout,
 ]
 
 /** Named times: the request's, then the rule's. What may not go before noon and not before one goes at one. */

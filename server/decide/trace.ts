@@ -1,5 +1,5 @@
 import { CHANNELS, RECIPIENT_TYPES } from '../types.ts'
-import type { Channel, Recipient, RecipientType } from '../types.ts'
+import type { Channel, Id, Recipient, RecipientType } from '../types.ts'
 import { REASONS } from '../reasons.ts'
 import type { Decision, Reason } from '../reasons.ts'
 
@@ -9,7 +9,8 @@ import type { Decision, Reason } from '../reasons.ts'
  *
  * `rules[].r` is the rule's number (null for a direct request), `v` its revision. A rule that did not take the
  * event has `w`, the reason. `to` holds each recipient: type code, id, then one entry a channel: channel code,
- * and for anything but a send the decision's first letter, reason, detail and instant.
+ * and for anything but a send the decision's first letter, reason, detail and instant. An object among them says the
+ * experiment `x` and the variant `v` they are in.
  */
 export interface StoredTrace {
   rules: StoredRule[]
@@ -27,8 +28,15 @@ export interface StoredRule {
   to?: [type: number, id: string, ...decisions: StoredDecision[]][]
 }
 
+/** The experiment somebody is in, and which part of it. */
+export interface StoredVariant {
+  x: Id
+  v: string
+}
+
 type StoredDecision =
   | number
+  | StoredVariant
   | [channel: number, kind: 'h' | 'd' | 's', reason: Reason, detail?: string | null, until?: number]
 
 const CODE = Object.fromEntries(CHANNELS.map((channel, code) => [channel, code])) as Record<Channel, number>
@@ -65,6 +73,8 @@ export interface TraceDecision {
 export interface TraceRecipient {
   type: RecipientType
   id: string
+  /** The experiment they are in, and which part of it: a variant, or `holdout`. */
+  experiment?: { id: Id; variant: string }
   decisions: TraceDecision[]
 }
 
@@ -90,17 +100,27 @@ export function readTrace(stored: StoredTrace): TraceRule[] {
     why: rule.w,
     text: rule.w && REASONS[rule.w].text,
     error: rule.e,
-    recipients: (rule.to ?? []).map(([type, id, ...decisions]) => ({
-      type: RECIPIENT_TYPES[type]!,
-      id,
-      decisions: decisions.map(readDecision),
-    })),
+    recipients: (rule.to ?? []).map(([type, id, ...stored]) => {
+      const part = stored.find(isVariant)
+      const decisions = stored.filter(isDecision)
+      return {
+        type: RECIPIENT_TYPES[type]!,
+        id,
+        ...(part && { experiment: { id: part.x, variant: part.v } }),
+        decisions: decisions.map(readDecision),
+      }
+    }),
   }))
 }
 
 const WORD = { h: 'hold', d: 'digest', s: 'skip' } as const
 
-function readDecision(stored: StoredDecision): TraceDecision {
+const isVariant = (stored: StoredDecision): stored is StoredVariant =>
+  typeof stored === 'object' && !Array.isArray(stored)
+const isDecision = (stored: StoredDecision): stored is Exclude<StoredDecision, StoredVariant> =>
+  !isVariant(stored)
+
+function readDecision(stored: Exclude<StoredDecision, StoredVariant>): TraceDecision {
   if (typeof stored === 'number') return { channel: CHANNELS[stored]!, decision: 'send' }
   const [code, kind, reason, detail, until] = stored
   return {

@@ -321,6 +321,7 @@ const base = (delivery: StoredDelivery, batch: LiveBatch | null): Omit<Settlemen
   eventId: delivery.eventId,
   batch,
   hasFallback: delivery.hasFallback,
+  measured: delivery.measured,
 })
 
 function ended(

@@ -21,6 +21,8 @@ export interface Delivery {
   tries: number
   /** Has the notification fallback channels? */
   hasFallback: boolean
+  /** An experiment counts what becomes of it. */
+  measured?: boolean
   /** The provider to begin with; null: the first of the channel. */
   provider: string | null
   /** Where its lease is: the batch it came in, or a job row of its own (null). */
@@ -70,6 +72,7 @@ export function deliveriesOf(batch: Batch, owner: number): Delivery[] {
       body: notification.bodies[channel]!,
       tries: 0,
       hasFallback: notification.fallback.length > 0,
+      measured: notification.experiment !== undefined,
       provider: null,
       batch: live,
     })),

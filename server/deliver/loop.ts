@@ -351,6 +351,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
       again: next,
       batch: delivery.batch,
       hasFallback: delivery.hasFallback,
+      measured: delivery.measured,
     }
     total--
     const left = held.get(delivery.tenantId)! - 1

@@ -19,6 +19,8 @@ export interface StoredDelivery {
   traceId: string | undefined
   sealed: Buffer
   hasFallback: boolean
+  /** An experiment counts what becomes of it. */
+  measured?: boolean
   tries: number
   provider: string | null
   /** Of a job: why it was waiting. */
@@ -42,6 +44,7 @@ interface DeliveryRow {
   expires_at: Date | null
   trace_id: string | null
   content: Buffer
+  measured: boolean
   tries: number
   batch_id: number
   provider?: string | null
@@ -65,6 +68,7 @@ const readDelivery = (row: DeliveryRow): StoredDelivery => ({
   traceId: row.trace_id ?? undefined,
   sealed: row.content,
   hasFallback: channelsOf(row.fallback).length > 0,
+  measured: row.measured,
   tries: row.tries,
   provider: row.provider ?? null,
   job: row.kind === undefined ? null : { kind: row.kind, reason: row.reason!, state: row.state ?? {} },
@@ -110,7 +114,7 @@ const claimBatches = sql(
 const batchDeliveries = sql(
   'batch_deliveries',
   `select n.tenant_id, n.id, n.event_id, n.event_type, n.recipient_type, n.recipient_id, n.priority, c.channel, n.fallback,
-     n.created_at, n.expires_at, n.trace_id, n.content, n.batch_id::float8 as batch_id, coalesce(a.tries, 0)::int as tries
+     n.created_at, n.expires_at, n.trace_id, n.content, n.experiment_id is not null as measured, n.batch_id::float8 as batch_id, coalesce(a.tries, 0)::int as tries
    from unnest($1::int8[], $2::int[], $3::uuid[], $4::uuid[]) as b (id, tenant_id, id_min, id_max)
    cross join lateral (
      select * from notifications
@@ -189,7 +193,7 @@ const claimJobs = sql(
      returning j.*
    )
    select n.tenant_id, n.id, n.event_id, n.event_type, n.recipient_type, n.recipient_id, n.priority, m.channel, n.fallback,
-     n.created_at, n.expires_at, n.trace_id, n.content, n.batch_id::float8 as batch_id,
+     n.created_at, n.expires_at, n.trace_id, n.content, n.experiment_id is not null as measured, n.batch_id::float8 as batch_id,
      m.attempt::int as tries, m.provider, m.kind, m.reason, m.state, n.rule_id, n.category
    from mine m join notifications n on n.tenant_id = m.tenant_id and n.id = m.notification_id`,
 )

@@ -8,6 +8,7 @@ import { copyRows, runScript } from './copy.ts'
 import type { CopyRows } from './copy.ts'
 import { counterDelta } from './counters.ts'
 import type { CounterDelta } from './counters.ts'
+import { experimentScript } from './experiments.ts'
 import type { PlannedEvent, PlannedNotification } from './plan.ts'
 import { replaceFeedScript } from './replace-feed.ts'
 import { takeUsage } from './usage.ts'
@@ -197,6 +198,8 @@ export function ledgerWriter(shard: number): LedgerWriter {
       const alerts = alertScript(plans, options.nowMs)
       if (alerts) script.push(alerts)
       if (options.usage) script.push(takeUsage(options.usage))
+      const experiments = experimentScript(plans, inboxNow)
+      if (experiments) script.push(experiments)
       // Last, because these rows are shared between writers: the shorter they are locked, the better.
       const counters = delta.take(shard)
       if (counters) script.push(counters.trimEnd().replace(/;$/, ''))
@@ -227,6 +230,9 @@ export function ledgerWriter(shard: number): LedgerWriter {
 /** For a time or for a digest. */
 export const waits = ({ holds, collects }: PlannedNotification, channel: Channel): boolean =>
   holds.some(hold => hold.channel === channel) || collects.some(collect => collect.channel === channel)
+
+const inboxNow = (notification: PlannedNotification): boolean =>
+  notification.channels.includes('in_app') && !waits(notification, 'in_app')
 
 /** What leaves through a provider now: in-app is delivered by the commit itself. */
 export const sendsNow = (notification: PlannedNotification): Channel[] =>

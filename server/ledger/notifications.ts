@@ -18,6 +18,8 @@ export interface NotificationView {
   templateId: Id | null
   revision: number | null
   locale: string | null
+  /** The experiment that counts it, and the variant it says. */
+  experiment: { id: Id; variant: string } | null
   priority: Priority
   category: string
   channels: Channel[]
@@ -58,12 +60,15 @@ interface Row {
   scheduled_at: Date | null
   expires_at: Date | null
   trace_id: string | null
+  experiment_id: string | null
+  variant: string | null
   content: Buffer
 }
 
 const COLUMNS =
   'n.id, n.event_id, n.event_type, n.recipient_type, n.recipient_id, n.rule_id, n.template_id, n.revision, n.locale, ' +
-  'n.priority, n.category, n.channels, n.fallback, n.created_at, n.scheduled_at, n.expires_at, n.trace_id, n.content'
+  'n.priority, n.category, n.channels, n.fallback, n.created_at, n.scheduled_at, n.expires_at, n.trace_id, n.experiment_id, ' +
+  'n.variant, n.content'
 
 const selectOne = sql(
   'find_notification',
@@ -223,6 +228,7 @@ const view = (row: Row, deliveries: DeliveryView[]): NotificationView => ({
   templateId: row.template_id,
   revision: row.revision,
   locale: row.locale,
+  experiment: row.experiment_id === null ? null : { id: row.experiment_id, variant: row.variant! },
   priority: PRIORITIES[row.priority]!,
   category: row.category,
   channels: channelsOf(row.channels),

@@ -1,6 +1,7 @@
 import type { Channel, Content, Event, Id, JsonObject, Priority, RecipientType, TenantId } from '../types.ts'
 import type { TakenUsage } from '../limits/usage.ts'
 import type { DigestWish, Reason } from '../reasons.ts'
+import type { HeldOut } from './experiments.ts'
 
 /** What planning a batch came to. */
 export interface Plan {
@@ -29,6 +30,8 @@ export interface PlannedEvent {
   suppressed: number
   /** How the alerts stand that this event speaks of; written with it, whoever was or was not told. */
   alerts?: readonly PlannedAlert[]
+  /** Whom an experiment told nothing. */
+  heldOut?: readonly HeldOut[]
 }
 
 /** How an alert stands after an event (server/ledger/alert-states.ts). */
@@ -57,6 +60,8 @@ export interface PlannedNotification {
   templateId: Id | null
   revision: number | null
   locale: string | null
+  /** The experiment that counts what becomes of it, and the variant it says. */
+  experiment?: { id: Id; variant: string }
   priority: Priority
   category: string
   /** Deliveries to make now or later, in order; never a skipped one. */

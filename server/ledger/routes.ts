@@ -91,6 +91,9 @@ const summaryFields = {
   templateId: MaybeUuid,
   templateRevision: Type.Union([Type.Integer(), Type.Null()]),
   locale: MaybeText,
+  experiment: Type.Union([Type.Object({ id: Uuid, variant: Type.String() }), Type.Null()], {
+    description: 'What counts it, and the variant it says.',
+  }),
   priority: Type.Enum(PRIORITIES),
   category: Type.String(),
   channels: Type.Array(Channel),

@@ -66,10 +66,10 @@ export function eventRow(rows: CopyRows, plan: PlannedEvent): void {
 export const COPY_NOTIFICATIONS =
   'copy notifications (tenant_id, id, event_id, event_type, recipient_type, recipient_id, rule_id, template_id, ' +
   'revision, locale, priority, category, channels, fallback, batch_id, created_at, scheduled_at, expires_at, ' +
-  'trace_id, content) from stdin (format binary)'
+  'trace_id, experiment_id, variant, content) from stdin (format binary)'
 
 export function notificationRow(rows: CopyRows, notification: PlannedNotification, batchId: number): void {
-  rows.row(20)
+  rows.row(22)
   rows.int4(notification.tenantId)
   rows.uuid(notification.id)
   rows.uuid(notification.event.id)
@@ -89,6 +89,8 @@ export function notificationRow(rows: CopyRows, notification: PlannedNotificatio
   rows.timestamp(notification.scheduledAt?.getTime())
   rows.timestamp(notification.expiresAt?.getTime())
   rows.text(notification.event.traceId)
+  rows.uuid(notification.experiment?.id)
+  rows.text(notification.experiment?.variant)
   rows.bytes(notification.sealed)
 }
 

@@ -4,6 +4,7 @@ import type { Channel, Outcome, Priority, TenantId } from '../types.ts'
 import { copyRows, runScript } from './copy.ts'
 import type { CopyRows } from './copy.ts'
 import { counterDelta } from './counters.ts'
+import { STEPS, settledScript } from './experiments.ts'
 import { CHANNEL_CODE, COPY_ATTEMPTS, PRIORITY_CODE, attemptRow } from './rows.ts'
 import type { AttemptRow, JobRow } from './rows.ts'
 
@@ -23,6 +24,8 @@ export interface Settlement {
   /** Its lease: a batch, or its own job row. */
   batch: { id: number; owner: number; left: number } | null
   hasFallback: boolean
+  /** An experiment counts what becomes of it. */
+  measured?: boolean
 }
 
 export interface Settler {
@@ -37,6 +40,13 @@ export const ENDED_BADLY: ReadonlySet<Outcome> = new Set<Outcome>([
   'rejected',
   'unknown',
 ])
+
+/** How far its reader came by it; 0: nowhere, and nobody failed. */
+function stepOf(outcome: Outcome): number {
+  if (outcome === 'sent') return STEPS.sent
+  if (outcome === 'delivered') return STEPS.delivered
+  return ENDED_BADLY.has(outcome) ? STEPS.failed : 0
+}
 
 const COPY_DEAD_LETTERS =
   'copy dead_letters (tenant_id, id, at, kind, event_id, notification_id, channel, event_type, code, error) ' +
@@ -55,6 +65,7 @@ export function settler(shard: number): Settler {
       const moveJob: string[] = []
       const endJob: string[] = []
       const seekFallback: string[] = []
+      const measured: { tenantId: TenantId; notificationId: string; step: number }[] = []
       const leaving = new Map<Settlement['batch'] & object, number>()
 
       for (const settlement of settlements) {
@@ -76,6 +87,8 @@ export function settler(shard: number): Settler {
           const last = settlement.attempts.at(-1)!
           delta.settled(tenantId, idTime(notificationId), channel, last.outcome)
           if (!batch) endJob.push(`(${key})`)
+          const step = settlement.measured ? stepOf(last.outcome) : 0
+          if (step > 0) measured.push({ tenantId, notificationId, step })
           if (ENDED_BADLY.has(last.outcome)) {
             deadLetterRow(deadLetters, settlement, last, now)
             if (settlement.hasFallback) seekFallback.push(`(${tenantId}, '${notificationId}'::uuid)`)
@@ -104,6 +117,8 @@ export function settler(shard: number): Settler {
         script.push(`delete from batches where id in (${ids}) and owner = ${batchOwner}`)
       }
       if (seekFallback.length > 0) script.push(startFallbacks([...new Set(seekFallback)], shard))
+      const experiments = settledScript(measured)
+      if (experiments) script.push(experiments)
       const counters = delta.take(shard)
       if (counters) script.push(counters.trimEnd().replace(/;$/, ''))
 

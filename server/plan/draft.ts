@@ -8,6 +8,7 @@ import type { AddressFact, UserFacts } from '../people/facts.ts'
 import { expandAudiences } from '../people/recipients.ts'
 import type { Audience, AudienceWish, Level } from '../people/recipients.ts'
 import type { Channel, Event, Id, Recipient } from '../types.ts'
+import type { Part } from '../experiments/experiment-book.ts'
 import type { Route } from './route.ts'
 
 /** What an event leads to, in the order in which a large audience is walked. */
@@ -42,6 +43,8 @@ export interface Telling {
   views: Map<Channel, ChannelView>
   /** Told only if the first one does not react. */
   follows?: { first: Telling; step: EscalationStep }
+  /** What their part of the experiment is; null: there is none. */
+  part: Part | null
   /** Of the notification it came to. */
   notificationId?: Id
 }

@@ -1,3 +1,4 @@
+import type { RunningExperiment } from '../experiments/experiment-book.ts'
 import type { celEvent } from '../match/cel.ts'
 import type { RulePolicy } from '../match/policy.ts'
 import type { Rule } from '../match/rules.ts'
@@ -13,6 +14,8 @@ export interface Route {
   priority: Priority
   category: string
   templateId: Id | null
+  /** What tells different people in different ways; null: nothing does. */
+  experiment: RunningExperiment | null
   vars: JsonObject
   inline: InlineContent | undefined
   schedule: Schedule | null
@@ -48,6 +51,7 @@ export function ruleRoute(rule: Rule, view: ReturnType<typeof celEvent>, now: Da
     priority: rule.priority,
     category: rule.category ?? view.category ?? view.domain,
     templateId: rule.templateId ?? null,
+    experiment: null,
     vars: rule.templateVars,
     inline: undefined,
     schedule: rule.schedule ? scheduleOf(rule.schedule, rule.timezone, rule.validFrom.getTime()) : null,
@@ -97,6 +101,7 @@ export function directRoute(event: Event): Route {
     priority: event.priority ?? 'NORMAL',
     category: event.category ?? '',
     templateId: direct.templateId ?? null,
+    experiment: null,
     vars: {},
     inline: direct.content,
     schedule: null,

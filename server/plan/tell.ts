@@ -8,6 +8,7 @@ import type { StoredRule, StoredTrace } from '../decide/trace.ts'
 import { DIGEST_EVENT } from '../digest/compose.ts'
 import { digestWish, overflowWish } from '../digest/wish.ts'
 import type { PlannedCollect, PlannedEvent, PlannedHold, PlannedNotification } from '../ledger/plan.ts'
+import type { HeldOut } from '../ledger/experiments.ts'
 import { storePlaces } from '../ledger/usage.ts'
 import type { Usage } from '../limits/usage.ts'
 import type { EscalationStep } from '../match/policy.ts'
@@ -19,6 +20,7 @@ import type { Channel, Id } from '../types.ts'
 import type { Draft, Telling } from './draft.ts'
 import type { Route } from './route.ts'
 import type { Tellings } from './telling.ts'
+import { textFor } from './world.ts'
 import type { World } from './world.ts'
 import type { Writer } from './write.ts'
 
@@ -39,6 +41,7 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
     const tenant = tenants.get(event.tenantId)!
     const view = eventView(event)
     const notifications: PlannedNotification[] = []
+    const heldOut: HeldOut[] = []
     const trace: StoredTrace = { rules: draft.skipped }
     if (draft.more > 0) trace.more = draft.more
     let deliveries = 0
@@ -64,16 +67,17 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
       else stored.w = 'no_recipients'
 
       function tell(telling: Telling): void {
-        const { recipient, user } = telling
-        const entry = storeRecipient(recipient, [])
+        const { recipient, user, part } = telling
+        const entry = storeRecipient(recipient, part ? [{ x: part.experiment.id, v: part.name }] : [])
+        // Whoever is to be told nothing and is told all the same, as it is critical, is no part of the comparison.
+        const measured = part !== null && !part.silent
         const bodies: PlannedNotification['bodies'] = {}
         const holds: PlannedHold[] = []
         const collects: PlannedCollect[] = []
         const going: Channel[] = []
+        let silenced = false
         const id = newId()
-        const compiled = route.templateId
-          ? world.templates.get(`${event.tenantId} ${route.templateId}`)
-          : undefined
+        const compiled = textFor(event, telling, world)
 
         /** What becomes of it on this channel, and, if it goes there, what it would say. */
         const ask = (channel: Channel, at: Date): { decision: Decision; candidate: Candidate } => {
@@ -104,6 +108,7 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
           deliveries++
           if (decision.kind === 'skip') {
             suppressed++
+            silenced ||= decision.reason === 'holdout'
             skipped?.(decision.reason, 1)
             return false
           }
@@ -170,7 +175,17 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
           }
         }
         to.push(entry)
-        if (going.length === 0) return
+        if (going.length === 0) {
+          if (silenced) {
+            heldOut.push({
+              tenantId: event.tenantId,
+              experimentId: part!.experiment.id,
+              recipientType: recipient.type,
+              recipientId: recipient.id,
+            })
+          }
+          return
+        }
         const spare = rest.filter(
           channel => !going.includes(channel) && ask(channel, now).decision.kind === 'send',
         )
@@ -183,9 +198,10 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
           recipientType: recipient.type,
           recipientId: recipient.id,
           ruleId: route.rule?.id ?? null,
-          templateId: compiled ? route.templateId : null,
+          templateId: compiled?.revision.templateId ?? null,
           revision: compiled?.revision.revision ?? null,
           locale: user?.locale ?? null,
+          ...(measured && { experiment: { id: part.experiment.id, variant: part.name } }),
           priority: route.priority,
           category: route.category,
           channels: going,
@@ -213,6 +229,7 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
       deliveries,
       suppressed,
       ...alertsOf(event, draft.routes),
+      ...(heldOut.length > 0 && { heldOut }),
     }
   }
 
@@ -251,6 +268,7 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
       policy: route.policy,
       score: route.policy.score ?? null,
       standing,
+      heldOut: telling.part?.silent ? telling.part.experiment : null,
       cooldown,
       sameness: said,
       caps,

@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto'
 import type { Cooldown } from '../decide/candidate.ts'
 import { DIGEST_EVENT } from '../digest/compose.ts'
+import { partOf } from '../experiments/experiment-book.ts'
 import type { UsageWish } from '../ledger/usage.ts'
 import type { LimitBook } from '../limits/limit-book.ts'
 import { sameness } from '../limits/sameness.ts'
@@ -16,6 +17,7 @@ import type { Channel, Event, JsonObject, Recipient, TenantId } from '../types.t
 import { peopleOf } from './draft.ts'
 import type { ChannelView, Draft, Telling } from './draft.ts'
 import type { Route } from './route.ts'
+import { textFor } from './world.ts'
 import type { World } from './world.ts'
 import type { Writer } from './write.ts'
 
@@ -55,12 +57,19 @@ export function tellings({
     const { facts, addresses } = world
     const { tenantId } = event
     const tellings: Telling[] = []
-    const add = (who: Omit<Telling, 'zone' | 'cooldown' | 'views'>): Telling => {
+    const add = (who: Omit<Telling, 'zone' | 'cooldown' | 'views' | 'part'>): Telling => {
       const { route, recipient, user } = who
       const zone = user ? zoneOrUtc(user.timezone) : 'UTC'
       const cooldown = cooldownOf(route, recipient, zone)
       if (cooldown) wish.claim(tenantId, cooldown.key)
-      const telling: Telling = { ...who, zone, cooldown, views: new Map() }
+      const part = route.experiment && partOf(route.experiment, `${recipient.type}:${recipient.id}`)
+      const telling: Telling = { ...who, zone, cooldown, part, views: new Map() }
+      // An address is of one channel, and so is a step that follows.
+      if (part?.says.channels && user !== null && !who.follows) {
+        const { channels } = part.says
+        telling.channels = channels
+        telling.fallback = who.fallback.filter(channel => !channels.includes(channel))
+      }
       for (const channel of channelsOf(telling)) {
         const made = view(telling, channel, event, world, now)
         telling.views.set(channel, made)
@@ -131,7 +140,7 @@ export function tellings({
     const { facts } = world
     let written: Said | null | undefined
     const said = () =>
-      written === undefined ? (written = textOf(telling, channel, event, world.templates, now)) : written
+      written === undefined ? (written = textOf(telling, channel, event, world, now)) : written
     const preference = user
       ? effectivePreference(user.preferences, facts.tenantDefaults(event.tenantId), {
           channel,
@@ -168,14 +177,15 @@ export function tellings({
    * its own that each notification has.
    */
   function textOf(
-    { route, recipient, user }: Telling,
+    telling: Telling,
     channel: Channel,
     event: Event,
-    revisions: World['templates'],
+    world: World,
     now: Date,
   ): Said | null {
     const tenant = tenants.get(event.tenantId)!
-    const compiled = route.templateId ? revisions.get(`${event.tenantId} ${route.templateId}`) : undefined
+    const { route, recipient, user } = telling
+    const compiled = textFor(event, telling, world)
     const seen = eventView(event)
     try {
       const text = writer.write(channel, route, compiled, seen, recipient, user, NO_ID, tenant, now)

@@ -3,9 +3,10 @@ import type { Standing } from '../decide/candidate.ts'
 import { suppressionsFor } from '../people/facts.ts'
 import type { AddressFact, BatchFacts, PeopleFacts } from '../people/facts.ts'
 import type { CompiledRevision } from '../render/content.ts'
-import type { Templates } from '../render/templates.ts'
+import type { Templates, WantedTemplate } from '../render/templates.ts'
 import type { Channel, Event, Id, TenantId, UserId } from '../types.ts'
-import type { Draft } from './draft.ts'
+import type { Draft, Telling } from './draft.ts'
+import type { Route } from './route.ts'
 
 /** What is read for a batch, before anything is decided. */
 export interface World {
@@ -30,7 +31,7 @@ export async function readWorld(
   now: Date,
 ): Promise<World> {
   const wanted = new Map<TenantId, Set<UserId>>()
-  const wantedTemplates = new Map<string, { tenantId: TenantId; templateId: Id }>()
+  const wantedTemplates = new Map<string, WantedTemplate>()
   const bare = new Map<TenantId, { channel: Channel; address: string }[]>()
   for (const draft of drafts) {
     const { tenantId } = draft.event
@@ -40,8 +41,7 @@ export async function readWorld(
       for (const id of route.users) users.add(id)
       for (const id of draft.audiences[at]!.keys()) users.add(id)
       for (const step of route.policy.escalation ?? []) for (const id of step.users ?? []) users.add(id)
-      if (route.templateId)
-        wantedTemplates.set(`${tenantId} ${route.templateId}`, { tenantId, templateId: route.templateId })
+      for (const wish of textsOf(route)) wantedTemplates.set(textKey(tenantId, wish), { tenantId, ...wish })
       if (route.addresses.length > 0) bare.set(tenantId, [...(bare.get(tenantId) ?? []), ...route.addresses])
     }
   }
@@ -78,6 +78,38 @@ export async function readWorld(
     addresses,
     standing: stands ?? NOTHING_STANDS,
   }
+}
+
+/** A template, at its current revision where none is named. */
+interface Text {
+  templateId: Id
+  revision?: number
+}
+
+const textKey = (tenantId: TenantId, { templateId, revision }: Text): string =>
+  revision === undefined ? `${tenantId} ${templateId}` : `${tenantId} ${templateId} ${revision}`
+
+/** Every text that somebody may be told because of a route. */
+function* textsOf({ templateId, experiment }: Route): Iterable<Text> {
+  if (templateId) yield { templateId }
+  for (const says of experiment?.variants ?? []) {
+    const id = says.templateId ?? templateId
+    if (id) yield says.revision === null ? { templateId: id } : { templateId: id, revision: says.revision }
+  }
+}
+
+/** What this person is told; undefined: without a template, or one that is out of use. */
+export function textFor(
+  { tenantId }: Event,
+  { route, part }: Telling,
+  world: World,
+): CompiledRevision | undefined {
+  const templateId = part?.says.templateId ?? route.templateId
+  if (!templateId) return undefined
+  const current = world.templates.get(textKey(tenantId, { templateId }))
+  const revision = part?.says.revision ?? null
+  if (current === undefined || revision === null) return current
+  return world.templates.get(textKey(tenantId, { templateId, revision }))
 }
 
 const NOTHING_STANDS = () => null

@@ -60,6 +60,7 @@ export const candidate = (more: Partial<Candidate> = {}): Candidate => ({
   policy: {},
   score: null,
   standing: null,
+  heldOut: null,
   cooldown: null,
   sameness: null,
   caps: [],

@@ -39,6 +39,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     'server/pipeline.ts',
     [
       'server/plan/',
+      'server/experiments/experiment-book.ts',
       'server/match/',
       'server/render/',
       'server/ledger/',
@@ -52,6 +53,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     'server/plan/**',
     [
       'server/alerts/alert.ts',
+      'server/experiments/experiment-book.ts',
       'server/match/',
       'server/decide/',
       'server/render/',
@@ -202,6 +204,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     ['server/ledger/', 'server/people/', 'server/admin/audit.ts', 'server/http/json-body.ts', ...BASE],
   ],
   ['server/alerts/**', ['server/admin/audit.ts', ...BASE]],
+  ['server/experiments/**', ['server/admin/audit.ts', ...BASE]],
   ['server/match/**', ['server/people/', 'server/admin/audit.ts', ...BASE]],
   ['server/decide/**', ['server/people/', 'server/limits/usage.ts', ...BASE]],
   ['server/render/**', ['server/people/', 'server/admin/audit.ts', ...BASE]],

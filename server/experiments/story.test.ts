@@ -1,0 +1,245 @@
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { auditLedger } from '../ledger/audit.ts'
+import { type Loose, type TestApp, eventually, testApp } from '../test/app.ts'
+import { split } from './split.ts'
+
+let t: TestApp
+const PEOPLE = Array.from({ length: 200 }, (_, n) => `person-${n}`)
+
+before(async () => {
+  t = await testApp({ CARILLON_INGEST_LANES: '4' })
+  for (const name of PEOPLE) {
+    await call('PUT', `/api/users/${name}`, {
+      addresses: [{ channel: 'email', address: `${name}@example.org`, verified: true }],
+    })
+  }
+})
+after(() => t?.stop())
+
+const call = async (method: string, path: string, body?: unknown): Promise<Loose> => {
+  const answer = await t.call(method, path, { as: t.tenant.adminKey, body })
+  assert.ok(answer.status < 300, `${method} ${path}: ${answer.text}`)
+  return answer.body
+}
+const refused = async (method: string, path: string, body?: unknown): Promise<Loose> => {
+  const answer = await t.call(method, path, { as: t.tenant.adminKey, body })
+  assert.ok(answer.status >= 400 && answer.status < 500, `${method} ${path}: ${answer.text}`)
+  return answer.body
+}
+
+/** A template whose first revision is current and whose second says it otherwise. */
+async function twoTexts(name: string): Promise<string> {
+  const { id } = await call('POST', '/api/templates', {
+    name,
+    channels: { default: { subject: 'A', body: 'plain' } },
+  })
+  await call('PUT', `/api/templates/${id}`, { name, channels: { default: { subject: 'B', body: 'bold' } } })
+  await call('POST', `/api/templates/${id}/rollback`, { revision: 1 })
+  return id
+}
+const ruleFor = (name: string, more: object) =>
+  call('POST', '/api/rules', {
+    name,
+    eventTypes: [name],
+    channels: ['in_app'],
+    recipientSelector: { users: PEOPLE },
+    ...more,
+  })
+/** What a person was told of this event: subject and channels; undefined: nothing. */
+async function toldOf(eventId: string) {
+  const told = new Map<string, { id: string; subject: string; channels: string[]; experiment: Loose }>()
+  let cursor = ''
+  do {
+    const page = await call('GET', `/api/notifications?eventId=${eventId}&include=content&limit=100${cursor}`)
+    for (const { id, recipientId, content, channels, experiment } of page.items) {
+      told.set(recipientId, { id, subject: content[channels[0]].subject, channels, experiment })
+    }
+    cursor = page.nextCursor ? `&cursor=${page.nextCursor}` : ''
+  } while (cursor !== '')
+  return told
+}
+const count = (values: Iterable<string>) => {
+  const counts: Record<string, number> = {}
+  for (const value of values) counts[value] = (counts[value] ?? 0) + 1
+  return counts
+}
+
+// covers: ALP-087, ALP-093, ALP-222, AUR-223, PFM-320, DIC-005
+test('two texts told to 200 people: each hears theirs, some hear nothing, what they do is counted, one is picked', async () => {
+  const templateId = await twoTexts('welcome')
+  await ruleFor('app.welcome', { templateId })
+  const experiment = await call('POST', '/api/experiments', {
+    name: 'Plain or bold',
+    templateId,
+    metric: 'opened',
+    variants: [
+      { name: 'plain', weight: 3 },
+      { name: 'bold', weight: 1, revision: 2 },
+    ],
+    holdout: { share: 0.2 },
+  })
+  assert.equal(experiment.status, 'draft')
+  assert.deepEqual(
+    await toldOf((await call('POST', '/api/events/publish', { type: 'app.welcome' })).eventId).then(told =>
+      count([...told.values()].map(({ subject }) => subject)),
+    ),
+    { A: 200 },
+  )
+
+  const started = await call('POST', `/api/experiments/${experiment.id}/start`)
+  assert.equal(started.status, 'running')
+  assert.deepEqual(
+    started.variants.map((one: Loose) => one.revision),
+    [3, 2],
+    'the control is pinned',
+  )
+
+  // Twice: whoever is told again stays where they are, and counts once.
+  await call('POST', '/api/events/publish', { type: 'app.welcome' })
+  const { eventId } = await call('POST', '/api/events/publish', { type: 'app.welcome' })
+  const told = await toldOf(eventId)
+  const expected = new Map(
+    PEOPLE.map(name => [
+      name,
+      split(
+        experiment.id,
+        `user:${name}`,
+        [
+          { name: 'plain', weight: 3 },
+          { name: 'bold', weight: 1 },
+        ],
+        0.2,
+      ),
+    ]),
+  )
+  const shares = count(expected.values())
+  for (const name of PEOPLE) {
+    const part = expected.get(name)!
+    const one = told.get(name)
+    if (part === 'holdout') assert.equal(one, undefined, name)
+    else {
+      assert.deepEqual(one!.experiment, { id: experiment.id, variant: part })
+      assert.equal(one!.subject, part === 'plain' ? 'A' : 'B')
+    }
+  }
+
+  // Whoever heard nothing can be told why.
+  const silent = PEOPLE.find(name => expected.get(name) === 'holdout')!
+  const loud = PEOPLE.find(name => expected.get(name) === 'bold')!
+  const why = await call('GET', `/api/explain?event=${eventId}&user=${silent}`)
+  assert.deepEqual(why.rules[0].recipients[0].experiment, {
+    id: experiment.id,
+    name: 'Plain or bold',
+    variant: 'holdout',
+  })
+  assert.equal(why.rules[0].recipients[0].decisions[0].reason, 'holdout')
+  assert.equal(why.rules[0].recipients[0].decisions[0].detail, 'Plain or bold')
+  const seen = await call('GET', `/api/explain?event=${eventId}&user=${loud}`)
+  assert.equal(seen.rules[0].recipients[0].experiment.variant, 'bold')
+  // What is critical is told to everybody.
+  const urgent = await call('POST', '/api/notifications', {
+    recipientId: silent,
+    channels: ['in_app'],
+    templateId,
+    priority: 'CRITICAL',
+  })
+  const direct = await call(
+    'GET',
+    `/api/notifications/${urgent.notificationId ?? urgent.notifications?.[0]?.id}`,
+  )
+  assert.equal(direct.experiment, null)
+
+  // All who hear it boldly open it, and every fifth of the others; some act.
+  const bold = PEOPLE.filter(name => expected.get(name) === 'bold')
+  const plain = PEOPLE.filter(name => expected.get(name) === 'plain')
+  const readers = [...bold, ...plain.filter((_, at) => at % 5 === 0)]
+  for (const name of readers) {
+    const as = await t.tenant.token(name)
+    for (let twice = 0; twice < 2; twice++) {
+      const answer = await t.call('POST', `/api/notifications/${told.get(name)!.id}/read`, { as, body: {} })
+      assert.ok(answer.status < 300, answer.text)
+    }
+  }
+  await call('POST', `/api/notifications/${told.get(loud)!.id}/acknowledge`)
+  const results = await call('GET', `/api/experiments/${experiment.id}/results`)
+  const [a, b] = results.variants
+  const nothing = { sent: 0, delivered: 0, seen: 0, opened: 0, clicked: 0, acted: 0, failed: 0 }
+  const opened = Math.ceil(plain.length / 5)
+  assert.deepEqual(a.counts, {
+    ...nothing,
+    people: shares.plain,
+    sent: shares.plain,
+    delivered: shares.plain,
+    seen: opened,
+    opened,
+  })
+  assert.deepEqual(b.counts, {
+    ...nothing,
+    people: shares.bold,
+    sent: shares.bold,
+    delivered: shares.bold,
+    seen: shares.bold,
+    opened: shares.bold,
+    acted: 1,
+  })
+  assert.deepEqual(results.holdout.counts, { ...nothing, people: shares.holdout })
+  assert.equal(results.leader, 'bold')
+  assert.equal(b.comparison.significant, true)
+  assert.equal(results.fit.suspicious, false)
+  // By the book: z of 97.5 %, the score interval written out.
+  const z = 1.959963984540054
+  const [n, p] = [plain.length, opened / plain.length]
+  const middle = (p + z ** 2 / (2 * n)) / (1 + z ** 2 / n)
+  const half = (z / (1 + z ** 2 / n)) * Math.sqrt((p * (1 - p)) / n + z ** 2 / (4 * n ** 2))
+  assert.ok(Math.abs(a.rates.opened.low - (middle - half)) < 1e-12)
+  assert.ok(Math.abs(a.rates.opened.high - (middle + half)) < 1e-12)
+
+  const variants = await call('GET', `/api/notifications/variants?templateId=${templateId}`)
+  assert.deepEqual(
+    variants.items.map((one: Loose) => [one.name, one.control, one.share.toFixed(2), one.counts.people]),
+    [
+      ['plain', true, '0.60', shares.plain],
+      ['bold', false, '0.20', shares.bold],
+    ],
+  )
+
+  const picked = await call('POST', `/api/experiments/${experiment.id}/pick`, { variant: 'bold' })
+  assert.deepEqual([picked.status, picked.winner], ['stopped', 'bold'])
+  assert.equal((await call('GET', `/api/templates/${templateId}`)).channels.default.subject, 'B')
+  const later = await toldOf((await call('POST', '/api/events/publish', { type: 'app.welcome' })).eventId)
+  assert.deepEqual(count([...later.values()].map(({ subject, experiment }) => `${subject} ${experiment}`)), {
+    'B null': 200,
+  })
+  assert.deepEqual(await auditLedger(t.db), [])
+})
+
+test('channels of a rule: each person by theirs, counted when a provider has it', async () => {
+  const rule = await ruleFor('app.news', {})
+  const experiment = await call('POST', '/api/experiments', {
+    name: 'Inbox or mail',
+    ruleId: rule.id,
+    metric: 'delivered',
+    variants: [
+      { name: 'inbox', channels: ['in_app'] },
+      { name: 'mail', channels: ['email'] },
+    ],
+  })
+  await call('POST', `/api/experiments/${experiment.id}/start`)
+  const { eventId } = await call('POST', '/api/events/publish', { type: 'app.news', data: { title: 'x' } })
+  const told = await toldOf(eventId)
+  assert.equal(told.size, 200)
+  const parts = count(
+    [...told.values()].map(({ experiment: { variant }, channels }) => `${variant} ${channels}`),
+  )
+  assert.deepEqual(Object.keys(parts).sort(), ['inbox in_app', 'mail email'])
+  const results = await eventually('all mail to be sent', async () => {
+    const found = await call('GET', `/api/experiments/${experiment.id}/results`)
+    return found.variants[1].counts.sent === parts['mail email'] ? found : undefined
+  })
+  assert.equal(results.variants[0].counts.delivered, parts['inbox in_app'])
+  assert.equal(results.variants[1].counts.people, parts['mail email'])
+  assert.equal(results.variants[1].counts.delivered, 0, 'taken by a mail server is not delivered yet')
+  await call('POST', `/api/experiments/${experiment.id}/pick`, { variant: 'mail' })
+  assert.deepEqual((await call('GET', `/api/rules/${rule.id}`)).channels, ['email'])
+})
