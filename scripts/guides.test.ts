@@ -10,12 +10,16 @@ import { sealer } from '../server/db/seal.ts'
 import { createLogger } from '../server/observe/log.ts'
 import { type TestDatabase, testDatabase } from '../server/test/database.ts'
 
-/** A code block whose first line names a request, as in `json POST /api/rules`. */
+/**
+ * A code block whose first line names a request, as in `json POST /api/rules`. With `as rule` at the end of that line,
+ * `$rule` is the id of what it made, in the requests of the same guide that follow.
+ */
 interface Example {
   guide: string
   method: string
   path: string
   body: string
+  as: string | undefined
 }
 
 const GUIDES = join(import.meta.dirname, '..', 'docs', 'guides')
@@ -23,9 +27,11 @@ const GUIDES = join(import.meta.dirname, '..', 'docs', 'guides')
 const examples: Example[] = globSync('*.md', { cwd: GUIDES })
   .sort()
   .flatMap(guide =>
-    [...readFileSync(join(GUIDES, guide), 'utf8').matchAll(/^```json (\w+) (\S+)\n([\s\S]*?)^```$/gm)].map(
-      ([, method, path, body]) => ({ guide, method: method!, path: path!, body: body! }),
-    ),
+    [
+      ...readFileSync(join(GUIDES, guide), 'utf8').matchAll(
+        /^```json (\w+) (\S+)(?: as (\w+))?\n([\s\S]*?)^```$/gm,
+      ),
+    ].map(([, method, path, as, body]) => ({ guide, method: method!, path: path!, as, body: body! })),
   )
 
 let database: TestDatabase
@@ -54,13 +60,18 @@ test('the guides have examples', () => {
 })
 
 /** Guides repeat names that others used; each request is a step of its own guide, in its order. */
-for (const { guide, method, path, body } of examples) {
+const made = new Map<string, string>()
+for (const { guide, method, path, body, as } of examples) {
   test(`${guide}: ${method} ${path}`, async () => {
-    const response = await fetch(`${app.url}${path}`, {
+    const known = (text: string) =>
+      text.replaceAll(/\$(\w+)/g, (_, name: string) => made.get(`${guide} ${name}`) ?? name)
+    const response = await fetch(app.url + known(path), {
       method,
       headers: { authorization: `Bearer ${key}`, ...(body && { 'content-type': 'application/json' }) },
-      body: body || undefined,
+      body: known(body) || undefined,
     })
-    assert.ok(response.ok, `${response.status} ${await response.text()}`)
+    const text = await response.text()
+    assert.ok(response.ok, `${response.status} ${text}`)
+    if (as) made.set(`${guide} ${as}`, (JSON.parse(text) as { id: string }).id)
   })
 }

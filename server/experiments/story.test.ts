@@ -243,3 +243,122 @@ test('channels of a rule: each person by theirs, counted when a provider has it'
   await call('POST', `/api/experiments/${experiment.id}/pick`, { variant: 'mail' })
   assert.deepEqual((await call('GET', `/api/rules/${rule.id}`)).channels, ['email'])
 })
+
+test('what does not fit is refused, with its field', async () => {
+  const templateId = await twoTexts('refusals')
+  const rule = await ruleFor('app.refusals', { templateId })
+  const good = { name: 'good', templateId, variants: [{ name: 'a' }, { name: 'b', revision: 2 }] }
+  const bad: [field: string, change: object][] = [
+    ['/templateId', { ruleId: rule.id }],
+    ['/templateId', { templateId: undefined }],
+    ['/templateId', { templateId: '01a1fca9-dac7-7001-8961-e4e33925320f' }],
+    ['/ruleId', { templateId: undefined, ruleId: templateId, variants: [{ name: 'a' }, { name: 'b' }] }],
+    ['/variants/1/revision', { variants: [{ name: 'a' }, { name: 'b', revision: 9 }] }],
+    ['/variants/1/revision', { templateId: undefined, ruleId: rule.id }],
+    ['/variants/0/channels', { variants: [{ name: 'a', channels: ['email'] }, { name: 'b' }] }],
+    ['/variants/0/templateId', { variants: [{ name: 'a', templateId }, { name: 'b' }] }],
+    ['/variants/1/name', { variants: [{ name: 'a' }, { name: 'A' }] }],
+    ['/variants/1/name', { variants: [{ name: 'a' }, { name: 'Holdout' }] }],
+    ['/variants', { variants: [{ name: 'a' }] }],
+    ['/variants/0/weight', { variants: [{ name: 'a', weight: 0 }, { name: 'b' }] }],
+    ['/holdout/share', { holdout: { share: 1 } }],
+    ['/endsAt', { startsAt: '2030-01-02T00:00:00Z', endsAt: '2030-01-01T00:00:00Z' }],
+  ]
+  for (const [field, change] of bad) {
+    const problem = await refused('POST', '/api/experiments', { ...good, ...change })
+    assert.equal(problem.errors?.[0]?.field ?? problem.field, field, JSON.stringify([change, problem]))
+  }
+})
+
+test('one of a kind runs at a time; what it compares stays; its shares may move; its times hold', async () => {
+  const templateId = await twoTexts('states')
+  const variants = [{ name: 'a' }, { name: 'b', revision: 2 }]
+  const make = (name: string, more: object = {}) =>
+    call('POST', '/api/experiments', { name, templateId, variants, ...more })
+  const one = await make('one')
+  const two = await make('two')
+  assert.equal(
+    (await refused('POST', '/api/experiments', { name: 'one', templateId, variants })).code,
+    'already_exists',
+  )
+  assert.equal((await refused('POST', `/api/experiments/${one.id}/stop`)).code, 'conflict')
+  assert.equal((await refused('POST', `/api/experiments/${one.id}/pick`, { variant: 'a' })).code, 'conflict')
+  await call('POST', `/api/experiments/${one.id}/start`)
+  assert.equal((await refused('POST', `/api/experiments/${one.id}/start`)).code, 'conflict')
+  assert.equal((await refused('POST', `/api/experiments/${two.id}/start`)).code, 'conflict')
+  assert.equal((await refused('DELETE', `/api/experiments/${one.id}`)).code, 'conflict')
+
+  const changed = await call('PUT', `/api/experiments/${one.id}`, {
+    name: 'one',
+    templateId,
+    variants: [
+      { name: 'a', weight: 5 },
+      { name: 'b', revision: 2 },
+    ],
+  })
+  assert.deepEqual(
+    changed.variants.map((each: Loose) => [each.weight, each.revision]),
+    [
+      [5, 3],
+      [1, 2],
+    ],
+  )
+  assert.equal((await call('GET', `/api/experiments/${one.id}/results`)).fit, null)
+  for (const other of [
+    [{ name: 'a' }, { name: 'c', revision: 2 }],
+    [...variants, { name: 'c' }],
+    [{ name: 'a' }, { name: 'b', revision: 1 }],
+  ]) {
+    const problem = await refused('PUT', `/api/experiments/${one.id}`, {
+      name: 'one',
+      templateId,
+      variants: other,
+    })
+    assert.equal(problem.errors?.[0]?.field ?? problem.field, '/variants')
+  }
+  assert.equal(
+    (await refused('POST', `/api/experiments/${one.id}/pick`, { variant: 'z' })).code,
+    'invalid_request',
+  )
+  assert.equal((await call('POST', `/api/experiments/${one.id}/stop`)).status, 'stopped')
+  assert.equal(
+    (await refused('PUT', `/api/experiments/${one.id}`, { name: 'one', templateId, variants })).code,
+    'conflict',
+  )
+
+  // A winner may be picked later, once.
+  assert.equal((await call('POST', `/api/experiments/${one.id}/pick`, { variant: 'a' })).winner, 'a')
+  assert.equal((await refused('POST', `/api/experiments/${one.id}/pick`, { variant: 'b' })).code, 'conflict')
+
+  // Before its time, and after it, everybody is told the same.
+  const soon = new Date(Date.now() + 3_600_000).toISOString()
+  await call('PUT', `/api/experiments/${two.id}`, { name: 'two', templateId, variants, startsAt: soon })
+  assert.equal((await call('POST', `/api/experiments/${two.id}/start`)).status, 'scheduled')
+  const body = { recipientId: 'person-1', channels: ['in_app'], templateId }
+  const sent = await call('POST', '/api/notifications', body)
+  assert.equal((await call('GET', `/api/notifications/${sent.id}`)).experiment, null)
+  await t.db.pool.query(
+    `update experiments set starts_at = now() - interval '2 hours', ends_at = now() - interval '1 hour' where id = $1`,
+    [two.id],
+  )
+  assert.equal((await call('GET', `/api/experiments/${two.id}`)).status, 'ended')
+  const late = await call('POST', '/api/notifications', body)
+  assert.equal((await call('GET', `/api/notifications/${late.id}`)).experiment, null)
+  // Whose time is over makes room.
+  const three = await make('three')
+  assert.equal((await call('POST', `/api/experiments/${three.id}/start`)).status, 'running')
+  assert.equal((await call('GET', `/api/experiments/${two.id}`)).status, 'stopped')
+  await call('POST', `/api/experiments/${three.id}/stop`)
+  await call('DELETE', `/api/experiments/${three.id}`)
+  assert.equal((await refused('GET', `/api/experiments/${three.id}`)).code, 'not_found')
+  const listed = await call('GET', `/api/experiments?templateId=${templateId}&limit=1`)
+  assert.deepEqual(
+    listed.items.map((each: Loose) => each.name),
+    ['two'],
+  )
+  const rest = await call(
+    'GET',
+    `/api/experiments?templateId=${templateId}&limit=1&cursor=${listed.nextCursor}`,
+  )
+  assert.deepEqual([rest.items.map((each: Loose) => each.name), rest.nextCursor], [['one'], null])
+})

@@ -114,7 +114,8 @@ const claimBatches = sql(
 const batchDeliveries = sql(
   'batch_deliveries',
   `select n.tenant_id, n.id, n.event_id, n.event_type, n.recipient_type, n.recipient_id, n.priority, c.channel, n.fallback,
-     n.created_at, n.expires_at, n.trace_id, n.content, n.experiment_id is not null as measured, n.batch_id::float8 as batch_id, coalesce(a.tries, 0)::int as tries
+     n.created_at, n.expires_at, n.trace_id, n.content, n.experiment_id is not null as measured,
+     n.batch_id::float8 as batch_id, coalesce(a.tries, 0)::int as tries
    from unnest($1::int8[], $2::int[], $3::uuid[], $4::uuid[]) as b (id, tenant_id, id_min, id_max)
    cross join lateral (
      select * from notifications
@@ -193,8 +194,8 @@ const claimJobs = sql(
      returning j.*
    )
    select n.tenant_id, n.id, n.event_id, n.event_type, n.recipient_type, n.recipient_id, n.priority, m.channel, n.fallback,
-     n.created_at, n.expires_at, n.trace_id, n.content, n.experiment_id is not null as measured, n.batch_id::float8 as batch_id,
-     m.attempt::int as tries, m.provider, m.kind, m.reason, m.state, n.rule_id, n.category
+     n.created_at, n.expires_at, n.trace_id, n.content, n.experiment_id is not null as measured,
+     n.batch_id::float8 as batch_id, m.attempt::int as tries, m.provider, m.kind, m.reason, m.state, n.rule_id, n.category
    from mine m join notifications n on n.tenant_id = m.tenant_id and n.id = m.notification_id`,
 )
 

@@ -176,13 +176,7 @@ export function tellings({
    * What is said decides whether it was said before, so it is written once ahead of the reading; without the id of
    * its own that each notification has.
    */
-  function textOf(
-    telling: Telling,
-    channel: Channel,
-    event: Event,
-    world: World,
-    now: Date,
-  ): Said | null {
+  function textOf(telling: Telling, channel: Channel, event: Event, world: World, now: Date): Said | null {
     const tenant = tenants.get(event.tenantId)!
     const { route, recipient, user } = telling
     const compiled = textFor(event, telling, world)

@@ -107,6 +107,13 @@ async function seedThings(): Promise<void> {
   known.heartbeats = ['nightly']
   const template = { name: 'plain', channels: { default: { subject: '{{data.x}}', body: '{{data.x}}' } } }
   known.templates = [(await made('POST', '/api/templates', template)).id]
+  const experiment = {
+    name: 'words',
+    templateId: known.templates[0],
+    variants: [{ name: 'a' }, { name: 'b' }],
+  }
+  known.experiments = [(await made('POST', '/api/experiments', experiment)).id]
+  await made('POST', `/api/experiments/${known.experiments[0]}/start`)
   await made('PUT', '/api/event-types/order.sent', { schema: { type: 'object', required: ['n'] } })
   await t.call('POST', '/api/events/publish', { as: t.tenant.adminKey, body: { type: 'order.sent' } })
   known['dead-letters'] = (await made('GET', '/api/dead-letters')).items.map((one: Loose) => one.id)

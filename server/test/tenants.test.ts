@@ -107,7 +107,14 @@ before(async () => {
 
   await make(`/api/heartbeats/${MARK}-heartbeats`, { everySeconds: 3_600, description: MARK }, 'PUT')
 
+  const experiment = await make('/api/experiments', {
+    name: MARK,
+    templateId: template.id,
+    variants: [{ name: `${MARK}-a` }, { name: `${MARK}-b` }],
+  })
+
   Object.assign(things, {
+    experiment: experiment.id,
     threshold: threshold.id,
     limit: limit.id,
     digest: digests.body.items[0].id,
@@ -153,15 +160,17 @@ function pathTo(route: Route): string {
                     ? things.letter
                     : kind === 'limits'
                       ? things.limit
-                      : kind === 'digests'
-                        ? things.digest
-                        : kind === 'keys'
-                          ? things.key
-                          : kind === 'silences'
-                            ? things.silence
-                            : kind === 'inhibitions'
-                              ? things.inhibition
-                              : '01a1fca9-dac7-7001-8961-e4e33925320f'
+                      : kind === 'experiments'
+                        ? things.experiment
+                        : kind === 'digests'
+                          ? things.digest
+                          : kind === 'keys'
+                            ? things.key
+                            : kind === 'silences'
+                              ? things.silence
+                              : kind === 'inhibitions'
+                                ? things.inhibition
+                                : '01a1fca9-dac7-7001-8961-e4e33925320f'
   const name = route.url.startsWith('/api/users/') ? `${MARK}-topics` : `${MARK}-${kind}`
   const params: Record<string, string> = {
     id: id!,
@@ -201,6 +210,8 @@ const bodyOf = ({ method, url }: Route): object | undefined => {
       return undefined
     case 'confirm':
       return { code: '123456' }
+    case 'pick':
+      return { variant: 'x' }
     case 'rollback':
       return { revision: 1 }
     case 'localize':
@@ -226,6 +237,9 @@ const bodyOf = ({ method, url }: Route): object | undefined => {
   if (url === '/api/streams/:name/samples') return { samples: [{ value: 2 }] }
   if (url === '/api/heartbeats/:name') return { everySeconds: 60 }
   if (url === '/api/rate-limits/:userId') return { limits: [{ limitType: 'PER_DAY', maxCount: 1_000 }] }
+  if (url === '/api/experiments/:id') {
+    return { name: 'x', templateId: things.template, variants: [{ name: 'a' }, { name: 'b' }] }
+  }
   if (url === '/api/limits/:id') return { name: 'x', scope: 'user', max: 1, window: 'day' }
   if (url === '/api/rules/:id') return { name: 'x' }
   if (url === '/api/silences/:id') return { comment: 'x' }
