@@ -21,7 +21,8 @@ import { standing } from './standing.ts'
 import { topicLevel } from './topic-level.ts'
 
 /**
- * Every question whether a delivery is made at all, in order. The first skip ends it.
+ * Every question whether a delivery is made at all, in order. The first skip ends it. The holdout is the last, so that
+ * whoever is held out would have been told otherwise.
  *
  * To add a reason: a file beside this one, a line here or below, a row in server/reasons.ts, a test
  * (CONTRIBUTING.md).
@@ -38,7 +39,6 @@ export const CHECKS: readonly Check[] = [
   address,
   cooldown,
   repeated,
-  // Last, so that whoever is held out would have been told otherwise.
   holdout,
 ]
 
