@@ -149,8 +149,9 @@ export async function testApp(
 export async function eventually<T>(
   what: string,
   look: () => Promise<T | undefined | false> | T | undefined | false,
+  patienceMs = 15_000,
 ): Promise<T> {
-  const deadline = Date.now() + 15_000
+  const deadline = Date.now() + patienceMs
   for (;;) {
     const found = await look()
     if (found !== undefined && found !== false) return found
