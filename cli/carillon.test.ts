@@ -111,6 +111,7 @@ test('help of everything, and what cannot be understood', async () => {
     'schedule next',
     'validate',
     'test',
+    'schema',
     'replay',
     'diff',
     'push',

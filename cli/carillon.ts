@@ -18,6 +18,7 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   'schedule next': () => import('./schedule.ts'),
   validate: () => import('./validate.ts'),
   test: () => import('./test.ts'),
+  schema: () => import('./schema.ts'),
   replay: () => import('./replay.ts'),
   diff: () => import('./diff.ts'),
   push: () => import('./push.ts'),

@@ -12,6 +12,7 @@ export interface Client {
   /** Sends an Idempotency-Key of its own, or the one given. */
   post<T>(path: string, body: unknown, idempotencyKey?: string): Promise<T>
   put<T>(path: string, body: unknown): Promise<T>
+  patch<T>(path: string, body: unknown): Promise<T>
   /** Something that takes long: its progress a line at a time, then its result. */
   lines<T>(path: string, body: unknown, onProgress: (progress: { events: number }) => void): Promise<T>
   /** One connection's server-sent events, until the server ends it. */
@@ -53,7 +54,7 @@ export function createClient(input: Input): Client {
   const authorization = `Bearer ${findKey(input, url)}`
 
   async function call(
-    method: 'GET' | 'POST' | 'PUT',
+    method: 'GET' | 'POST' | 'PUT' | 'PATCH',
     path: string,
     options: { query?: Query; body?: unknown; key?: string },
   ) {
@@ -87,6 +88,7 @@ export function createClient(input: Input): Client {
     post: async <T>(path: string, body: unknown, key?: string) =>
       (await call('POST', path, { body, key })) as T,
     put: async <T>(path: string, body: unknown) => (await call('PUT', path, { body })) as T,
+    patch: async <T>(path: string, body: unknown) => (await call('PATCH', path, { body })) as T,
     async lines<T>(path: string, body: unknown, onProgress: (progress: { events: number }) => void) {
       const { statusCode, body: stream } = await send(url, path, undefined, {
         method: 'POST',

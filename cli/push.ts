@@ -7,10 +7,10 @@ import { describeProblem, problemsOf } from './validate.ts'
 
 export const command: Command = {
   name: 'push',
-  summary: 'Bring the rules, templates, limits and silences of a folder to the server',
+  summary: 'Bring the rules, templates, limits, silences and inhibitions of a folder to the server',
   about:
     'What is there already is left alone, so that a second push does nothing. What the server has and the folder has\n' +
-    'not is left as well, unless --prune switches it off.',
+    'not is left as well, unless --prune switches it off; silences it ends.',
   args: '[folder]',
   arity: { min: 0, max: 1 },
   options: {

@@ -78,5 +78,5 @@ policy: { cooldown: { seconds: 60 } }
   await writeFile(join(folder, 'rules', 'rain.yaml'), 'name: Rain\nchannels: [pigeon]\n')
   const refused = await carillon('push', folder)
   assert.equal(refused.code, 1)
-  assert.match(refused.out, /rules\/rain\.yaml:1 \/channels: /)
+  assert.match(refused.out, /rules\/rain\.yaml:1 \/channels\/0: /)
 })

@@ -1,7 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
-import { KINDS } from '../server/replay/files.ts'
+import { KINDS, asShown } from '../server/replay/files.ts'
 import type { Kind, Resource } from '../server/replay/files.ts'
-import { readChannel, readPriority } from '../server/spelling.ts'
 import { ApiError } from './client.ts'
 import type { Client } from './client.ts'
 
@@ -26,6 +25,9 @@ const OWN = new Set([
   'no',
   'revision',
   'version',
+  'versions',
+  'locales',
+  'set',
   'createdAt',
   'createdBy',
   'updatedAt',
@@ -35,9 +37,16 @@ const OWN = new Set([
   'status',
   'state',
 ])
-/** A rule holds from when it was made, unless it says otherwise: no difference. */
-const UNLESS_SAID = new Set(['validFrom', 'version'])
-const DEFAULTS: Record<string, unknown> = { priority: 'NORMAL', timezone: 'UTC', enabled: true, locale: 'en' }
+/** Something holds from when it was made, unless it says otherwise: no difference. */
+const UNLESS_SAID = new Set(['validFrom', 'startsAt', 'version'])
+/** What need not be written, because it is so anyway. */
+const DEFAULTS: Record<Kind, Record<string, unknown>> = {
+  rules: { priority: 'NORMAL', timezone: 'UTC', enabled: true },
+  templates: { enabled: true, locale: 'en' },
+  limits: { enabled: true, per: 'delivery', overflow: 'hold', criticalPasses: true, every: 1 },
+  silences: {},
+  inhibitions: { enabled: true },
+}
 
 /** In the order in which they depend on each other: a rule names a template. */
 const ORDER = Object.keys(KINDS) as Kind[]
@@ -55,6 +64,8 @@ export async function held(client: Client, kind: Kind): Promise<Map<string, Held
       throw error
     }
     for (const item of page.items) {
+      // A set of limits is switched as a whole; what is over never comes again.
+      if (item['set'] != null || item['state'] === 'expired') continue
       // The list of templates leaves their texts out.
       const whole = kind === 'templates' ? await client.get<Held>(`${KINDS[kind].path}/${item.id}`) : item
       found.set(nameOf(kind, whole), whole)
@@ -68,27 +79,36 @@ const nameOf = (kind: Kind, item: Record<string, unknown>): string =>
   (item[kind === 'silences' ? 'comment' : 'name'] as string | undefined) ?? ''
 
 /** What `push` would do, and has to do. */
-export async function compare(client: Client, resources: readonly Resource[]): Promise<Change[]> {
+export async function compare(
+  client: Client,
+  resources: readonly Resource[],
+  now = new Date(),
+): Promise<Change[]> {
   const changes: Change[] = []
   const templateNames = new Map<string, string>()
   for (const kind of ORDER) {
     const there = await held(client, kind)
     if (kind === 'templates') for (const [name, { id }] of there) templateNames.set(id, name)
     const here = resources.filter(resource => resource.kind === kind)
-    for (const { name, body, file } of here) {
+    for (const resource of here) {
+      const { name, file } = resource
+      // A silence that is over has nothing left to do.
+      if (kind === 'silences' && new Date(resource.body['endsAt'] as string) <= now) continue
       const known = there.get(name)
+      const body = kind === 'silences' ? resource.body : { ...resource.body, name }
       if (!known) {
         changes.push({ kind, name, what: 'create', fields: [], body, file })
         continue
       }
-      const fields = difference(asWritten(known, templateNames), plain(body))
+      const fields = difference(
+        asWritten(kind, known, templateNames),
+        asWritten(kind, await asShown(resource), templateNames),
+      )
       if (fields.length > 0) changes.push({ kind, name, what: 'update', fields, id: known.id, body, file })
     }
     const names = new Set(here.map(resource => resource.name))
     for (const [name, { id, enabled }] of there) {
-      if (!names.has(name) && enabled !== false && kind !== 'silences') {
-        changes.push({ kind, name, what: 'disable', fields: [], id })
-      }
+      if (!names.has(name) && enabled !== false) changes.push({ kind, name, what: 'disable', fields: [], id })
     }
   }
   return changes
@@ -96,40 +116,25 @@ export async function compare(client: Client, resources: readonly Resource[]): P
 
 /** A server's object as a document of a folder: without what the server adds, and without what is default. */
 export function asWritten(
+  kind: Kind,
   item: Record<string, unknown>,
   templateNames: ReadonlyMap<string, string>,
 ): Record<string, unknown> {
   const written: Record<string, unknown> = {}
   for (const [field, value] of Object.entries(item)) {
-    if (OWN.has(field) || isDefault(field, value)) continue
+    if (OWN.has(field) || isDefault(kind, field, value)) continue
     written[field] = field === 'templateId' ? (templateNames.get(value as string) ?? value) : value
   }
+  // A gap is always of one.
+  if (kind === 'limits' && item['window'] === 'gap') delete written['max']
   return written
 }
 
-function isDefault(field: string, value: unknown): boolean {
+function isDefault(kind: Kind, field: string, value: unknown): boolean {
   if (value === null || value === undefined || value === '') return true
   if (Array.isArray(value)) return value.length === 0
   if (typeof value === 'object') return Object.keys(value).length === 0
-  return Object.hasOwn(DEFAULTS, field) && DEFAULTS[field] === value
-}
-
-const UNITS: Record<string, number> = { s: 1, m: 60, h: 3_600, d: 86_400 }
-
-/** A document as the server will show it again. */
-function plain(body: Record<string, unknown>): Record<string, unknown> {
-  const shown: Record<string, unknown> = {}
-  for (const [field, value] of Object.entries(body)) {
-    if (field === 'batchWindow' && typeof value === 'string') {
-      shown['batchWindowSeconds'] = Number(value.slice(0, -1)) * (UNITS[value.at(-1)!] ?? 1)
-    } else if (/^valid(From|Until)$|At$/.test(field) && value !== null)
-      shown[field] = new Date(value as string | Date).toISOString()
-    else if (field === 'priority') shown[field] = readPriority(String(value)) ?? value
-    else if (/^(fallbackC|c)hannels$/.test(field) && Array.isArray(value)) {
-      shown[field] = value.map(name => readChannel(String(name)) ?? (name as unknown))
-    } else shown[field] = value
-  }
-  return Object.fromEntries(Object.entries(shown).filter(([field, value]) => !isDefault(field, value)))
+  return DEFAULTS[kind][field] === value
 }
 
 function difference(server: Record<string, unknown>, folder: Record<string, unknown>): Change['fields'] {
@@ -154,9 +159,12 @@ const sorted = (value: unknown): unknown =>
 export async function apply(client: Client, { kind, what, id, body }: Change): Promise<void> {
   const { path } = KINDS[kind]
   if (what === 'create') return client.post(path, body)
+  // A silence is not replaced: what it kept quiet until now is explained by it.
+  if (kind === 'silences')
+    return what === 'update' ? client.patch(`${path}/${id}`, body) : client.post(`${path}/${id}/expire`, {})
   if (what === 'update') return client.put(`${path}/${id}`, body)
   const current = await client.get<Record<string, unknown>>(`${path}/${id}`)
-  return client.put(`${path}/${id}`, { ...asWritten(current, new Map()), enabled: false })
+  return client.put(`${path}/${id}`, { ...asWritten(kind, current, new Map()), enabled: false })
 }
 
 export function describeChange({ kind, what, name, fields, file }: Change): string {

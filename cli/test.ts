@@ -25,7 +25,7 @@ export const command: Command = {
       for (const problem of problems) complain(describeProblem(problem))
       return 1
     }
-    const compiled = await compileFolder(folder, new Date())
+    const compiled = await compileFolder(folder)
     const only = input.text('only')
     const stories = folder.stories
       .map(({ file, line, story }) => ({ file, line, story: readStory(story, file) }))

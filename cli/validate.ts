@@ -7,7 +7,7 @@ import { complain, print, printJson } from './print.ts'
 
 export const command: Command = {
   name: 'validate',
-  summary: 'Check a folder of rules, templates, limits and stories',
+  summary: 'Check a folder of rules, templates, limits, silences, inhibitions and stories',
   about:
     'Needs no server. Every document is checked as the server would check it when it is saved; what is wrong is shown\n' +
     'with its file, line and field. Exit code 1 when anything is.',
@@ -35,7 +35,7 @@ export const describeProblem = ({ file, line, field, message }: Problem): string
 
 /** Everything that is wrong with a folder, in the order of files. */
 export async function problemsOf(folder: Folder): Promise<Problem[]> {
-  const problems = [...folder.problems, ...(await compileFolder(folder, new Date())).problems]
+  const problems = [...folder.problems, ...(await compileFolder(folder)).problems]
   for (const { file, line, story } of folder.stories) {
     try {
       readStory(story, file)

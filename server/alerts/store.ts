@@ -100,7 +100,7 @@ const silenceOf = (row: SilenceRow): StoredSilence => ({
 })
 
 /** Throws AppError `invalid_request` with the field. */
-function checkSilence({ matchers, startsAt, endsAt }: SilenceDefinition, now: Date): void {
+export function checkSilence({ matchers, startsAt, endsAt }: SilenceDefinition, now: Date): void {
   compileMatchers(matchers, '/matchers')
   if (endsAt <= startsAt) throw invalid('/endsAt', 'It would end before it starts')
   if (endsAt <= now) throw invalid('/endsAt', 'It would be over already')
@@ -310,7 +310,7 @@ const inhibitionValues = (tenantId: TenantId, id: Id, definition: WrittenInhibit
   now,
 ]
 
-function checkInhibition(definition: InhibitionDefinition): void {
+export function checkInhibition(definition: InhibitionDefinition): void {
   compileInhibition(definition)
   for (const [at, name] of definition.equal.entries()) {
     if (name.startsWith('data.')) {

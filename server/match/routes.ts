@@ -154,7 +154,8 @@ const OPTIONAL = {
   validFrom: Type.Optional(Type.String({ ...Time, description: 'Unless stated: when the rule was made.' })),
   validUntil: Type.Optional(orNull(Time, 'The first instant at which it no longer holds.')),
 }
-const Definition = Type.Object(
+/** A rule as it is written. */
+export const RuleBody = Type.Object(
   { name: Name, channels: ChannelNames, recipientSelector: Selector, ...OPTIONAL },
   closed,
 )
@@ -167,7 +168,7 @@ const expected = {
     }),
   ),
 }
-const Replacement = Type.Object({ ...Definition.properties, ...expected }, closed)
+const Replacement = Type.Object({ ...RuleBody.properties, ...expected }, closed)
 const Change = Type.Object(
   {
     name: Type.Optional(Name),
@@ -282,7 +283,7 @@ export function rulesRoutes(api: Api, deps: RulesDeps): void {
         tags,
         operationId: 'createRule',
         summary: 'Make a rule',
-        body: Definition,
+        body: RuleBody,
         response: { 201: Saved },
       },
     },
@@ -479,7 +480,7 @@ export function rulesRoutes(api: Api, deps: RulesDeps): void {
 // ------------------------------------------------------------------ shapes
 
 /** The checked definition of a body; the errors name fields as JSON pointers into it. */
-export function define(body: Static<typeof Definition>, madeAt: Date): RuleDefinition {
+export function define(body: Static<typeof RuleBody>, madeAt: Date): RuleDefinition {
   const { batchWindow, recipientSelector, ...rest } = body
   if (batchWindow != null && body.batchWindowSeconds != null) {
     throw new AppError('invalid_rule', 'Give either batchWindow or batchWindowSeconds', {
@@ -529,7 +530,7 @@ function selectorOf({ targets, ...selector }: Static<typeof Selector>): object {
 }
 
 /** A stored rule as a body, for the fields that a change leaves alone. */
-function asBody(rule: StoredRule, change: Static<typeof Change>): Static<typeof Definition> {
+function asBody(rule: StoredRule, change: Static<typeof Change>): Static<typeof RuleBody> {
   return {
     name: rule.name,
     description: rule.description,

@@ -109,7 +109,8 @@ const Variables = Type.Array(
   { maxItems: 200, description: 'What the texts expect to be given.' },
 )
 
-const Definition = Type.Object(
+/** A template as it is written. */
+export const TemplateBody = Type.Object(
   {
     name: Name,
     description: Type.Optional(Type.String({ maxLength: 10_000 })),
@@ -128,7 +129,7 @@ const Definition = Type.Object(
 )
 const Change = Type.Object(
   {
-    ...Definition.properties,
+    ...TemplateBody.properties,
     revision: Type.Optional(
       Type.Integer({
         minimum: 1,
@@ -213,13 +214,13 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
         tags,
         operationId: 'createTemplate',
         summary: 'Make a template',
-        body: Definition,
+        body: TemplateBody,
         response: { 201: Whole },
       },
     },
     async (request, reply) => {
       const { caller, traceId } = request
-      const definition = await publishable(definitionOf(request.body))
+      const definition = await publishable(templateDefinition(request.body))
       const template = await db.tx(async tx => {
         const id = await createTemplate(tx, caller, definition, traceId)
         return findTemplate(tx, caller.tenantId, id)
@@ -295,7 +296,7 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
     async request => {
       const { caller, traceId, params } = request
       const { revision, ...body } = request.body
-      const definition = await publishable(definitionOf(body))
+      const definition = await publishable(templateDefinition(body))
       const template = await db.tx(async tx => {
         await updateTemplate(tx, caller, params.id, definition, revision, traceId)
         return findTemplate(tx, caller.tenantId, params.id)
@@ -539,7 +540,8 @@ async function existing(db: Db, tenantId: number, id: string, revision?: number)
 
 type Texts = Pick<TemplateDefinition, 'locale' | 'channels' | 'translations' | 'variables'>
 
-const definitionOf = (body: Static<typeof Definition>): TemplateDefinition => ({
+/** As it is stored, but for what publishing makes of its texts. */
+export const templateDefinition = (body: Static<typeof TemplateBody>): TemplateDefinition => ({
   name: body.name.trim(),
   description: body.description ?? '',
   category: body.category ?? '',

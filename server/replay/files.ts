@@ -1,13 +1,24 @@
 import { readFile, readdir } from 'node:fs/promises'
 import { basename, join, relative } from 'node:path'
+import type { Static } from 'typebox'
 import { LineCounter, parseAllDocuments } from 'yaml'
+import type { InhibitionDefinition } from '../alerts/inhibition.ts'
+import type { InhibitionBody, SilenceBody } from '../alerts/routes.ts'
+import { type TimedSilence, standingMemory } from '../alerts/standing-memory.ts'
+import { checkInhibition, checkSilence } from '../alerts/store.ts'
 import { AppError } from '../errors.ts'
-import { compileRule, ruleDefinition } from '../match/rules.ts'
+import { validatorCompiler } from '../http/validator.ts'
+import { limitDefinition } from '../limits/routes.ts'
+import type { LimitDefinition } from '../limits/store.ts'
+import { type RuleBody, define } from '../match/routes.ts'
+import { compileRule } from '../match/rules.ts'
 import type { Rule } from '../match/rules.ts'
 import { compileRevision } from '../render/content.ts'
 import type { CompiledRevision } from '../render/content.ts'
+import { templateDefinition } from '../render/routes.ts'
 import { publishable } from '../render/templates.ts'
-import { readChannel } from '../spelling.ts'
+import type { Id } from '../types.ts'
+import { BODIES } from './schemas.ts'
 
 /**
  * Rules as code: a folder of YAML whose documents are exactly the bodies that the API takes. What a folder's name says
@@ -18,6 +29,7 @@ export const KINDS = {
   rules: { path: '/api/rules' },
   limits: { path: '/api/limits' },
   silences: { path: '/api/silences' },
+  inhibitions: { path: '/api/inhibitions' },
 } as const
 export type Kind = keyof typeof KINDS
 
@@ -116,93 +128,145 @@ function readInto(found: Folder, file: string, text: string): void {
   }
 }
 
-/** What the stories run on: rules and templates as the server would hold them. */
+/** What the stories run on: everything as the server would hold it. */
 export interface Compiled {
   rules: Rule[]
   templates: Map<string, CompiledRevision>
+  limits: (LimitDefinition & { id: Id })[]
+  /** One without `startsAt` is in force from the beginning. */
+  silences: TimedSilence[]
+  inhibitions: InhibitionDefinition[]
 }
 
 /** An id that is the same for the same thing, so that two runs can be compared. */
 const idOf = (kind: number, n: number) =>
   `00000000-0000-7000-8000-${kind.toString(16).padStart(2, '0')}${n.toString(16).padStart(10, '0')}`
 
-/** Checks and compiles rules and templates as the server does when they are saved; problems name file and field. */
-export async function compileFolder(
-  { resources }: Folder,
-  now: Date,
-): Promise<Compiled & { problems: Problem[] }> {
+const bodyChecks = validatorCompiler()
+const checks = Object.fromEntries(
+  Object.entries(BODIES).map(([kind, schema]) => [
+    kind,
+    bodyChecks({ schema, httpPart: 'body', method: 'POST', url: KINDS[kind as Kind].path }),
+  ]),
+) as Record<Kind, (body: unknown) => { error?: Error }>
+
+/**
+ * The document as the server would take it: of the right shape, with its defaults.
+ *
+ * @throws AppError naming each wrong field
+ */
+function checked<T>({ kind, name, body }: Resource): T {
+  // YAML has dates of its own; the API has text. A silence has no name but its comment.
+  const given = JSON.parse(JSON.stringify({ ...body, ...(kind !== 'silences' && { name }) })) as unknown
+  const { error } = checks[kind](given) ?? {}
+  if (error) throw error
+  return given as T
+}
+
+/** Checks and compiles everything as the server does when it is saved; problems name file and field. */
+export async function compileFolder({ resources }: Folder): Promise<Compiled & { problems: Problem[] }> {
   const problems: Problem[] = []
-  const templates = new Map<string, CompiledRevision>()
+  const compiled: Compiled = { rules: [], templates: new Map(), limits: [], silences: [], inhibitions: [] }
   const ids = new Map<string, string>()
-  const attempt = async (resource: Resource, work: () => Promise<void>) => {
+  const attempt = async (resource: Resource, work: () => Promise<void> | void) => {
     try {
       await work()
     } catch (error) {
       if (!(error instanceof AppError)) throw error
-      const details = error.errors ?? [{ field: '', message: error.message }]
-      for (const { field, message } of details) {
-        const pointer = field === '' || field.startsWith('/') ? field : `/${field.replaceAll('.', '/')}`
-        problems.push({
-          ...place(resource),
-          field: pointer.replace(/^\/recipients\b/, '/recipientSelector'),
-          message,
-        })
+      for (const { field, message } of error.errors ?? [{ field: '', message: error.message }]) {
+        problems.push({ ...place(resource), field, message })
       }
     }
   }
+  const each = async (kind: Kind, work: (resource: Resource, n: number) => Promise<void> | void) => {
+    for (const [n, resource] of resources.filter(one => one.kind === kind).entries()) {
+      await attempt(resource, () => work(resource, n + 1))
+    }
+  }
 
-  for (const [n, resource] of resources.filter(({ kind }) => kind === 'templates').entries()) {
-    await attempt(resource, async () => {
-      const { body, name } = resource
-      const definition = await publishable({
-        description: '',
-        category: '',
-        tags: [],
-        enabled: true,
-        locale: 'en',
-        channels: {},
-        translations: {},
-        variables: [],
-        ...body,
-        name,
-      })
-      const templateId = idOf(1, n + 1)
-      ids.set(name, templateId)
-      templates.set(templateId, compileRevision({ ...definition, templateId, revision: 1 }))
-    })
-  }
-  const rules: Rule[] = []
-  for (const [n, resource] of resources.filter(({ kind }) => kind === 'rules').entries()) {
-    await attempt(resource, async () => {
-      const { recipientSelector, validFrom, ...body } = resource.body
-      const names = (list: unknown) =>
-        Array.isArray(list) ? list.map(one => readChannel(String(one)) ?? one) : list
-      const definition = ruleDefinition(
-        {
-          ...body,
-          channels: names(body['channels']),
-          fallbackChannels: names(body['fallbackChannels'] ?? []),
-          recipients: recipientSelector,
-          // A rule holds from when it is saved; in stories it holds from the beginning.
-          validFrom: validFrom ?? new Date(0),
-        },
-        now,
-      )
-      const { templateId } = definition
-      if (templateId !== undefined && !ids.has(templateId)) {
-        throw new AppError('invalid_rule', `There is no template "${templateId}" in this folder`, {
-          field: '/templateId',
-        })
+  await each('templates', async (resource, n) => {
+    const templateId = idOf(1, n)
+    // A rule may name it even while it is wrong itself.
+    ids.set(resource.name, templateId)
+    const definition = await publishable(templateDefinition(checked(resource)))
+    compiled.templates.set(templateId, compileRevision({ ...definition, templateId, revision: 1 }))
+  })
+  await each('rules', (resource, n) => {
+    // A rule holds from when it is saved; in stories it holds from the beginning.
+    const definition = define(checked<Static<typeof RuleBody>>(resource), new Date(0))
+    const { templateId, policy } = definition
+    for (const [field, template] of [
+      ['/templateId', templateId],
+      ['/policy/digest/template', policy.digest?.template],
+    ] as const) {
+      if (template !== undefined && !ids.has(template)) {
+        throw new AppError('invalid_rule', `There is no template "${template}" in this folder`, { field })
       }
-      if (definition.enabled) {
-        rules.push(
-          compileRule(
-            { ...definition, ...(templateId === undefined ? {} : { templateId: ids.get(templateId)! }) },
-            { id: idOf(2, n + 1), no: n + 1, revision: 1, tenantId: 1 },
-          ),
-        )
+    }
+    if (!definition.enabled) return
+    compiled.rules.push(
+      compileRule(
+        { ...definition, ...(templateId === undefined ? {} : { templateId: ids.get(templateId)! }) },
+        { id: idOf(2, n), no: n, revision: 1, tenantId: 1 },
+      ),
+    )
+  })
+  await each('limits', (resource, n) => {
+    const definition = limitDefinition(checked(resource))
+    if (definition.enabled) compiled.limits.push({ ...definition, id: idOf(3, n) })
+  })
+  await each('silences', (resource, n) => {
+    const { startsAt, endsAt, ...silence } = checked<Static<typeof SilenceBody>>(resource)
+    const timed: TimedSilence = {
+      ...silence,
+      id: idOf(4, n),
+      startsAt: new Date(startsAt ?? 0),
+      endsAt: new Date(endsAt),
+    }
+    // What is over by now is left alone, but it must have been possible.
+    if (startsAt !== undefined) checkSilence({ ...silence, ...timed }, timed.startsAt)
+    else standingMemory([timed], [])
+    compiled.silences.push(timed)
+  })
+  await each('inhibitions', resource => {
+    const inhibition = checked<Static<typeof InhibitionBody>>(resource)
+    checkInhibition(inhibition)
+    if (inhibition.enabled) compiled.inhibitions.push(inhibition)
+  })
+  return { ...compiled, problems }
+}
+
+/**
+ * The document as the server shows it once it is saved: the one spelling of channels, priorities, selectors and times,
+ * and every default. Of a document that is valid.
+ */
+export async function asShown(resource: Resource): Promise<Record<string, unknown>> {
+  const shown = async (): Promise<object> => {
+    switch (resource.kind) {
+      case 'templates':
+        return publishable(templateDefinition(checked(resource)))
+      case 'rules': {
+        const { recipients, validFrom, ...rule } = define(checked(resource), new Date(0))
+        // Unless the document says from when, it is from whenever the rule was made.
+        return {
+          ...rule,
+          recipientSelector: recipients,
+          ...(resource.body['validFrom'] != null && { validFrom }),
+        }
       }
-    })
+      case 'limits':
+        return limitDefinition(checked(resource))
+      case 'silences': {
+        const { startsAt, endsAt, ...silence } = checked<Static<typeof SilenceBody>>(resource)
+        return {
+          ...silence,
+          ...(startsAt !== undefined && { startsAt: new Date(startsAt) }),
+          endsAt: new Date(endsAt),
+        }
+      }
+      case 'inhibitions':
+        return checked(resource)
+    }
   }
-  return { rules, templates, problems }
+  return JSON.parse(JSON.stringify(await shown())) as Record<string, unknown>
 }

@@ -43,7 +43,7 @@ policy: { digest: { windowSeconds: 600 } }
 }
 
 async function run(t: TestContext, story: string, files: Record<string, string> = RAIN): Promise<Report> {
-  const compiled = await compileFolder(await folder(t, files), new Date('2026-01-01T00:00:00Z'))
+  const compiled = await compileFolder(await folder(t, files))
   assert.deepEqual(compiled.problems, [])
   return runStory(readStory(parse(story), 'story'), compiled)
 }
@@ -139,11 +139,11 @@ test('a folder with mistakes names each with its file, line and field', async t 
     'templates/t.yaml': `name: T\nchannels: { default: { body: '{{#if x}}' } }\n`,
     'notes.yaml': 'a: 1\n',
   })
-  const problems = [...found.problems, ...(await compileFolder(found, new Date())).problems]
+  const problems = [...found.problems, ...(await compileFolder(found)).problems]
   assert.deepEqual(problems.map(({ file, line, field }) => `${file}:${line} ${field}`).sort(), [
     'notes.yaml:1 ',
     'rules/a.yaml:1 /eventPattern',
-    'rules/a.yaml:6 /channels',
+    'rules/a.yaml:6 /channels/0',
     'rules/b.yaml:2 ',
     'rules/c.yaml:1 /templateId',
     'rules/c.yaml:6 /name',
@@ -188,9 +188,74 @@ test('the folder of the guide is valid, and its story holds', async t => {
   const blocks = [...guide.matchAll(/^```yaml\n# (\S+)\n([\s\S]*?)^```$/gm)]
   assert.equal(blocks.length, 3)
   const found = await folder(t, Object.fromEntries(blocks.map(([, file, text]) => [file!, text!])))
-  const compiled = await compileFolder(found, new Date())
+  const compiled = await compileFolder(found)
   assert.deepEqual([found.problems, compiled.problems], [[], []])
   const [file] = found.stories
   const report = await runStory(readStory(file!.story, file!.file), compiled)
   assert.deepEqual(report.failures, [])
+})
+
+test('limits, silences and inhibitions of the folder hold in its stories', async t => {
+  const files = {
+    'rules/ops.yaml': `
+name: Ops
+eventTypes: [ops.*]
+channels: [email]
+recipientSelector: { users: [ana] }
+`,
+    'limits/mails.yaml':
+      'name: Two a day\nscope: user\nchannels: [email]\nmax: 2\nwindow: day\noverflow: skip\n',
+    'silences/disks.yaml': `
+comment: The disks are being exchanged
+author: ops
+matchers: [{ name: data.disk, value: sda }]
+endsAt: 2026-01-05T13:00:00Z
+`,
+    'inhibitions/critical.yaml': `
+name: Critical covers warning
+sourceMatchers: [{ name: severity, value: critical }]
+targetMatchers: [{ name: severity, value: warning }]
+equal: [host]
+`,
+  }
+  const report = await run(
+    t,
+    `
+users: { ana: { addresses: { email: ana@example.org } } }
+events:
+  - { type: ops.disk, data: { title: Silenced, disk: sda } }
+  - { at: +1m, type: ops.alert, data: { title: Down, fingerprint: c, status: firing, labels: { severity: critical, host: a } } }
+  - { at: +2m, type: ops.alert, data: { title: Slow, fingerprint: w, status: firing, labels: { severity: warning, host: a } } }
+  - { at: +3m, type: ops.alert, data: { title: Up, fingerprint: c, status: resolved, labels: { severity: critical, host: a } } }
+  - { at: +2h, type: ops.disk, data: { title: The third, disk: sda } }
+expect:
+  - { to: ana, subject: Down, at: +1m }
+  - { to: ana, subject: Up, at: +3m }
+  - { to: ana, not: silenced }
+  - { to: ana, not: inhibited }
+  - { to: ana, not: over_limit }
+`,
+    files,
+  )
+  assert.deepEqual(report.failures, [])
+})
+
+test('limits, silences and inhibitions with mistakes are named by file and field', async t => {
+  const found = await folder(t, {
+    'limits/a.yaml': 'name: A\nscope: user\nmax: -1\nwindow: day\n---\nname: B\nscope: user\nwindow: gap\n',
+    'silences/a.yaml': `comment: C\nauthor: x\nendsAt: 2026-01-05T13:00:00Z\nmatchers: [{ name: x, op: '=~', value: '[' }]\n`,
+    'inhibitions/a.yaml': `name: D\nsourceMatchers: [{ name: x, value: y }]\ntargetMatchers: [{ name: data.x, value: y }]\n`,
+    'rules/a.yaml': `name: E\nchannel: [email]\nchannels: [email]\nrecipientSelector: { users: [x] }\npolicy: { group: {} }\n`,
+  })
+  const { problems } = await compileFolder(found)
+  assert.deepEqual(
+    problems.map(({ file, line, field }) => `${file}:${line} ${field}`),
+    [
+      'rules/a.yaml:1 /channel',
+      'limits/a.yaml:1 /max',
+      'limits/a.yaml:6 /gapSeconds',
+      'silences/a.yaml:1 /matchers/0/value',
+      'inhibitions/a.yaml:1 /targetMatchers/0/name',
+    ],
+  )
 })

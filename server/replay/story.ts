@@ -1,7 +1,7 @@
+import { standingMemory } from '../alerts/standing-memory.ts'
 import { newId } from '../db/ids.ts'
 import { AppError } from '../errors.ts'
-import { ownCaps } from '../limits/limit-book.ts'
-import type { LimitBook } from '../limits/limit-book.ts'
+import { allCaps } from '../limits/limit-book.ts'
 import { ruleIndex } from '../match/rule-index.ts'
 import type {
   AddressFact,
@@ -100,11 +100,8 @@ export function readStory(given: Record<string, unknown>, title: string): Story 
   }
 }
 
-export async function runStory(
-  story: Story,
-  { rules, templates }: Compiled,
-  limits: LimitBook = ownCaps,
-): Promise<Report> {
+export async function runStory(story: Story, compiled: Compiled): Promise<Report> {
+  const { rules, templates, limits, silences, inhibitions } = compiled
   const told: Told[] = []
   const nos: NotTold[] = []
   const index = ruleIndex(rules)
@@ -119,7 +116,8 @@ export async function runStory(
       forget: () => {},
       reset: () => {},
     },
-    limits,
+    limits: { refresh: async () => {}, caps: question => allCaps(limits, question) },
+    alerts: standingMemory(silences, inhibitions),
     channelOpen: () => true,
     nos: true,
     say: said => void (said.kind === 'told' ? told.push(said) : nos.push(said)),

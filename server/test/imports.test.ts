@@ -96,6 +96,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
       'server/match/',
       'server/decide/trace.ts',
       'server/digest/compose.ts',
+      'server/http/validator.ts',
       'server/render/',
       'server/limits/',
       'server/ledger/plan.ts',
