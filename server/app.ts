@@ -93,7 +93,10 @@ import { previewRoutes } from './render/preview-routes.ts'
 import { templateRoutes } from './render/routes.ts'
 import { streamsRoutes } from './streams/routes.ts'
 import { receipts as trackReceipts } from './track/receipts.ts'
+import { trackingLinks } from './track/links.ts'
+import { trackedHtml } from './track/rewrite.ts'
 import { callbackRoutes } from './track/routes.ts'
+import { trackingRoutes } from './track/tracking-routes.ts'
 import { CHANNELS } from './types.ts'
 import type { Channel, Outcome, TenantId } from './types.ts'
 
@@ -199,6 +202,10 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     publicUrl: config.http.publicUrl,
     key: derivedKeys(masterKeyring(config).reveal(), 'unsubscribe'),
   })
+  const trackLinks = trackingLinks({
+    publicUrl: config.http.publicUrl,
+    keys: derivedKeys(masterKeyring(config).reveal(), 'tracking'),
+  })
   const watch = changeWatch()
   const tenants = tenantBook(watch, sealer)
   const people = peopleFacts({ sealer })
@@ -276,6 +283,13 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       recipient.type === 'user' && channel === 'email' && priority !== 'CRITICAL'
         ? links.urlFor(tenantId, recipient.id, channel, notificationId)
         : undefined,
+    contentFor: ({ body, tenantId, notificationId, channel }) =>
+      body.track && body.html !== undefined
+        ? {
+            ...body,
+            html: trackedHtml(body.html, { tenantId, notificationId, channel }, body.track, trackLinks),
+          }
+        : body,
     onBreaker(change, lane, channel) {
       log.warn({ lane, channel, change }, 'circuit breaker')
       metrics.breaker(lane, change === 'opened' ? 'open' : 'closed')
@@ -666,6 +680,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     },
   })
   previewRoutes(api, { db, now })
+  trackingRoutes(api, { links: trackLinks, receipts: tracked, now, onError: onError('tracking') })
   callbackRoutes(api, {
     callbacks: outside.callbacks,
     receipts: tracked,

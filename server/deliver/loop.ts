@@ -1,6 +1,6 @@
 import type { AttemptRow, JobRow } from '../ledger/rows.ts'
 import type { Settlement } from '../ledger/settle.ts'
-import type { Channel, Message, TenantId } from '../types.ts'
+import type { Channel, Content, Message, TenantId } from '../types.ts'
 import type { BreakerPolicy } from './breaker.ts'
 import { toMessage } from './delivery.ts'
 import type { Delivery } from './delivery.ts'
@@ -44,6 +44,8 @@ export interface LoopParts {
   retry?: Partial<Record<Channel, Partial<RetryPolicy>>>
   breaker?: BreakerPolicy
   unsubscribeUrl?(delivery: Delivery): string | undefined
+  /** What is sent in place of the stored content: made for each try, and nowhere kept. */
+  contentFor?(delivery: Delivery): Content
   onBreaker?(change: 'opened' | 'closed', lane: string, channel: Channel): void
   observe?: LoopObserver
   /** A fault of ours in handling a delivery; the delivery itself comes back later. */
@@ -183,7 +185,11 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     deliveries: readonly Delivery[],
     attempts: ReadonlyMap<Delivery, AttemptRow[]>,
   ): Promise<(Sent | DeliveryError)[]> {
-    const messages = deliveries.map(delivery => messageOf(delivery, attempts.get(delivery)!.length))
+    const messages = deliveries.map(delivery => {
+      const message = messageOf(delivery, attempts.get(delivery)!.length)
+      if (parts.contentFor) message.content = parts.contentFor(delivery)
+      return message
+    })
     if (messages.length > 1) return provider.sendMany(messages, abort.signal)
     try {
       return [await provider.send(messages[0]!, abort.signal)]

@@ -414,6 +414,11 @@ export interface Receipt {
   code?: DeliveryCode
   vendorCode?: string
   cost?: Cost
+  /**
+   * What fetched the picture or followed the link, where that was a program of which nobody knows whether a person was
+   * behind it. It is kept, and proves nothing.
+   */
+  machine?: string
   /** The link of a click, the text of a reply, why it did not arrive. At most 2,000 characters. */
   detail?: string
 }

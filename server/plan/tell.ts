@@ -7,16 +7,24 @@ import { storeDecision, storeRecipient } from '../decide/trace.ts'
 import type { StoredRule, StoredTrace } from '../decide/trace.ts'
 import { DIGEST_EVENT } from '../digest/compose.ts'
 import { digestWish, overflowWish } from '../digest/wish.ts'
-import type { PlannedCollect, PlannedEvent, PlannedHold, PlannedNotification } from '../ledger/plan.ts'
 import type { HeldOut } from '../ledger/experiments.ts'
+import type {
+  AddressedContent,
+  PlannedCollect,
+  PlannedEvent,
+  PlannedHold,
+  PlannedNotification,
+} from '../ledger/plan.ts'
 import { storePlaces } from '../ledger/usage.ts'
 import type { Usage } from '../limits/usage.ts'
 import type { EscalationStep } from '../match/policy.ts'
 import type { UserFacts } from '../people/facts.ts'
 import type { TenantBook } from '../people/tenant-book.ts'
+import { trackingOf } from '../people/tracking-consent.ts'
+import type { Tracking } from '../people/tracking-consent.ts'
 import type { Decision, Reason } from '../reasons.ts'
 import { eventView } from '../render/view.ts'
-import type { Channel, Id } from '../types.ts'
+import type { Channel, Id, Priority } from '../types.ts'
 import type { Draft, Telling } from './draft.ts'
 import type { Route } from './route.ts'
 import type { Tellings } from './telling.ts'
@@ -96,6 +104,8 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
               ...(event.maxRetries !== undefined && { maxRetries: event.maxRetries }),
               ...(address && writer.settingsOf(address, tenant)),
             }
+            const track = channel === 'email' && trackOf(bodies[channel], route.priority, user, world)
+            if (track) bodies[channel].track = track
           } catch (error) {
             const detail = (error as Error).message.slice(0, 200)
             return { decision: { kind: 'skip', reason: 'render_failed', detail }, candidate }
@@ -231,6 +241,17 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
       ...alertsOf(event, draft.routes),
       ...(heldOut.length > 0 && { heldOut }),
     }
+  }
+
+  /** Nothing is noticed of what is critical: its links tend to be keys, such as one that sets a new password. */
+  function trackOf(
+    { html }: AddressedContent,
+    priority: Priority,
+    user: UserFacts | null,
+    world: World,
+  ): Tracking | undefined {
+    if (html === undefined || user === null || priority === 'CRITICAL') return undefined
+    return trackingOf(user, world.facts.tenantDefaults(user.tenantId))
   }
 
   function candidateOf(

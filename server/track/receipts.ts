@@ -332,10 +332,12 @@ export function receipts(parts: ReceiptParts): Receipts {
     if (!found?.final) return undefined
     const first = OUTCOMES[found.outcome]!
     const current = found.receipt === null ? first : forward(first, OUTCOMES[found.receipt]!)
-    const said = SAID[receipt.kind]
+    // Scanners look at mail before it is delivered, and mail programs load pictures nobody looks at.
+    const proof = receipt.machine === undefined
+    const said = proof || ENGAGED[receipt.kind] === undefined ? SAID[receipt.kind] : undefined
     const next = said === undefined ? current : forward(current, said)
-    const opened = receipt.kind === 'opened' || receipt.kind === 'clicked' ? receipt.at : null
-    const clicked = receipt.kind === 'clicked' ? receipt.at : null
+    const opened = proof && (receipt.kind === 'opened' || receipt.kind === 'clicked') ? receipt.at : null
+    const clicked = proof && receipt.kind === 'clicked' ? receipt.at : null
     const why = (receipt.vendorCode ?? receipt.code ?? '').slice(0, 100)
     // A message that was put off once is marked so, and not counted again.
     const soft = receipt.kind === 'deferred' && current === 'sent' && found.detail === null
@@ -392,6 +394,7 @@ export function receipts(parts: ReceiptParts): Receipts {
         JSON.stringify({
           provider,
           receipt: receiptId,
+          ...(receipt.machine === undefined ? {} : { machine: receipt.machine }),
           ...(receipt.detail === undefined ? {} : { detail: receipt.detail.slice(0, 2000) }),
         }),
         receiptId,

@@ -360,7 +360,7 @@ const READERS = new Map<string, (event: JsonObject) => Told>(
     // What older documents call it.
     spam_report: () => ({ kind: 'complained' }),
     // Opened by a program on the reader's behalf, such as Apple's mail privacy protection.
-    open: event => ({ kind: 'opened', vendorCode: event.sg_machine_open === true ? 'machine' : undefined }),
+    open: event => ({ kind: 'opened', ...(event.sg_machine_open === true && { machine: 'prefetch' }) }),
     click: event => ({ kind: 'clicked', detail: textAt(event, 'url')?.slice(0, 2_000) }),
     unsubscribe: () => ({ kind: 'unsubscribed' }),
     group_unsubscribe: () => ({ kind: 'unsubscribed' }),
