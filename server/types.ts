@@ -81,6 +81,8 @@ export interface InlineContent {
 export interface DirectSend {
   /** An admin's word: whatever people prefer, and past limits. Suppressed addresses stay so. */
   force?: boolean
+  /** Somebody tries it out: wishes do not hold it up, limits do. */
+  test?: boolean
   recipients: Recipient[]
   /** Bare addresses by channel, for recipients that are not users. */
   addresses?: Partial<Record<Channel, string[]>>

@@ -62,6 +62,10 @@ export interface TimePolicy {
 /** A direct request that an admin forced: neither wishes nor limits hold it up. */
 export const isForced = ({ event }: { event: Pick<Event, 'direct'> }): boolean => event.direct?.force === true
 
+/** Forced, or a test: what the reader wants, and when, does not matter. */
+export const ignoresWishes = ({ event }: { event: Pick<Event, 'direct'> }): boolean =>
+  event.direct !== undefined && (event.direct.force === true || event.direct.test === true)
+
 export interface Standing {
   reason: Extract<Reason, 'silenced' | 'inhibited'>
   /** Which one, for the trace. */

@@ -1,10 +1,10 @@
 import { unwanted } from '../people/effective-preference.ts'
-import { isForced } from './candidate.ts'
+import { ignoresWishes } from './candidate.ts'
 import type { Check } from './candidate.ts'
 
 /** What the person, or else the tenant's default, wants of it here and now. The layer that decided is the detail. */
 export const preference: Check = (candidate, now) => {
-  if (!candidate.preference || isForced(candidate)) return null
+  if (!candidate.preference || ignoresWishes(candidate)) return null
   const refusal = unwanted(candidate.preference, now)
   return refusal && { kind: 'skip', ...refusal }
 }

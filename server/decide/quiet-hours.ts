@@ -1,6 +1,6 @@
 import { namesEvent } from '../people/preference-settings.ts'
 import { quietUntil } from '../time/quiet-hours.ts'
-import { isForced } from './candidate.ts'
+import { ignoresWishes } from './candidate.ts'
 import type { Check } from './candidate.ts'
 
 /**
@@ -9,7 +9,7 @@ import type { Check } from './candidate.ts'
  */
 export const quietHours: Check = ({ preference, policy, channel, priority, event, zone }, at) => {
   const quiet = preference?.quietHours
-  if (!quiet?.enabled || policy.quietHours === 'ignore' || isForced({ event })) return null
+  if (!quiet?.enabled || policy.quietHours === 'ignore' || ignoresWishes({ event })) return null
   if (channel === 'in_app' && policy.quietHours !== 'in_app' && !preference?.quietAppliesToInApp) return null
   if (priority === 'CRITICAL' && quiet.allowCritical !== false) return null
   if (quiet.exceptions && namesEvent(quiet.exceptions, event.type)) return null

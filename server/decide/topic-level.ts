@@ -1,9 +1,9 @@
-import { isForced } from './candidate.ts'
+import { ignoresWishes } from './candidate.ts'
 import type { Check } from './candidate.ts'
 
 /** Somebody who follows a topic at level IMPORTANT hears HIGH and CRITICAL of it, and what they are owed. */
 export const topicLevel: Check = ({ level, priority, preference, event }) =>
-  !isForced({ event }) &&
+  !ignoresWishes({ event }) &&
   level === 'IMPORTANT' &&
   priority !== 'CRITICAL' &&
   priority !== 'HIGH' &&

@@ -3,6 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Db, Queryable } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Api } from '../http/api.ts'
+import { requireSelf } from '../http/auth.ts'
 import { fingerprint, keyOf, readIdempotencyKey } from '../ingest/idempotency.ts'
 import type { Event, Id, TenantId } from '../types.ts'
 import type { Accepted, Acceptor, Answer } from './acceptor.ts'
@@ -11,6 +12,7 @@ import type { DeliveryKind } from './delivery-input.ts'
 import { binaryIdentity, modeOf, readBinary, readStructured } from './cloudevents.ts'
 import { EventInput, MAX_DATA_BYTES, SendInput, TypedEventInput, readEvent, readSend } from './event-input.ts'
 import type { Origin } from './event-input.ts'
+import { TestInput, readTest } from './test-input.ts'
 
 export interface IngestDeps {
   db: Db
@@ -250,6 +252,30 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
     },
     async (request, reply) => {
       const event = readSend(request.body, originOf(request))
+      await resolve(deps, [event])
+      return accept(request, reply, [event], ([result]) => ({ status: 202, body: sent(result!) }))
+    },
+  )
+
+  api.post(
+    '/api/notifications/test',
+    {
+      config: { access: { role: 'user', scope: 'notifications:write' } },
+      schema: {
+        tags: ['Notifications'],
+        operationId: 'sendTestNotification',
+        summary: 'Try out a channel or a template: now, whatever the person prefers; limits hold',
+        body: TestInput,
+        response: { 202: Sent },
+      },
+    },
+    async (request, reply) => {
+      const { userId = request.caller.userId } = request.body
+      if (userId === undefined) {
+        throw new AppError('invalid_request', 'Say who is to be told', { field: '/userId' })
+      }
+      requireSelf(request, userId)
+      const event = readTest(request.body, originOf(request), userId)
       await resolve(deps, [event])
       return accept(request, reply, [event], ([result]) => ({ status: 202, body: sent(result!) }))
     },
