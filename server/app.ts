@@ -53,7 +53,7 @@ import { githubSecrets } from './ingest/senders/github.ts'
 import { senderRoutes } from './ingest/senders/routes.ts'
 import { SHARDS } from './ledger/counters.ts'
 import { replanEvent } from './ledger/events.ts'
-import { contentOpener, sealedContent } from './ledger/notifications.ts'
+import { contentChanger, contentOpener, sealedContent } from './ledger/notifications.ts'
 import { ownEvents } from './ledger/own-events.ts'
 import { ledgerRoutes } from './ledger/routes.ts'
 import type { Settlement } from './ledger/settle.ts'
@@ -707,6 +707,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     shard,
     now,
     openContent: contentOpener(sealer),
+    changeContent: contentChanger(sealer),
     replan,
     onAcknowledged: () => backlog.expect(now().getTime()),
   })

@@ -1,6 +1,6 @@
 import { idFloor } from '../db/ids.ts'
 import { sql } from '../db/pool.ts'
-import type { Queryable, Statement } from '../db/pool.ts'
+import type { Queryable, Statement, Tx } from '../db/pool.ts'
 import type { Sealer } from '../db/seal.ts'
 import { CHANNELS, OUTCOMES, PRIORITIES, RECIPIENT_TYPES } from '../types.ts'
 import type { Channel, Content, Id, Priority, RecipientType, TenantId } from '../types.ts'
@@ -258,24 +258,62 @@ const dataKeys = sql(
    select user_id, data_key from users where tenant_id = $1 and user_id = any ($2::text[])`,
 )
 
-/** Opens content with the key that sealed it: the person's, or the tenant's for a bare address. */
+type KeyOf = (recipient: NotificationView['recipient']) => Buffer | null
+
+/** The keys that seal what these are told: the person's, or the tenant's for a bare address; null for the erased. */
+async function keysOf(
+  q: Queryable,
+  sealer: Pick<Sealer, 'unwrap'>,
+  tenantId: TenantId,
+  recipients: readonly NotificationView['recipient'][],
+): Promise<KeyOf> {
+  const people = recipients.filter(({ type }) => type === 'user').map(({ id }) => id)
+  const rows = await q.rows<{ user_id: string | null; data_key: Buffer | null }>(dataKeys, [tenantId, people])
+  const keys = new Map(rows.map(row => [row.user_id, row.data_key && sealer.unwrap(row.data_key)]))
+  return ({ type, id }) => keys.get(type === 'user' ? id : null) ?? null
+}
+
+type Bodies = Record<string, AddressedContent>
+
+/** Opens content with the key that sealed it. */
 export function contentOpener(sealer: Pick<Sealer, 'unwrap' | 'open'>): ContentOpener {
   return async (q, tenantId, items) => {
-    const people = items.filter(item => item.recipient.type === 'user').map(item => item.recipient.id)
-    const rows = await q.rows<{ user_id: string | null; data_key: Buffer | null }>(dataKeys, [
+    const keyOf = await keysOf(
+      q,
+      sealer,
       tenantId,
-      people,
-    ])
-    const keys = new Map(rows.map(row => [row.user_id, row.data_key && sealer.unwrap(row.data_key)]))
+      items.map(({ recipient }) => recipient),
+    )
     return items.map(({ recipient, sealed }) => {
-      const key = keys.get(recipient.type === 'user' ? recipient.id : null)
+      const key = keyOf(recipient)
       if (!key) return null
-      const bodies = JSON.parse(sealer.open(key, sealed).toString('utf8')) as Record<string, AddressedContent>
+      const bodies = JSON.parse(sealer.open(key, sealed).toString('utf8')) as Bodies
       // Settings are an address's secrets, such as what signs a webhook: never shown.
       return Object.fromEntries(
         Object.entries(bodies).map(([channel, { settings: _, ...body }]) => [channel, body]),
       )
     })
+  }
+}
+
+export type ContentChanger = (
+  tx: Tx,
+  tenantId: TenantId,
+  item: Pick<NotificationView, 'recipient' | 'sealed'>,
+  change: (channel: Channel, body: AddressedContent) => AddressedContent,
+) => Promise<Buffer | null>
+
+/** Seals content again, changed; null once the person was erased. */
+export function contentChanger(sealer: Pick<Sealer, 'unwrap' | 'open' | 'seal'>): ContentChanger {
+  return async (tx, tenantId, { recipient, sealed }, change) => {
+    const key = (await keysOf(tx, sealer, tenantId, [recipient]))(recipient)
+    if (!key) return null
+    const bodies = JSON.parse(sealer.open(key, sealed).toString('utf8')) as Bodies
+    const changed = Object.entries(bodies).map(([channel, body]) => [
+      channel,
+      change(channel as Channel, body),
+    ])
+    return sealer.seal(key, JSON.stringify(Object.fromEntries(changed)))
   }
 }
 

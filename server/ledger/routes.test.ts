@@ -10,7 +10,7 @@ import type { TestApi } from '../test/api.ts'
 import type { Id, TenantId } from '../types.ts'
 import { auditLedger } from './audit.ts'
 import { replanEvent } from './events.ts'
-import { contentOpener } from './notifications.ts'
+import { contentChanger, contentOpener } from './notifications.ts'
 import { ledgerRoutes } from './routes.ts'
 import { ended, testLedger, testPlan, triedAgain } from './test-ledger.ts'
 import type { TestLedger } from './test-ledger.ts'
@@ -31,7 +31,13 @@ before(async () => {
   t = await testApi({
     routes: [
       (api, { db, sealer }) => {
-        ledgerRoutes(api, { db, shard: 9, openContent: contentOpener(sealer), replan })
+        ledgerRoutes(api, {
+          db,
+          shard: 9,
+          openContent: contentOpener(sealer),
+          changeContent: contentChanger(sealer),
+          replan,
+        })
         explainRoutes(api, { db, unseal: async () => undefined })
         deadLettersRoutes(api, {
           db,

@@ -7,12 +7,13 @@ import { requireSelf } from '../http/auth.ts'
 import { decodeCursor, encodeCursor } from '../http/cursor.ts'
 import { pageOf, pageQuery } from '../http/page.ts'
 import { CHANNELS, PRIORITIES, RECIPIENT_TYPES } from '../types.ts'
-import type { Id, TenantId } from '../types.ts'
+import type { Id, JsonObject, TenantId } from '../types.ts'
 import { acknowledge } from './acknowledge.ts'
 import { cancelNotification } from './cancel.ts'
+import { changeContent } from './change-content.ts'
 import { cancelEvent, eventMetrics, findEvent, notificationIdsOf } from './events.ts'
 import { findNotification, listNotifications } from './notifications.ts'
-import type { ContentOpener, NotificationView } from './notifications.ts'
+import type { ContentChanger, ContentOpener, NotificationView } from './notifications.ts'
 import {
   EVENT_STATUSES,
   NOTIFICATION_STATUSES,
@@ -29,6 +30,7 @@ export interface LedgerRoutesDeps {
   /** Which rows of the counters are this process's to change. */
   shard: number
   openContent: ContentOpener
+  changeContent: ContentChanger
   /** Steps of escalations are due now. */
   onAcknowledged?(): void
   /**
@@ -261,6 +263,55 @@ export function ledgerRoutes(api: Api, deps: LedgerRoutesDeps): void {
           traceId,
         })
         return { id: params.id, ...result }
+      })
+    },
+  )
+
+  api.put(
+    '/api/notifications/:id/content',
+    {
+      config: { access: write },
+      schema: {
+        tags,
+        operationId: 'changeNotificationContent',
+        summary: 'Say something else, while all of it still waits',
+        description: 'Answers 409 once a delivery has begun.',
+        params: ById,
+        body: Type.Object(
+          {
+            channel: Type.Optional(Channel),
+            subject: Type.Optional(
+              Type.String({ minLength: 1, maxLength: 998, pattern: '^[^\\u0000-\\u001f\\u007f]+$' }),
+            ),
+            body: Type.Optional(Type.String({ minLength: 1, maxLength: 100_000 })),
+            bodyHtml: Type.Optional(Type.String({ minLength: 1, maxLength: 256_000 })),
+            data: Type.Optional(
+              Type.Record(Type.String({ maxLength: 255 }), Type.Unknown(), { maxProperties: 1000 }),
+            ),
+          },
+          { additionalProperties: false, minProperties: 1 },
+        ),
+        response: { 200: Type.Object({ id: Uuid, changed: Type.Array(Channel) }) },
+      },
+    },
+    async request => {
+      const { caller, traceId, params } = request
+      const { bodyHtml: html, data, ...texts } = request.body
+      const given = {
+        ...texts,
+        ...(html !== undefined && { html }),
+        ...(data && { data: data as JsonObject }),
+      }
+      return db.tx(async tx => {
+        const changed = await changeContent(tx, caller.tenantId, params.id, given, deps.changeContent)
+        await audit(tx, caller, {
+          action: 'notification.content_changed',
+          objectKind: 'notification',
+          objectId: params.id,
+          details: { channels: changed, fields: Object.keys(given) },
+          traceId,
+        })
+        return { id: params.id, changed }
       })
     },
   )

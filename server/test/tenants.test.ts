@@ -212,6 +212,8 @@ const bodyOf = ({ method, url }: Route): object | undefined => {
       return { code: '123456' }
     case 'pick':
       return { variant: 'x' }
+    case 'content':
+      return { body: 'x' }
     case 'rollback':
       return { revision: 1 }
     case 'localize':
