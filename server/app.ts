@@ -59,10 +59,12 @@ import { ledgerRoutes } from './ledger/routes.ts'
 import type { Settlement } from './ledger/settle.ts'
 import { LEASE_SECONDS, claimOwner } from './ledger/owner.ts'
 import type { Owner } from './ledger/owner.ts'
+import { limitHits } from './limits/hits.ts'
 import { limitBook } from './limits/limit-book.ts'
 import { quotasRoutes } from './allowance/quotas-routes.ts'
 import { rateLimitsRoutes } from './allowance/rate-limits-routes.ts'
 import { limitsRoutes } from './limits/routes.ts'
+import { spamRoutes } from './limits/spam-routes.ts'
 import { ruleBook } from './match/rule-book.ts'
 import { updateRule } from './match/rules-store.ts'
 import { rulesRoutes } from './match/routes.ts'
@@ -351,6 +353,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   const eventTypes = eventTypeBook(watch)
   const templates = openTemplates()
   const limitsInForce = limitBook(watch)
+  const hits = limitHits((about, message) => log.warn(about, message))
   const pipeline = openPipeline({
     watch,
     tenants,
@@ -370,6 +373,10 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       },
       rendered: metrics.rendering,
       skipped: (reason, n) => metrics.suppressed(reason, n),
+      limited(hit) {
+        metrics.rateLimited('cap')
+        hits(hit, Date.now())
+      },
     },
   })
   const ledger = () => ({
@@ -622,6 +629,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   limitsRoutes(api, { db })
   rateLimitsRoutes(api, { db, sealer, now })
   quotasRoutes(api, { db, sealer, now })
+  spamRoutes(api, { db, now })
   replayRoutes(api, {
     db,
     replay: replayer({

@@ -4,6 +4,7 @@ import type { Sealer } from './db/seal.ts'
 import type { ExperimentBook } from './experiments/experiment-book.ts'
 import type { Plan, PlannedEvent } from './ledger/plan.ts'
 import { readUsage } from './ledger/usage.ts'
+import type { LimitHit } from './limits/hits.ts'
 import type { LimitBook } from './limits/limit-book.ts'
 import { NO_USAGE, usage } from './limits/usage.ts'
 import { celEvent } from './match/cel.ts'
@@ -85,6 +86,8 @@ export interface Observer {
   matched(seconds: number, events: number, rules: number): void
   rendered(channel: Channel, seconds: number, n: number): void
   skipped(reason: Reason, n: number): void
+  /** A limit held one back, or left it out. */
+  limited(hit: LimitHit): void
 }
 
 /** An event with more recipients than this is planned by a worker, in chunks. */
@@ -99,6 +102,7 @@ export function pipeline(parts: PipelineParts): Pipeline {
     writer: text,
     tellings: whom,
     skipped: parts.observe?.skipped,
+    limited: parts.observe?.limited,
   })
 
   watch.on('user', people.forget)

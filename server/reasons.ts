@@ -85,9 +85,22 @@ export type Reason = keyof typeof REASONS
 /** What one check says about one delivery. The first that is not `send` decides; all are in the trace. */
 export type Decision =
   | { kind: 'send' }
-  | { kind: 'hold'; until: Date; reason: Reason; detail?: string }
-  | { kind: 'digest'; wish: DigestWish; until: Date; reason: Reason; detail?: string }
-  | { kind: 'skip'; reason: Reason; detail?: string }
+  | { kind: 'hold'; until: Date; reason: Reason; detail?: string; over?: Over }
+  | { kind: 'digest'; wish: DigestWish; until: Date; reason: Reason; detail?: string; over?: Over }
+  | { kind: 'skip'; reason: Reason; detail?: string; over?: Over }
+
+/** The counter of a limit that had no room. */
+export interface Over {
+  key: string
+  /** Of the limit, with its bound: 'email 100/hour'. */
+  label: string
+  /** Of the full window, in milliseconds since 1970; of a pause its end. */
+  windowMs: number
+  max: number
+  used: number
+  /** It takes this for abuse. */
+  suspicious: boolean
+}
 
 /** Which digest a delivery joins, and how that digest is opened if there is none yet. */
 export interface DigestWish {

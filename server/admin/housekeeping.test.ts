@@ -210,6 +210,14 @@ test('keys, tickets, dead letters, counters and states go when they are due, con
       ['young', ago(0.99)],
     ],
     [
+      'spam_detections',
+      `insert into spam_detections
+         (tenant_id, id, key, window_at, channel, event_type, rule, action, max, stopped, last_at)
+       values (1, gen_random_uuid(), $1, $2, 1, 't', 'r', 'BLOCK', 1, 1, $2)`,
+      ['old', ago(122.01)],
+      ['young', ago(121.99)],
+    ],
+    [
       'threshold_states',
       `insert into threshold_states (tenant_id, threshold_id, series, last_at)
        values (1, '01a1fca9-dac7-7001-8961-e4e33925320f', $1, $2)`,

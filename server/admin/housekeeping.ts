@@ -118,6 +118,7 @@ const deleteAlertStates = deleteWhere(
 )
 const deleteAlertMessages = deleteWhere('alert_messages', 'at < $1::timestamptz')
 const deleteCounters = deleteWhere('counters', 'window_at < $1::timestamptz')
+const deleteSpamDetections = deleteWhere('spam_detections', 'last_at < $1::timestamptz')
 const deleteThresholdStates = deleteWhere('threshold_states', 'last_at < $1::timestamptz')
 const deleteClaims = deleteWhere('claims', 'until < $1::timestamptz')
 
@@ -221,6 +222,7 @@ export function housekeeping(options: HousekeepingOptions): Housekeeping {
       ['ledger_counters', deleteLedgerCounters, firstDay],
       ['event_counters', deleteEventCounters, firstDay],
       ['counters', deleteCounters, ago(LIMIT_DAYS)],
+      ['spam_detections', deleteSpamDetections, ago(LIMIT_DAYS)],
       // Over is over; a day for clocks that differ.
       ['claims', deleteClaims, ago(1)],
       // A series of which nothing came for so long begins anew; the longest period of a threshold is a month, too.

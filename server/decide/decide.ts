@@ -83,7 +83,8 @@ export function decide(candidate: Candidate, now: Date): Decision {
       if (steps >= MAX_STEPS || decision.until.getTime() - now.getTime() > MAX_HOLD_MS) {
         return { kind: 'skip', reason: 'over_limit', detail: `${decision.reason}: no free time` }
       }
-      held = decision
+      // The window that was full first is the one that was hit.
+      held = held?.over ? { ...decision, over: held.over } : decision
       moved = true
     }
   }

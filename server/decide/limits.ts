@@ -1,6 +1,6 @@
 import { capWindow, claimName, usageName } from '../limits/usage.ts'
 import type { Cap, Place } from '../limits/usage.ts'
-import type { Decision, Reason } from '../reasons.ts'
+import type { Decision, Over, Reason } from '../reasons.ts'
 import { isForced } from './candidate.ts'
 import type { Candidate, Check } from './candidate.ts'
 
@@ -15,56 +15,64 @@ export type Limited = Pick<Candidate, 'channel' | 'caps' | 'usage' | 'telling' |
  */
 export const limits: Check = (candidate, at) => limitsAt(candidate, at)
 
-/** The same of what is not a candidate, or not yet. */
+/** The same of what is not a candidate, or not yet. What is left out outweighs what is gathered, and that what waits. */
 export function limitsAt(candidate: Limited, at: Date): Decision | null {
   if (candidate.channel === 'in_app' || isForced(candidate)) return null
+  const wish = candidate.overflow
+  let gathered: Decision | null = null
   let held: Extract<Decision, { kind: 'hold' }> | null = null
   for (const cap of candidate.caps) {
     if (cap.bypass) continue
-    const free = freeAt(candidate, cap, at.getTime())
-    if (free === null) continue
-    const detail = free === NEVER ? cap.label : `${cap.label}: ${free.used} used${risk(cap, free.used)}`
-    if (cap.overflow === 'digest' && candidate.overflow) {
-      const wish = candidate.overflow
-      return { kind: 'digest', wish, until: wish.closesAt, reason: wish.reason, detail }
-    }
-    if (free === NEVER || cap.overflow === 'skip') {
+    const full = fullAt(candidate, cap, at.getTime())
+    if (full === null) continue
+    const { over, untilMs } = full
+    const detail = untilMs === NEVER ? cap.label : `${cap.label}: ${over.used} used${risk(cap, over)}`
+    if (cap.overflow === 'digest' && wish) {
+      gathered ??= { kind: 'digest', wish, until: wish.closesAt, reason: wish.reason, detail, over }
+    } else if (untilMs === NEVER || cap.overflow === 'skip') {
       const reason = OWN_WORD.has(cap.reason) ? cap.reason : 'over_limit'
-      return { kind: 'skip', reason, detail }
+      return { kind: 'skip', reason, detail, over }
+    } else {
+      const until = new Date(untilMs)
+      if (held === null || until > held.until)
+        held = { kind: 'hold', until, reason: cap.reason, detail, over }
     }
-    const until = new Date(free.untilMs)
-    if (held === null || until > held.until) held = { kind: 'hold', until, reason: cap.reason, detail }
   }
-  return held
+  return gathered ?? held
 }
 
 /** What is left out for these is told by their own name. */
 const OWN_WORD: ReadonlySet<Reason> = new Set(['spam', 'channel_not_allowed'])
 
 /** How far beyond what is usual: 100 is the bound. */
-const risk = ({ reason, cost, max }: Cap, used: number): string =>
-  reason === 'spam' || reason === 'throttled' ? `, risk ${Math.round((100 * (used + cost)) / max)}` : ''
+const risk = ({ cost, max }: Cap, { suspicious, used }: Over): string =>
+  suspicious ? `, risk ${Math.round((100 * (used + cost)) / max)}` : ''
 
 /** It can never fit: the bound is zero, or less than this one costs. */
-const NEVER = 'never'
+const NEVER = Number.POSITIVE_INFINITY
 
 /** Null: there is room. Else when there may be. */
-function freeAt(
+function fullAt(
   { event: { tenantId }, usage, telling }: Limited,
   cap: Cap,
   atMs: number,
-): { untilMs: number; used: number } | typeof NEVER | null {
-  const { window } = cap
+): { over: Over; untilMs: number } | null {
+  const { key, label, window, max, cost } = cap
+  const suspicious = cap.reason === 'spam' || cap.reason === 'throttled'
   if (window === 'gap') {
-    if (usage.has(telling, claimName(tenantId, cap.key))) return null
-    const untilMs = usage.claimedUntil(tenantId, cap.key)
-    return untilMs > atMs ? { untilMs, used: 1 } : null
+    if (usage.has(telling, claimName(tenantId, key))) return null
+    const untilMs = usage.claimedUntil(tenantId, key)
+    return untilMs > atMs
+      ? { over: { key, label, windowMs: untilMs, max, used: 1, suspicious }, untilMs }
+      : null
   }
-  if (cap.cost > cap.max) return NEVER
+  if (cost > max)
+    return { over: { key, label, windowMs: atMs, max, used: 0, suspicious: false }, untilMs: NEVER }
   const { start, end } = capWindow(window, cap, atMs)
-  if (cap.per === 'notification' && usage.has(telling, usageName(tenantId, cap.key, start))) return null
-  const used = usage.used(tenantId, cap.key, start)
-  return used + cap.cost > cap.max ? { untilMs: end, used } : null
+  if (cap.per === 'notification' && usage.has(telling, usageName(tenantId, key, start))) return null
+  const used = usage.used(tenantId, key, start)
+  if (used + cost <= max) return null
+  return { over: { key, label, windowMs: start, max, used, suspicious }, untilMs: end }
 }
 
 /** Counts a delivery that goes at this instant against all its limits, those it passes included. */

@@ -5,6 +5,7 @@ import { claimDueJobs, claimSpilled, nextJobAt, sweepDeadOwners } from '../ledge
 import type { StoredDelivery } from '../ledger/claim.ts'
 import { reactionsTo } from '../ledger/conditions.ts'
 import type { Condition } from '../ledger/conditions.ts'
+import { placesOf } from '../ledger/usage.ts'
 import { SHARDS } from '../ledger/counters.ts'
 import type { AddressedContent } from '../ledger/plan.ts'
 import { settler } from '../ledger/settle.ts'
@@ -149,7 +150,12 @@ export function backlog(parts: BacklogParts): Backlog {
     const now = parts.now()
     const inbox: Settlement[] = []
     for (const [delivery, code] of ends) {
-      const settlement = ended(delivery, null, 'cancelled', code, now)
+      // Somebody's reaction ends all channels of the step, so what they share is free again too.
+      const reacted = code === 'acknowledged' || code === 'condition_met'
+      const settlement = {
+        ...ended(delivery, null, 'cancelled', code, now),
+        back: placesOf(delivery.tenantId, delivery.job!.state, reacted),
+      }
       if (delivery.channel === 'in_app') inbox.push(settlement)
       else parts.settle(settlement)
     }

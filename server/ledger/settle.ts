@@ -7,6 +7,8 @@ import { counterDelta } from './counters.ts'
 import { STEPS, settledScript } from './experiments.ts'
 import { CHANNEL_CODE, COPY_ATTEMPTS, PRIORITY_CODE, attemptRow } from './rows.ts'
 import type { AttemptRow, JobRow } from './rows.ts'
+import { giveBackScript } from './usage.ts'
+import type { GivenBack } from './usage.ts'
 
 /**
  * What became of one delivery for now. Exactly one of: an attempt that is final, a next time (`again`), or both a
@@ -26,6 +28,8 @@ export interface Settlement {
   hasFallback: boolean
   /** An experiment counts what becomes of it. */
   measured?: boolean
+  /** Places in windows that it does not need after all. */
+  back?: readonly GivenBack[]
 }
 
 export interface Settler {
@@ -66,10 +70,12 @@ export function settler(shard: number): Settler {
       const endJob: string[] = []
       const seekFallback: string[] = []
       const measured: { tenantId: TenantId; notificationId: string; step: number }[] = []
+      const back: GivenBack[] = []
       const leaving = new Map<Settlement['batch'] & object, number>()
 
       for (const settlement of settlements) {
         const { tenantId, notificationId, channel, again, batch } = settlement
+        if (settlement.back) back.push(...settlement.back)
         for (const attempt of settlement.attempts) attemptRow(attempts, attempt, owner)
         const key = `${tenantId}, '${notificationId}'::uuid, ${CHANNEL_CODE[channel]}`
         if (again) {
@@ -119,6 +125,7 @@ export function settler(shard: number): Settler {
       if (seekFallback.length > 0) script.push(startFallbacks([...new Set(seekFallback)], shard))
       const experiments = settledScript(measured)
       if (experiments) script.push(experiments)
+      if (back.length > 0) script.push(giveBackScript(back))
       const counters = delta.take(shard)
       if (counters) script.push(counters.trimEnd().replace(/;$/, ''))
 

@@ -1,9 +1,11 @@
 import pg from 'pg'
+import { newId } from '../db/ids.ts'
 import { sql } from '../db/pool.ts'
 import type { Queryable } from '../db/pool.ts'
 import { claimName, usageName } from '../limits/usage.ts'
-import type { Place, TakenUsage, UsageRead } from '../limits/usage.ts'
+import type { Place, Suspect, TakenUsage, UsageRead } from '../limits/usage.ts'
 import type { Json, JsonObject, TenantId } from '../types.ts'
+import { CHANNEL_CODE } from './rows.ts'
 
 /**
  * Caps and claims are read before a batch is decided, and taken in the transaction that writes it: the commit
@@ -76,8 +78,15 @@ export async function readUsage(q: Queryable, { counts, claims }: UsageWish): Pr
 
 const time = (ms: number) => new Date(ms).toISOString()
 
-/** The statement that takes it, for the script of the commit. */
-export function takeUsage({ counts, claims }: TakenUsage): string {
+/** The statements that take it, for the script of the commit. */
+export function takeUsage({ counts, claims, suspects }: TakenUsage): string {
+  const statements = []
+  if (counts.length > 0 || claims.length > 0) statements.push(take(counts, claims))
+  if (suspects.length > 0) statements.push(noteSuspects(suspects))
+  return statements.join(';\n')
+}
+
+function take(counts: TakenUsage['counts'], claims: TakenUsage['claims']): string {
   const taken = {
     counters: counts.map(({ tenantId, key, windowMs, n, room }) => ({
       t: tenantId,
@@ -97,27 +106,59 @@ export function takeUsage({ counts, claims }: TakenUsage): string {
   return `select take_usage(${pg.escapeLiteral(JSON.stringify(taken))}::json)`
 }
 
+// One row for each counter and window, however much it stopped there.
+function noteSuspects(suspects: readonly Suspect[]): string {
+  const rows = suspects.map(({ tenantId, over, userId, channel, eventType, action, n }) => ({
+    tenant_id: tenantId,
+    id: newId(),
+    key: over.key,
+    window_at: time(over.windowMs),
+    user_id: userId,
+    channel: CHANNEL_CODE[channel],
+    event_type: eventType,
+    rule: over.label,
+    action,
+    max: over.max,
+    stopped: n,
+  }))
+  const columns = 'tenant_id, id, key, window_at, user_id, channel, event_type, rule, action, max, stopped'
+  return `insert into spam_detections as s (${columns})
+  select ${columns} from json_populate_recordset(null::spam_detections, ${pg.escapeLiteral(JSON.stringify(rows))}::json)
+  order by tenant_id, key, window_at
+on conflict (tenant_id, key, window_at) do update
+  set stopped = s.stopped + excluded.stopped, max = excluded.max, action = excluded.action, last_at = now()`
+}
+
+// In the order in which they are taken, so that givers and takers wait for each other in one direction only.
+const giveBackOf = (source: string): string => `with held as (
+     select c.tenant_id, c.key, c.window_at, w.n
+     from (select tenant_id, key, window_at, sum(n)::int8 as n from ${source} group by 1, 2, 3) w
+     join counters c on c.tenant_id = w.tenant_id and c.key = w.key and c.window_at = w.window_at
+     order by 1, 2, 3 for update of c
+   )
+   update counters c set count = greatest(0, c.count - h.n) from held h
+   where c.tenant_id = h.tenant_id and c.key = h.key and c.window_at = h.window_at`
 const giveBack = sql(
   'give_back_usage',
-  `update counters c set count = greatest(0, c.count - w.n)
-   from (
-     select w.tenant_id, w.key, w.window_at, sum(w.n)::int8 as n
-     from unnest($1::int[], $2::text[], $3::timestamptz[], $4::int8[]) as w (tenant_id, key, window_at, n)
-     group by 1, 2, 3
-   ) w
-   where c.tenant_id = w.tenant_id and c.key = w.key and c.window_at = w.window_at`,
+  giveBackOf(
+    'unnest($1::int[], $2::text[], $3::timestamptz[], $4::int8[]) as x (tenant_id, key, window_at, n)',
+  ),
 )
+
+/** Places that nobody needs any more. */
+export interface GivenBack {
+  tenantId: TenantId
+  key: string
+  windowMs: number
+  n: number
+}
 
 /** Places as a job's state keeps them: counter, window, how much, and 1 where the whole notification took it. */
 export const storePlaces = (places: readonly Place[]): Json[] =>
   places.map(({ key, windowMs, n, per }) => [key, windowMs, n, per === 'notification' ? 1 : 0])
 
 /** @param whole whether nothing of the notification goes: only then what all its channels took once is free again */
-export function placesOf(
-  tenantId: TenantId,
-  { took }: JsonObject,
-  whole: boolean,
-): { tenantId: TenantId; key: string; windowMs: number; n: number }[] {
+export function placesOf(tenantId: TenantId, { took }: JsonObject, whole: boolean): GivenBack[] {
   if (!Array.isArray(took)) return []
   return (took as [key: string, windowMs: number, n: number, shared: 0 | 1][])
     .filter(([, , , shared]) => whole || shared === 0)
@@ -125,10 +166,7 @@ export function placesOf(
 }
 
 /** For what was planned into a later window and did not go after all: cancelled, or no longer wanted. */
-export async function giveBackUsage(
-  tx: Queryable,
-  given: readonly { tenantId: TenantId; key: string; windowMs: number; n: number }[],
-): Promise<void> {
+export async function giveBackUsage(tx: Queryable, given: readonly GivenBack[]): Promise<void> {
   if (given.length === 0) return
   await tx.run(giveBack, [
     given.map(one => one.tenantId),
@@ -136,4 +174,17 @@ export async function giveBackUsage(
     given.map(one => new Date(one.windowMs)),
     given.map(one => one.n),
   ])
+}
+
+/** The same for a script. */
+export function giveBackScript(given: readonly GivenBack[]): string {
+  const rows = given.map(({ tenantId, key, windowMs, n }) => ({
+    tenant_id: tenantId,
+    key,
+    window_at: time(windowMs),
+    n,
+  }))
+  return giveBackOf(
+    `json_to_recordset(${pg.escapeLiteral(JSON.stringify(rows))}::json) as x (tenant_id int, key text, window_at timestamptz, n int8)`,
+  )
 }

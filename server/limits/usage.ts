@@ -1,7 +1,7 @@
-import type { Reason } from '../reasons.ts'
+import type { Over, Reason } from '../reasons.ts'
 import { windowOf } from '../time/window.ts'
 import type { Window } from '../time/window.ts'
-import type { TenantId } from '../types.ts'
+import type { Channel, TenantId, UserId } from '../types.ts'
 
 /** A span of time that is counted in; by UTC, or by a zone from the day up. */
 export type CapWindow = 'minute' | 'hour' | 'day' | 'week' | 'month'
@@ -98,10 +98,23 @@ export interface Sameness {
   }
 }
 
+/** What a limit took for abuse: of one counter and window, with all that it stopped. */
+export interface Suspect {
+  tenantId: TenantId
+  over: Over
+  /** Null: nobody's, a bare address. */
+  userId: UserId | null
+  channel: Channel
+  eventType: string
+  action: 'THROTTLE' | 'BLOCK'
+  n: number
+}
+
 /** What a batch decided to use: written with its plans, or not at all (server/ledger/usage.ts). */
 export interface TakenUsage {
   counts: TakenCount[]
   claims: TakenClaim[]
+  suspects: Suspect[]
 }
 
 /**
@@ -119,12 +132,15 @@ export interface Usage {
   claim(tenantId: TenantId, key: string, untilMs: number, telling: object, note?: string): void
   /** What was written down with a claim; null: nothing. */
   note(tenantId: TenantId, key: string): string | null
+  /** Remembers who was stopped for abuse. */
+  suspect(suspect: Omit<Suspect, 'n'>): void
   taken(): TakenUsage | null
 }
 
 export function usage(read: UsageRead): Usage {
   const counts = new Map<string, TakenCount>()
   const claims = new Map<string, TakenClaim>()
+  const suspects = new Map<string, Suspect>()
   const told = new WeakMap<object, Set<string>>()
 
   const note = (telling: object, name: string): void => {
@@ -183,10 +199,16 @@ export function usage(read: UsageRead): Usage {
       const name = claimName(tenantId, key)
       return claims.get(name)?.note ?? read.notes?.get(name) ?? null
     },
+    suspect(suspect) {
+      const name = usageName(suspect.tenantId, suspect.over.key, suspect.over.windowMs)
+      const known = suspects.get(name)
+      if (known) known.n++
+      else suspects.set(name, { ...suspect, n: 1 })
+    },
     taken: () =>
-      counts.size === 0 && claims.size === 0
+      counts.size === 0 && claims.size === 0 && suspects.size === 0
         ? null
-        : { counts: [...counts.values()], claims: [...claims.values()] },
+        : { counts: [...counts.values()], claims: [...claims.values()], suspects: [...suspects.values()] },
   }
 }
 

@@ -16,6 +16,7 @@ import type {
   PlannedNotification,
 } from '../ledger/plan.ts'
 import { storePlaces } from '../ledger/usage.ts'
+import type { LimitHit } from '../limits/hits.ts'
 import type { Usage } from '../limits/usage.ts'
 import type { EscalationStep } from '../match/policy.ts'
 import type { UserFacts } from '../people/facts.ts'
@@ -40,10 +41,16 @@ export interface TellerParts {
   /** Channels with at least one provider. */
   channelOpen(channel: Channel): boolean
   skipped?(reason: Reason, n: number): void
+  limited?(hit: LimitHit): void
+}
+
+interface Asked {
+  decision: Decision
+  candidate: Candidate
 }
 
 /** Decides for everybody whom an event may tell, and writes what they will read. */
-export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped }: TellerParts) {
+export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped, limited }: TellerParts) {
   function decideEvent(draft: Draft, world: World, usage: Usage, now: Date): PlannedEvent {
     const { event } = draft
     const tenant = tenants.get(event.tenantId)!
@@ -88,8 +95,12 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
         const compiled = textFor(event, telling, world)
 
         /** What becomes of it on this channel, and, if it goes there, what it would say. */
-        const ask = (channel: Channel, at: Date): { decision: Decision; candidate: Candidate } => {
+        const ask = (channel: Channel, at: Date, alone = false): Asked => {
           const candidate = candidateOf(draft, telling, channel, standing, world, usage, now)
+          if (alone) {
+            candidate.digest = null
+            candidate.overflow = null
+          }
           const decision = decide(candidate, at)
           if (decision.kind === 'skip') return { decision, candidate }
           try {
@@ -116,6 +127,7 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
           const { decision, candidate } = ask(channel, now)
           entry.push(storeDecision(channel, decision))
           deliveries++
+          stopped(candidate, decision)
           if (decision.kind === 'skip') {
             suppressed++
             silenced ||= decision.reason === 'holdout'
@@ -140,13 +152,29 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
           } else use(candidate, now)
           return true
         }
+        const stopped = (candidate: Candidate, decision: Decision): void => {
+          if (decision.kind === 'send' || decision.over === undefined) return
+          const { over } = decision
+          const about = {
+            tenantId: event.tenantId,
+            over,
+            userId: user?.userId ?? null,
+            channel: candidate.channel,
+          }
+          limited?.(about)
+          if (!over.suspicious) return
+          const action = decision.kind === 'skip' ? 'BLOCK' : 'THROTTLE'
+          usage.suspect({ ...about, eventType: event.type, action })
+        }
         /** Decided for the instant at which it would go; whether it goes then is seen at its release. */
         const escalate = (step: EscalationStep, of: Id | undefined): void => {
           const due = new Date(now.getTime() + step.afterSeconds * 1000)
           for (const channel of step.channels) {
             if (going.includes(channel)) continue
-            const { decision, candidate } = ask(channel, due)
+            // What escalates is not to be gathered with others.
+            const { decision, candidate } = ask(channel, due, true)
             deliveries++
+            stopped(candidate, decision)
             if (decision.kind === 'skip') {
               entry.push(storeDecision(channel, decision))
               suppressed++

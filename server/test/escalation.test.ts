@@ -85,3 +85,38 @@ test('what waited is not sent to somebody who has decided otherwise meanwhile', 
   assert.deepEqual([mail.status, mail.tries.at(-1).code], ['cancelled', 'preference_changed'])
   assert.deepEqual(await auditLedger(t.db), [])
 })
+
+test('what escalation does not need is free for others, and what escalates is not gathered', async () => {
+  const limit = await call('POST', '/api/limits', {
+    name: 'mails',
+    scope: 'user',
+    channels: ['email'],
+    eventTypes: ['ops.*'],
+    max: 2,
+    window: 'month',
+    per: 'notification',
+    overflow: 'digest',
+  })
+  const windows = async () => {
+    const { rows } = await t.db.pool.query(
+      `select count::int as n from counters where key = $1 order by window_at`,
+      [`limit:${limit.id}:fay`],
+    )
+    return rows.map(({ n }: Loose) => n)
+  }
+  await call('PUT', '/api/users/fay', {
+    addresses: [{ channel: 'email', address: 'fay@example.org', verified: true }],
+  })
+  const [first, second, third] = [await publish('fay'), await publish('fay'), await publish('fay')]
+  assert.deepEqual(await windows(), [2, 1], 'the third waits for the month to come')
+  assert.equal((await email(third.fay)).status, 'held')
+  const token = await t.tenant.token('fay')
+  for (const { fay } of [first, third]) {
+    const read = await t.call('POST', `/api/notifications/${fay}/acknowledge`, { as: token })
+    assert.equal(read.status, 200, read.text)
+  }
+  assert.equal((await ended(first.fay)).tries.at(-1).code, 'acknowledged')
+  assert.equal((await ended(second.fay)).status, 'sent')
+  await eventually('the places', async () => (await windows()).join() === '1,0')
+  assert.deepEqual(await auditLedger(t.db), [])
+})

@@ -100,6 +100,23 @@ before(async () => {
   })
   await make('/api/events/publish', { type: `${MARK}.digest`, data: { title: MARK } })
   const digests = await t.call('GET', '/api/digests', { as: t.tenant.adminKey })
+  const spammed = `${MARK}-spammed`
+  await make(
+    `/api/users/${spammed}`,
+    { addresses: [{ channel: 'email', address: `${MARK}-spammed@example.org`, verified: true }] },
+    'PUT',
+  )
+  const spam = { category: `${MARK}-spam`, channels: ['email'], recipientId: spammed, body: MARK }
+  await make('/api/limits', {
+    name: `${MARK}-spam`,
+    categories: [spam.category],
+    scope: 'user',
+    window: 'month',
+    max: 1,
+    reason: 'spam',
+  })
+  for (let n = 0; n < 2; n++) await make('/api/notifications', spam)
+  const detections = await t.call('GET', '/api/spam-detections', { as: t.tenant.adminKey })
   const limit = await make('/api/limits', { name: MARK, scope: 'user', max: 1_000_000, window: 'day' })
 
   const threshold = await make('/api/thresholds', { name: MARK, stream: MARK, when: 'above', bounds: [1] })
@@ -117,6 +134,7 @@ before(async () => {
     experiment: experiment.id,
     threshold: threshold.id,
     limit: limit.id,
+    detection: detections.body.items[0].id,
     digest: digests.body.items[0].id,
     event: event.eventId,
     waiting: waiting.eventId,
