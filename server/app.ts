@@ -69,6 +69,7 @@ import { ruleBook } from './match/rule-book.ts'
 import { updateRule } from './match/rules-store.ts'
 import { rulesRoutes } from './match/routes.ts'
 import { replayer } from './replay/replay.ts'
+import { standingAgain } from './standing-again.ts'
 import { replayRoutes } from './replay/routes.ts'
 import { scheduleRoutes } from './match/schedule-routes.ts'
 import type { Logger } from './observe/log.ts'
@@ -354,6 +355,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   const templates = openTemplates()
   const limitsInForce = limitBook(watch)
   const hits = limitHits((about, message) => log.warn(about, message))
+  const standings = standingBook(watch)
   const pipeline = openPipeline({
     watch,
     tenants,
@@ -364,7 +366,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     sealer,
     limits: limitsInForce,
     experiments: experimentBook(watch),
-    standing: standingBook(watch).standing,
+    standing: standings.standing,
     channelOpen: channel => channel === 'in_app' || outside.configured.has(channel),
     observe: {
       matched(seconds, events, matched) {
@@ -497,6 +499,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     look: () => watch.look(db),
     tenantKey,
     ledger,
+    standing: standingAgain({ db, sealer, people, tenantKey, book: standings }),
     onClosed(told, released) {
       if (told > 0 && roles.plan) planner.expect()
       if (released > 0) backlog.expect(now().getTime())

@@ -23,7 +23,7 @@ export interface AlertState {
  * The source is no part of it: two Alertmanagers that watch the same thing say the same of it.
  */
 export function alertOf(event: Event): AlertState | null {
-  const { status, fingerprint, startsAt, endsAt } = event.data
+  const { status, fingerprint, startsAt } = event.data
   if (status !== 'firing' && status !== 'resolved') return null
   if (typeof fingerprint !== 'string' || fingerprint === '' || fingerprint.length > 200) return null
   if (!fingerprint.isWellFormed() || fingerprint.includes('\0')) return null
@@ -33,9 +33,20 @@ export function alertOf(event: Event): AlertState | null {
     labels: rememberedOf(event),
     at: event.time,
     startedAt: dateOf(startsAt) ?? event.time,
-    endsAt: dateOf(endsAt),
+    endsAt: endOf(event, status),
   }
 }
+
+/**
+ * An alert that nobody resolves, and that says of itself no end, is over so long after it was last heard of; as the
+ * `resolve_timeout` of an Alertmanager, which hears of what fires every minute. Here a sender repeats itself within a
+ * week (CARILLON_KEEP_EVENT_KEYS) at the earliest.
+ */
+export const FIRES_AT_MOST_MS = 30 * 86_400_000
+
+const endOf = (event: Event, status: AlertState['status']): Date | null =>
+  dateOf(event.data['endsAt']) ??
+  (status === 'firing' ? new Date(event.receivedAt.getTime() + FIRES_AT_MOST_MS) : null)
 
 /** Undefined fields, and what is no time, mean that nothing is known. Go writes "no time" as the year 1. */
 function dateOf(value: Json | undefined): Date | null {
@@ -64,14 +75,15 @@ export function alertsOf(
   const alerts: (AlertState & { ruleId?: Id })[] = own ? [own] : []
   for (const { rule, state } of routes) {
     if (rule === null || state === null) continue
+    const status = state.resolved ? 'resolved' : 'firing'
     alerts.push({
       key: stateKey(rule.id, state.key),
       ruleId: rule.id,
-      status: state.resolved ? 'resolved' : 'firing',
+      status,
       labels: rememberedOf(event),
       at: event.time,
       startedAt: event.time,
-      endsAt: dateOf(event.data['endsAt']),
+      endsAt: endOf(event, status),
     })
   }
   return alerts.length === 0 ? NONE : { alerts }

@@ -16,6 +16,8 @@ export interface Standing {
 export interface StandingBook {
   /** What stands against each of these events. To be called after a look. */
   standing(q: Queryable, events: readonly Event[], now: Date): Promise<(event: Event) => Standing | null>
+  /** Those of these tenants that have any silence or inhibition at all. */
+  concerned(q: Queryable, tenantIds: readonly TenantId[]): Promise<ReadonlySet<TenantId>>
 }
 
 interface Silence {
@@ -106,10 +108,13 @@ export function standingBook(watch: ChangeWatch): StandingBook {
     known.clear()
   })
 
-  async function load(q: Queryable, events: readonly Event[]): Promise<ReadonlyMap<TenantId, Tenant>> {
+  async function load(
+    q: Queryable,
+    wanted: readonly { tenantId: TenantId }[],
+  ): Promise<ReadonlyMap<TenantId, Tenant>> {
     const tenants = new Map<TenantId, Tenant>()
     const missing: TenantId[] = []
-    for (const { tenantId } of events) {
+    for (const { tenantId } of wanted) {
       if (tenants.has(tenantId) || missing.includes(tenantId)) continue
       const found = known.get(tenantId)
       if (found) tenants.set(tenantId, found)
@@ -134,6 +139,17 @@ export function standingBook(watch: ChangeWatch): StandingBook {
   }
 
   return {
+    async concerned(q, tenantIds) {
+      const tenants = await load(
+        q,
+        tenantIds.map(tenantId => ({ tenantId })),
+      )
+      return new Set(
+        [...tenants]
+          .filter(([, { silences, inhibitions }]) => silences.length + inhibitions.length > 0)
+          .map(([tenantId]) => tenantId),
+      )
+    },
     async standing(q, events, now) {
       const tenants = await load(q, events)
       const found = new Map<Id, Standing>()

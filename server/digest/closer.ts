@@ -11,8 +11,9 @@ import { settler } from '../ledger/settle.ts'
 import type { Settlement } from '../ledger/settle.ts'
 import type { PeopleFacts, UserFacts } from '../people/facts.ts'
 import { CHANNELS, PRIORITIES, RECIPIENT_TYPES } from '../types.ts'
-import type { Channel, Event, Id, Priority, TenantId } from '../types.ts'
+import type { Channel, Event, Id, InlineContent, Priority, TenantId } from '../types.ts'
 import { DIGEST_EVENT, type DigestItem, composeDigest } from './compose.ts'
+import { type GroupSpec, type StandingAgain, groupStates, toldOf } from './group-state.ts'
 
 /**
  * Closes digests whose time has come: their items end as parts of the digest, and one event takes their place,
@@ -38,6 +39,8 @@ export interface CloserParts {
   ledger(): Pick<CommitOptions, 'owner' | 'nextBatchId' | 'leaseSeconds' | 'roomFor'>
   /** So many events wait to be planned; some items are due now. */
   onClosed(told: number, released: number): void
+  /** Silences and inhibitions once more, for the alerts of groups. */
+  standing?: StandingAgain
   now(): Date
   pollMs: number
   onError(error: unknown): void
@@ -61,7 +64,11 @@ interface DigestRow {
   opened_at: Date
   items: number
   max_items: number
-  spec: { retain?: 'all' | 'first' | 'last' | 'highest'; single?: 'release' | 'digest'; template?: string }
+  spec: {
+    retain?: 'all' | 'first' | 'last' | 'highest'
+    single?: 'release' | 'digest'
+    template?: string
+  } & GroupSpec
 }
 
 interface ItemRow {
@@ -79,6 +86,9 @@ interface ItemRow {
   fallback: Buffer | null
   content: Buffer
 }
+
+/** What telling of an item needs. */
+type TellableRow = Pick<ItemRow, 'id' | 'event_type' | 'priority' | 'category' | 'created_at' | 'content'>
 
 const claimDue = sql(
   'claim_due_digests',
@@ -120,9 +130,20 @@ const releaseJobs = sql(
 )
 const closeDigests = sql(
   'close_digests',
-  `update digests d set state = c.state, closed_at = $5, event_id = c.event_id
-   from unnest($1::int[], $2::uuid[], $3::text[], $4::uuid[]) as c (tenant_id, id, state, event_id)
+  `update digests d set state = c.state, closed_at = $5, event_id = c.event_id, told = c.told::uuid[]
+   from unnest($1::int[], $2::uuid[], $3::text[], $4::uuid[], $6::text[]) as c (tenant_id, id, state, event_id, told)
    where d.tenant_id = c.tenant_id and d.id = c.id`,
+)
+// Without items, until something new comes or its time has.
+const openAgain = sql(
+  'open_digests_again',
+  `insert into digests (tenant_id, id, recipient_type, recipient_id, channel, key, rule_id, reason, opened_at, closes_at,
+     latest_at, max_items, items, spec)
+   select d.tenant_id, w.new_id, d.recipient_type, d.recipient_id, d.channel, d.key, d.rule_id, d.reason, $4, w.at, w.at,
+     d.max_items, 0, d.spec
+   from unnest($1::int[], $2::uuid[], $3::uuid[], $5::timestamptz[]) as w (tenant_id, id, new_id, at)
+   join digests d on d.tenant_id = w.tenant_id and d.id = w.id
+   on conflict (tenant_id, recipient_id, channel, key) where state = 'open' do nothing`,
 )
 const findTemplates = sql(
   'find_digest_templates',
@@ -171,10 +192,20 @@ export function closer(parts: CloserParts): Closer {
       else byDigest.set(item.digest_id, [item])
     }
 
+    const groups = await groupStates(
+      tx,
+      due.filter(({ spec }) => spec.intervalSeconds !== undefined),
+      items,
+      parts.standing,
+      now,
+    )
+
     const settlements: Settlement[] = []
     const fates: { item: ItemRow; fate: Fate }[] = []
     const plans: PlannedEvent[] = []
     const closed: { digest: DigestRow; state: 'closed' | 'released'; eventId: Id | null }[] = []
+    const again: { digest: DigestRow; at: Date }[] = []
+    const toldBy = new Map<Id, Id[] | null>()
     const end = (
       item: ItemRow,
       fate: Fate,
@@ -188,12 +219,40 @@ export function closer(parts: CloserParts): Closer {
 
     for (const digest of due) {
       const key = keys(digest)
+      const group = groups.get(digest.id)
       const live: ItemRow[] = []
       for (const item of byDigest.get(digest.id) ?? []) {
         if (!key) end(item, 'cancelled', 'cancelled', 'user_erased', digest.id)
         else if (item.expires_at && item.expires_at <= now)
           end(item, 'expired', 'expired', 'expired', digest.id)
-        else live.push(item)
+        else {
+          const standing = group?.standing(item.event_id)
+          if (standing) end(item, 'closed', 'suppressed', standing.reason, digest.id)
+          else live.push(item)
+        }
+      }
+      if (group) {
+        const told = toldOf(group)
+        toldBy.set(digest.id, group.alive ? told : told && [])
+        const { repeatSeconds } = digest.spec
+        if (key && group.alive && repeatSeconds !== undefined && told && told.length > 0) {
+          again.push({ digest, at: new Date(now.getTime() + repeatSeconds * 1000) })
+        }
+        // It waited to tell of what still fires.
+        if (digest.items === 0) {
+          const fires = group.members.filter(
+            member => member.firing === true && group.standing(member.event_id) === null,
+          )
+          if (!key || !group.alive || fires.length === 0) {
+            closed.push({ digest, state: 'closed', eventId: null })
+          } else {
+            const person = keys.person(digest)
+            const event = tell(digest, fires, key, person, templates, now)
+            plans.push(accepted(event, person, key))
+            closed.push({ digest, state: 'closed', eventId: event.id })
+          }
+          continue
+        }
       }
       const { retain = 'all', single = 'release' } = digest.spec
       const kept = retain === 'all' ? live : [keep(retain, live)].filter(item => item !== undefined)
@@ -235,7 +294,20 @@ export function closer(parts: CloserParts): Closer {
       closed.map(({ state }) => state),
       closed.map(({ eventId }) => eventId),
       now,
+      closed.map(({ digest }) => {
+        const told = toldBy.get(digest.id)
+        return told ? `{${told.join(',')}}` : null
+      }),
     ])
+    if (again.length > 0) {
+      await tx.run(openAgain, [
+        again.map(({ digest }) => digest.tenant_id),
+        again.map(({ digest }) => digest.id),
+        again.map(() => newId(now.getTime())),
+        now,
+        again.map(({ at }) => at),
+      ])
+    }
     await ledger.write(tx.client, settlements, parts.ledger().owner, now)
     await writeEvents(tx.client, plans, now)
     return { digests: due.length, told: plans.length, released: released.length }
@@ -253,7 +325,7 @@ export function closer(parts: CloserParts): Closer {
 
   function tell(
     digest: DigestRow,
-    items: readonly ItemRow[],
+    items: readonly TellableRow[],
     key: Buffer,
     person: UserFacts | undefined,
     templates: ReadonlyMap<string, Id>,
@@ -261,12 +333,14 @@ export function closer(parts: CloserParts): Closer {
   ): Event {
     const channel = CHANNELS[digest.channel]!
     let to = ''
+    let last: AddressedContent | undefined
     const shown = items.slice(0, digest.max_items).map((item): DigestItem => {
       const bodies = JSON.parse(parts.sealer.open(key, item.content).toString('utf8')) as Partial<
         Record<Channel, AddressedContent>
       >
       const content = bodies[channel]
       to = content?.to ?? to
+      last = content
       return {
         notificationId: item.id,
         eventType: item.event_type,
@@ -285,6 +359,8 @@ export function closer(parts: CloserParts): Closer {
       count: items.length,
       locale: person?.locale ?? 'en',
     })
+    // One that is told again says what it said; it is no summary.
+    const said = items.length === 1 && digest.items === 0 && last ? contentOf(last) : content
     const template = digest.spec.template && templates.get(`${digest.tenant_id} ${digest.spec.template}`)
     return {
       tenantId: digest.tenant_id,
@@ -302,7 +378,7 @@ export function closer(parts: CloserParts): Closer {
         ...(user ? {} : { addresses: { [channel]: [to] } }),
         channels: [channel],
         fallback: [],
-        ...(template === undefined || template === '' ? { content } : { templateId: template }),
+        ...(template === undefined || template === '' ? { content: said } : { templateId: template }),
       },
     }
   }
@@ -408,8 +484,14 @@ function keep(retain: 'first' | 'last' | 'highest', items: readonly ItemRow[]): 
   )
 }
 
+const contentOf = ({ subject, body, html }: AddressedContent): InlineContent => ({
+  ...(subject !== undefined && { subject }),
+  body,
+  ...(html !== undefined && { html }),
+})
+
 // CRITICAL is never collected, and a digest is not urgent for holding something that was.
-const mostUrgent = (items: readonly ItemRow[]): Priority =>
+const mostUrgent = (items: readonly TellableRow[]): Priority =>
   PRIORITIES[Math.max(1, Math.min(...items.map(item => item.priority)))]!
 
 function ended(

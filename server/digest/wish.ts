@@ -67,7 +67,11 @@ const DEFAULT_INTERVAL_SECONDS = 300
  */
 function groupDigest({ ruleId, policy: { group }, key }: Collectable, now: Date): DigestWish | null {
   if (group === undefined || ruleId === null) return null
-  const { waitSeconds = DEFAULT_WAIT_SECONDS, intervalSeconds = DEFAULT_INTERVAL_SECONDS } = group
+  const {
+    waitSeconds = DEFAULT_WAIT_SECONDS,
+    intervalSeconds = DEFAULT_INTERVAL_SECONDS,
+    repeatSeconds,
+  } = group
   const closesAt = new Date(now.getTime() + waitSeconds * 1000)
   return {
     key: `group:${ruleId}:${key}`.slice(0, 500),
@@ -77,7 +81,12 @@ function groupDigest({ ruleId, policy: { group }, key }: Collectable, now: Date)
     latestAt: closesAt,
     quietSeconds: null,
     maxItems: MAX_GROUP_ITEMS,
-    spec: { retain: 'all', single: 'release', intervalSeconds },
+    spec: {
+      retain: 'all',
+      single: 'release',
+      intervalSeconds,
+      ...(repeatSeconds !== undefined && { repeatSeconds }),
+    },
   }
 }
 

@@ -53,19 +53,24 @@ export function collectScript(notifications: Iterable<PlannedNotification>, nowM
   from json_to_recordset(${pg.escapeLiteral(JSON.stringify([...groups.values()]))}::json) as g (t int, id uuid, rt int2,
     r text, c int2, k text, rule uuid, reason text, now timestamptz, closes timestamptz, latest timestamptz, quiet int,
     most int, n int, spec jsonb)
-  -- A group that was told about less than its interval ago: from then, not from now.
+  -- A group that was told about less than its interval ago, and is not over: from then, not from now.
   left join lateral (
     select d.closed_at + (spec ->> 'intervalSeconds')::int * interval '1 second' as next from digests d
     where spec ? 'intervalSeconds' and d.tenant_id = t and d.recipient_id = r and d.channel = c and d.key = k
-      and d.state in ('closed', 'released')
+      and d.state in ('closed', 'released') and d.told is distinct from '{}'
       and d.closed_at > now - (spec ->> 'intervalSeconds')::int * interval '1 second'
     order by d.closed_at desc limit 1
   ) told on true
   order by t, r, c, k
   on conflict (tenant_id, recipient_id, channel, key) where state = 'open' do update
+  -- One without items waits to tell a group again: what is new comes first, and tells of the rest anew.
   set items = d.items + excluded.items,
+    opened_at = case when d.items = 0 then excluded.opened_at else d.opened_at end,
+    latest_at = case when d.items = 0 then excluded.latest_at else d.latest_at end,
+    spec = case when d.items = 0 then excluded.spec else d.spec end,
     closes_at = case
       when d.items + excluded.items >= d.max_items then least(d.closes_at, excluded.opened_at)
+      when d.items = 0 then excluded.closes_at
       when d.quiet_seconds is not null then
         least(d.latest_at, excluded.opened_at + d.quiet_seconds * interval '1 second')
       else d.closes_at end

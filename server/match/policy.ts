@@ -45,7 +45,7 @@ export interface RulePolicy {
     waitSeconds?: number
     /** Before the next message when the group changed. Default 300. */
     intervalSeconds?: number
-    /** Before the same message again when it did not. Default 14400. */
+    /** Before what still fires is told again when nothing changed. Default: it is not. */
     repeatSeconds?: number
   }
   /** What this event is about: the next event with the same key updates, resolves or retracts its message. */

@@ -69,7 +69,13 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/digest/wish.ts', ['server/match/policy.ts', 'server/people/', ...BASE]],
   ['server/digest/compose.ts', WORDS],
   ['server/digest/closer.ts', ['server/ledger/', 'server/people/', ...BASE]],
+  ['server/digest/group-state.ts', ['server/decide/candidate.ts', ...BASE]],
   ['server/digest/store.ts', ['server/ledger/', ...BASE]],
+  // When a group goes, who stands against its alerts is asked once more.
+  [
+    'server/standing-again.ts',
+    ['server/alerts/standing-book.ts', 'server/digest/group-state.ts', 'server/people/facts.ts', ...BASE],
+  ],
   [
     'server/digest/routes.ts',
     ['server/admin/audit.ts', 'server/digest/store.ts', 'server/http/', 'server/ledger/', ...BASE],
