@@ -101,7 +101,7 @@ import { trackedHtml } from './track/rewrite.ts'
 import { callbackRoutes } from './track/routes.ts'
 import { trackingRoutes } from './track/tracking-routes.ts'
 import { CHANNELS } from './types.ts'
-import type { Channel, Outcome, TenantId } from './types.ts'
+import type { Channel, TenantId } from './types.ts'
 
 export const VERSION: string = (
   JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
@@ -264,13 +264,13 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       .catch(onError('receipts'))
   }
   // The app was removed, or the browser's permission: nothing will ever arrive there again.
-  const forgetDevice = ({ tenantId, channel, body }: Delivery, outcome: Outcome) => {
-    if (outcome !== 'bounced' || (channel !== 'push' && channel !== 'web_push')) return
+  const forgetDevice = ({ tenantId, channel }: Delivery, token: string) => {
+    if (channel !== 'push' && channel !== 'web_push') return
     const kinds = channel === 'push' ? (['fcm', 'apns'] as const) : (['web_push'] as const)
     removeDeadDevices(
       db,
       tenantId,
-      kinds.map(kind => ({ kind, token: body.to })),
+      kinds.map(kind => ({ kind, token })),
     ).catch(onError('devices'))
   }
   const loop = deliveryLoop({
@@ -281,6 +281,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     inFlight: config.deliver.inFlight,
     perChannel: config.deliver.inFlightPerChannel,
     onError: onError('deliver'),
+    onGone: forgetDevice,
     unsubscribeUrl: ({ tenantId, recipient, channel, notificationId, priority }) =>
       // A bare address has no preferences to change; a critical message is not one to opt out of by accident.
       recipient.type === 'user' && channel === 'email' && priority !== 'CRITICAL'
@@ -326,7 +327,6 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
         else {
           metrics.delivered(delivery.channel, settlement.attempts.at(-1)!.outcome)
           metrics.deliveryTook(delivery.channel, Math.max(0, now().getTime() - delivery.createdAtMs) / 1000)
-          forgetDevice(delivery, settlement.attempts.at(-1)!.outcome)
         }
       },
     },

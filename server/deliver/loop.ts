@@ -1,13 +1,14 @@
+import { hash } from 'node:crypto'
 import type { AttemptRow, JobRow } from '../ledger/rows.ts'
 import type { Settlement } from '../ledger/settle.ts'
-import type { Channel, Content, Message, TenantId } from '../types.ts'
+import type { Channel, Content, JsonObject, Message, TenantId } from '../types.ts'
 import type { BreakerPolicy } from './breaker.ts'
 import { toMessage } from './delivery.ts'
 import type { Delivery } from './delivery.ts'
 import { lanes } from './lanes.ts'
 import type { Lane, Providers } from './lanes.ts'
 import type { OpenedProvider } from './open-provider.ts'
-import { DeliveryError } from './provider.ts'
+import { DeliveryError, temporary } from './provider.ts'
 import type { Sent } from './provider.ts'
 import { MAX_WAITS, RETRY, nextTry } from './retry.ts'
 import type { RetryPolicy } from './retry.ts'
@@ -46,6 +47,8 @@ export interface LoopParts {
   unsubscribeUrl?(delivery: Delivery): string | undefined
   /** What is sent in place of the stored content: made for each try, and nowhere kept. */
   contentFor?(delivery: Delivery): Content
+  /** A device that is gone: nothing will ever arrive there again. */
+  onGone?(delivery: Delivery, to: string): void
   onBreaker?(change: 'opened' | 'closed', lane: string, channel: Channel): void
   observe?: LoopObserver
   /** A fault of ours in handling a delivery; the delivery itself comes back later. */
@@ -122,7 +125,9 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
         if (choice.waitMs > 0) await new Promise(resolve => setTimeout(resolve, choice.waitMs))
 
         // Company for the same endpoint travels along, in one request.
-        const group = deliveries.length === 1 && tried.size === 0 ? provider.group(message) : undefined
+        const severalDevices = first.body.others !== undefined
+        const group =
+          deliveries.length === 1 && tried.size === 0 && !severalDevices ? provider.group(message) : undefined
         if (group && group.max > 1) {
           const nowMs = now.getTime()
           const more = queue.takeMore(first, group.max - 1, other => {
@@ -139,8 +144,9 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
         lane.active++
         const results = await send(provider, deliveries, attempts)
         lane.active--
-        const durationMs = Math.round(performance.now() - clock)
         judgeLane(lane, results, first.channel)
+        if (severalDevices) results[0] = await reachOthers(first, results[0]!, attempts.get(first)!.length)
+        const durationMs = Math.round(performance.now() - clock)
 
         const failover: Delivery[] = []
         for (const [at, delivery] of deliveries.entries()) {
@@ -198,6 +204,51 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     }
   }
 
+  /**
+   * The same to the person's other devices, each by the provider that is for it. Whoever has it on one of them has it:
+   * then the others are not tried again. When none has it, the delivery is judged by the device that may still get it.
+   */
+  async function reachOthers(
+    delivery: Delivery,
+    own: Sent | DeliveryError,
+    more: number,
+  ): Promise<Sent | DeliveryError> {
+    const reach = async (other: { to: string; settings?: JsonObject }): Promise<Sent | DeliveryError> => {
+      const message = messageOf(delivery, more)
+      message.to = other.to
+      message.addressSettings = other.settings
+      message.idempotencyKey += `.${hash('sha256', other.to, 'base64url').slice(0, 16)}`
+      if (parts.contentFor) message.content = parts.contentFor(delivery)
+      const choice = ways.choose(message, null, NONE_TRIED, parts.now())
+      if (choice.kind !== 'send') return temporary('busy')
+      const { provider, lane, waitMs } = choice
+      if (waitMs > 0) await new Promise(resolve => setTimeout(resolve, waitMs))
+      lane.active++
+      const result = await provider
+        .send(message, abort.signal)
+        .catch((error: unknown) => error as DeliveryError)
+      lane.active--
+      judgeLane(lane, [result], delivery.channel)
+      if (result instanceof DeliveryError && result.kind === 'bounced') parts.onGone?.(delivery, other.to)
+      return result
+    }
+    const results = [own, ...(await Promise.all(delivery.body.others!.map(reach)))]
+    const sent = results.filter((result): result is Sent => !(result instanceof DeliveryError))
+    if (sent.length === 0) {
+      const failed = results as DeliveryError[]
+      return failed.find(({ final }) => !final) ?? failed[0]!
+    }
+    if (own instanceof DeliveryError && own.kind === 'bounced') parts.onGone?.(delivery, delivery.body.to)
+    const costs = sent.flatMap(({ cost }) => (cost ? [cost] : []))
+    return {
+      ...sent[0]!,
+      code: `${sent.length} of ${results.length} devices`,
+      ...(costs.length > 0 && {
+        cost: { ...costs[0]!, amount: costs.reduce((sum, { amount }) => sum + amount, 0) },
+      }),
+    }
+  }
+
   function judgeLane(lane: Lane, results: readonly (Sent | DeliveryError)[], channel: Channel): void {
     const now = parts.now()
     let change: ReturnType<Lane['breaker']['failed']> = null
@@ -247,6 +298,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     attempt.code = result.vendorCode ? `${result.code} ${result.vendorCode}`.slice(0, 100) : result.code
     attempt.error = result.message
     if (result.kind === 'bounced' || result.kind === 'rejected') attempt.outcome = result.kind
+    if (result.kind === 'bounced') parts.onGone?.(delivery, delivery.body.to)
     if (result.kind === 'unknown') attempt.outcome = 'unknown'
     parts.observe?.attempt(delivery, attempt)
     if (result.final) {
@@ -405,3 +457,5 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     lanes: () => ways.all(),
   }
 }
+
+const NONE_TRIED: ReadonlySet<string> = new Set()

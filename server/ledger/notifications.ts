@@ -288,9 +288,9 @@ export function contentOpener(sealer: Pick<Sealer, 'unwrap' | 'open'>): ContentO
       const key = keyOf(recipient)
       if (!key) return null
       const bodies = JSON.parse(sealer.open(key, sealed).toString('utf8')) as Bodies
-      // Settings are an address's secrets, such as what signs a webhook: never shown.
+      // Settings are an address's secrets, such as what signs a webhook, and so are the tokens of devices: never shown.
       return Object.fromEntries(
-        Object.entries(bodies).map(([channel, { settings: _, ...body }]) => [channel, body]),
+        Object.entries(bodies).map(([channel, { settings: _, others: __, ...body }]) => [channel, body]),
       )
     })
   }

@@ -102,6 +102,8 @@ export interface PlannedCollect {
 export interface AddressedContent extends Content {
   to: string
   settings?: JsonObject
+  /** Further devices of the same person, which get the same. */
+  others?: { to: string; settings?: JsonObject }[]
   /** What is noticed of it once it is read (server/track/rewrite.ts). */
   track?: Tracking
   /** Where the event asks for another number of tries than the channel's. */

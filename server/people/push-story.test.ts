@@ -37,4 +37,13 @@ test('a registered device is an address: no other one is needed for push', async
   assert.deepEqual([after_.suppressed, after_.notifications[0].channels], [0, ['push']])
   const why = (await call('GET', `/api/events/${before.eventId}/explain`)).body
   assert.equal(why.rules[0].recipients[0].decisions[0].reason, 'missing_address')
+
+  // A second device gets the same; its token is shown to nobody, like the first one's secrets.
+  const tablet = `tablet:${'b'.repeat(140)}`
+  await call('POST', '/api/users/dana/devices', { kind: 'fcm', token: tablet })
+  const both = await send()
+  assert.deepEqual(both.notifications[0].channels, ['push'])
+  const shown = await call('GET', `/api/notifications/${both.notifications[0].id}?include=content`)
+  assert.equal(shown.body.content.push.to, tablet, 'registered last, it comes first')
+  assert.equal(shown.body.content.push.others, undefined)
 })

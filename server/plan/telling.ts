@@ -149,7 +149,8 @@ export function tellings({
           priority: route.priority,
         })
       : null
-    const address = bare ?? user?.addresses[channel]?.[0] ?? (user && writer.deviceOf(user, channel))
+    const address =
+      bare ?? user?.addresses[channel]?.[0] ?? (user && (writer.devicesOf(user, channel)[0] ?? null))
     const caps = limits.caps({
       tenantId: event.tenantId,
       userId: user?.userId ?? null,

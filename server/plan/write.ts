@@ -45,19 +45,36 @@ export function writer({ sealer, tenants }: { sealer: Sealer; tenants: TenantBoo
   // An address's secrets are opened once for as long as its facts are at hand.
   const opened = new WeakMap<AddressFact, JsonObject>()
 
-  /** The device that was used last, as an address: apps register devices, people do not write them down. */
-  function deviceOf(user: UserFacts, channel: Channel): AddressFact | null {
-    if (channel !== 'push' && channel !== 'web_push') return null
-    const device = user.devices.find(({ kind }) => (kind === 'web_push') === (channel === 'web_push'))
-    if (!device) return null
-    let made = deviceAddresses.get(device)
-    if (!made) {
-      made = { id: device.id, address: device.token, verification: 'verified', settings: NO_SETTINGS }
-      deviceAddresses.set(device, made)
-      const tenant = tenants.get(user.tenantId)
-      if (tenant) opened.set(made, openDeviceSettings(sealer, tenant.dataKey, device))
+  /** A person's devices as addresses, the one used last first: apps register devices, people do not write them down. */
+  function devicesOf(user: UserFacts, channel: Channel): AddressFact[] {
+    if (channel !== 'push' && channel !== 'web_push') return []
+    return user.devices
+      .filter(({ kind }) => (kind === 'web_push') === (channel === 'web_push'))
+      .slice(0, MAX_DEVICES)
+      .map(device => {
+        let made = deviceAddresses.get(device)
+        if (!made) {
+          made = { id: device.id, address: device.token, verification: 'verified', settings: NO_SETTINGS }
+          deviceAddresses.set(device, made)
+          const tenant = tenants.get(user.tenantId)
+          if (tenant) opened.set(made, openDeviceSettings(sealer, tenant.dataKey, device))
+        }
+        return made
+      })
+  }
+
+  /** The other devices that the same message goes to, when it goes to one of them. */
+  function othersOf(
+    address: AddressFact,
+    user: UserFacts | null,
+    channel: Channel,
+    tenant: TenantFacts,
+  ): Pick<AddressedContent, 'others'> | undefined {
+    const devices = user === null ? [] : devicesOf(user, channel)
+    if (devices.length < 2 || devices[0] !== address) return undefined
+    return {
+      others: devices.slice(1).map(other => ({ to: other.address, ...settingsOf(other, tenant) })),
     }
-    return made
   }
 
   function settingsOf(
@@ -81,7 +98,9 @@ export function writer({ sealer, tenants }: { sealer: Sealer; tenants: TenantBoo
     )
   }
 
-  return { write, deviceOf, settingsOf, seal }
+  return { write, devicesOf, othersOf, settingsOf, seal }
 }
 
+/** More than anybody carries; those unused for longest are left out. */
+const MAX_DEVICES = 20
 const NO_SETTINGS: JsonObject = Object.freeze({})
