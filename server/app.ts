@@ -14,7 +14,6 @@ import { derivedKeys, sealer as openSealer } from './db/seal.ts'
 import { backlog as openBacklog } from './deliver/backlog.ts'
 import { breakerBoard } from './deliver/breaker-board.ts'
 import { deliveriesOf } from './deliver/delivery.ts'
-import type { Delivery } from './deliver/delivery.ts'
 import { deliveryRoutes } from './deliver/delivery-routes.ts'
 import { deliveryLoop } from './deliver/loop.ts'
 import { mailboxRoutes } from './deliver/mailbox-routes.ts'
@@ -79,7 +78,7 @@ import { metricsArePublic, observeRoutes } from './observe/routes.ts'
 import { eventSpanId, openTraces, planSpanId } from './observe/traces.ts'
 import { peopleFacts } from './people/facts.ts'
 import { peopleRoutes } from './people/routes.ts'
-import { removeDeadDevices } from './people/devices.ts'
+import { deviceKeeper } from './people/device-keeper.ts'
 import { pushRoutes } from './people/push-routes.ts'
 import { verificationRoutes } from './people/verification-routes.ts'
 import { preferencePageRoutes } from './people/preference-page-routes.ts'
@@ -263,16 +262,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       ])
       .catch(onError('receipts'))
   }
-  // The app was removed, or the browser's permission: nothing will ever arrive there again.
-  const forgetDevice = ({ tenantId, channel }: Delivery, token: string) => {
-    if (channel !== 'push' && channel !== 'web_push') return
-    const kinds = channel === 'push' ? (['fcm', 'apns'] as const) : (['web_push'] as const)
-    removeDeadDevices(
-      db,
-      tenantId,
-      kinds.map(kind => ({ kind, token })),
-    ).catch(onError('devices'))
-  }
+  const devices = deviceKeeper({ db, now, onError: onError('devices') })
   const loop = deliveryLoop({
     providers: outside.providers,
     settle: outcomes.add,
@@ -281,7 +271,8 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     inFlight: config.deliver.inFlight,
     perChannel: config.deliver.inFlightPerChannel,
     onError: onError('deliver'),
-    onGone: forgetDevice,
+    onAnswer: ({ tenantId, channel }, to, said) =>
+      said === 'taken' ? devices.reached(tenantId, channel, to) : devices.gone(tenantId, channel, to),
     unsubscribeUrl: ({ tenantId, recipient, channel, notificationId, priority }) =>
       // A bare address has no preferences to change; a critical message is not one to opt out of by accident.
       recipient.type === 'user' && channel === 'email' && priority !== 'CRITICAL'
@@ -794,6 +785,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     await tracked.close()
     await Promise.all([planner.stop(), backlog.stop(), digests.stop(), heartbeats.stop()])
     await loop.drain(config.http.drainMs)
+    await devices.stop()
     await outcomes.close()
     await closing
     clearTimeout(hurry)

@@ -11,7 +11,12 @@ import type { DeliveryError, Sent } from './provider.ts'
 type Says = (message: Message) => Sent | DeliveryError
 
 /** One delivery to a phone of each kind and an old one, through providers for Android and for Apple. */
-async function tell(says: Says): Promise<{ settlement: Settlement; asked: Message[]; gone: string[] }> {
+async function tell(says: Says): Promise<{
+  settlement: Settlement
+  asked: Message[]
+  gone: string[]
+  taken: string[]
+}> {
   const asked: Message[] = []
   const provider = (id: string): OpenedProvider => {
     const send = async (message: Message) => {
@@ -36,6 +41,7 @@ async function tell(says: Says): Promise<{ settlement: Settlement; asked: Messag
     }
   }
   const gone: string[] = []
+  const taken: string[] = []
   const settlement = await new Promise<Settlement>(resolve => {
     const loop = deliveryLoop({
       providers: new Map([['push', [provider('fcm'), provider('apns')]]]),
@@ -44,7 +50,7 @@ async function tell(says: Says): Promise<{ settlement: Settlement; asked: Messag
       random: () => 0.5,
       inFlight: 10,
       perChannel: 10,
-      onGone: (_, to) => gone.push(to),
+      onAnswer: (_, to, said) => void (said === 'gone' ? gone : taken).push(to),
       onError: error => assert.fail(error as Error),
     })
     const delivery: Delivery = {
@@ -73,7 +79,7 @@ async function tell(says: Says): Promise<{ settlement: Settlement; asked: Messag
     }
     loop.push([delivery])
   })
-  return { settlement, asked, gone }
+  return { settlement, asked, gone, taken }
 }
 
 const sent = (cost?: number): Sent => ({
@@ -98,6 +104,7 @@ test('every device of a person gets it, each by its own service and with a key o
 test('dead devices are told one by one, whether another one has the message or none', async () => {
   const one = await tell(({ to }) => (to === 'iphone' ? sent() : bounced('unknown_address')))
   assert.deepEqual(one.gone.sort(), ['android', 'old'])
+  assert.deepEqual(one.taken, ['iphone'])
   assert.deepEqual(
     [one.settlement.again, one.settlement.attempts[0]!.outcome, one.settlement.attempts[0]!.code],
     [null, 'sent', '1 of 3 devices'],

@@ -47,8 +47,8 @@ export interface LoopParts {
   unsubscribeUrl?(delivery: Delivery): string | undefined
   /** What is sent in place of the stored content: made for each try, and nowhere kept. */
   contentFor?(delivery: Delivery): Content
-  /** A device that is gone: nothing will ever arrive there again. */
-  onGone?(delivery: Delivery, to: string): void
+  /** What one address said, of several that a delivery may have: taken, or gone for good. */
+  onAnswer?(delivery: Delivery, to: string, said: 'taken' | 'gone'): void
   onBreaker?(change: 'opened' | 'closed', lane: string, channel: Channel): void
   observe?: LoopObserver
   /** A fault of ours in handling a delivery; the delivery itself comes back later. */
@@ -145,6 +145,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
         const results = await send(provider, deliveries, attempts)
         lane.active--
         judgeLane(lane, results, first.channel)
+        for (const [at, delivery] of deliveries.entries()) learn(delivery, delivery.body.to, results[at]!)
         if (severalDevices) results[0] = await reachOthers(first, results[0]!, attempts.get(first)!.length)
         const durationMs = Math.round(performance.now() - clock)
 
@@ -229,7 +230,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
         .catch((error: unknown) => error as DeliveryError)
       lane.active--
       judgeLane(lane, [result], delivery.channel)
-      if (result instanceof DeliveryError && result.kind === 'bounced') parts.onGone?.(delivery, other.to)
+      learn(delivery, other.to, result)
       return result
     }
     const results = [own, ...(await Promise.all(delivery.body.others!.map(reach)))]
@@ -238,7 +239,6 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
       const failed = results as DeliveryError[]
       return failed.find(({ final }) => !final) ?? failed[0]!
     }
-    if (own instanceof DeliveryError && own.kind === 'bounced') parts.onGone?.(delivery, delivery.body.to)
     const costs = sent.flatMap(({ cost }) => (cost ? [cost] : []))
     return {
       ...sent[0]!,
@@ -247,6 +247,11 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
         cost: { ...costs[0]!, amount: costs.reduce((sum, { amount }) => sum + amount, 0) },
       }),
     }
+  }
+
+  function learn(delivery: Delivery, to: string, result: Sent | DeliveryError): void {
+    if (!(result instanceof DeliveryError)) parts.onAnswer?.(delivery, to, 'taken')
+    else if (result.kind === 'bounced') parts.onAnswer?.(delivery, to, 'gone')
   }
 
   function judgeLane(lane: Lane, results: readonly (Sent | DeliveryError)[], channel: Channel): void {
@@ -298,7 +303,6 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     attempt.code = result.vendorCode ? `${result.code} ${result.vendorCode}`.slice(0, 100) : result.code
     attempt.error = result.message
     if (result.kind === 'bounced' || result.kind === 'rejected') attempt.outcome = result.kind
-    if (result.kind === 'bounced') parts.onGone?.(delivery, delivery.body.to)
     if (result.kind === 'unknown') attempt.outcome = 'unknown'
     parts.observe?.attempt(delivery, attempt)
     if (result.final) {
