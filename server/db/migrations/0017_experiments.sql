@@ -47,6 +47,7 @@ create table experiment_people (
   person        bytea not null check (length(person) = 16),
   variant       text not null,
   reached       int2 not null default 0,             -- bits, see server/ledger/experiments.ts
+  before        int2,                                -- what it was before the last change; null: nothing, it is new
   primary key (tenant_id, experiment_id, person)
 ) with (fillfactor = 80);
 
@@ -91,10 +92,10 @@ create function count_experiment_people(
   ), moved as (
     insert into experiment_people as p (tenant_id, experiment_id, person, variant, reached)
     select tenant_id, experiment_id, person, variant, step from said order by 1, 2, 3
-    on conflict (tenant_id, experiment_id, person) do update set reached = p.reached | excluded.reached
+    on conflict (tenant_id, experiment_id, person) do update set before = p.reached, reached = p.reached | excluded.reached
       where p.reached | excluded.reached <> p.reached
-    returning new.tenant_id, new.experiment_id, new.variant, old.person is null as fresh,
-      new.reached & ~coalesce(old.reached, 0::int2) as step
+    returning p.tenant_id, p.experiment_id, p.variant, p.before is null as fresh,
+      p.reached & ~coalesce(p.before, 0::int2) as step
   )
   insert into experiment_counts
     (tenant_id, experiment_id, variant, people, sent, delivered, seen, opened, clicked, acted, failed)

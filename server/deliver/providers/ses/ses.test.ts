@@ -6,7 +6,7 @@ import type { JsonObject, Message } from '../../../types.ts'
 import { openHttp } from '../../http.ts'
 import { openProvider, readSettings } from '../../open-provider.ts'
 import { DeliveryError, type Receipt } from '../../provider.ts'
-import { signV4 } from '../aws.ts'
+import { signV4 } from '../../../aws.ts'
 import {
   type Asked,
   exampleMessage,

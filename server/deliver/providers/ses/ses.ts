@@ -20,7 +20,7 @@ import {
   unknown,
 } from '../../provider.ts'
 import { isObject, readObject, textAt, wordOf } from '../answers.ts'
-import { signV4 } from '../aws.ts'
+import { signV4 } from '../../../aws.ts'
 import {
   composeEmail,
   defined,

@@ -17,7 +17,7 @@ import {
   unknown,
 } from '../../provider.ts'
 import { readObject, textAt, wordOf } from '../answers.ts'
-import { signV4 } from '../aws.ts'
+import { signV4 } from '../../../aws.ts'
 import { costOf, inbound, phoneNumber, withoutPerson } from '../phone.ts'
 import { fitSegments, smsSettings, smsSize, smsText } from '../sms-text.ts'
 import { readSnsMessage, type SnsMessage } from '../sns-message.ts'

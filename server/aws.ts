@@ -1,6 +1,6 @@
 import { createHash, createHmac } from 'node:crypto'
 
-/** What every provider that speaks to Amazon Web Services shares. */
+/** What all that speak to Amazon Web Services, or to what speaks like them, share. */
 
 export interface Unsigned {
   method: string
@@ -25,9 +25,11 @@ const ALGORITHM = 'AWS4-HMAC-SHA256'
  * The headers to send: those given, and what Signature Version 4 adds (`x-amz-date`, `x-amz-security-token`,
  * `authorization`). `host` is signed but left to whoever writes the request: it follows from the URL.
  *
- * The path is encoded once more, as every service but S3 expects.
+ * The path is encoded once more, as every service but S3 expects. S3 has it as it is, and the hash of the body in a header
+ * of its own.
  *
  * https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+ * https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
  */
 export function signV4(request: Unsigned): Record<string, string> {
   const { region, service, sessionToken } = request
@@ -36,6 +38,9 @@ export function signV4(request: Unsigned): Record<string, string> {
   const day = time.slice(0, 8)
   const headers: Record<string, string> = { ...request.headers, 'x-amz-date': time }
   if (sessionToken !== undefined) headers['x-amz-security-token'] = sessionToken
+  const s3 = service === 's3'
+  const digest = sha256(request.body)
+  if (s3) headers['x-amz-content-sha256'] = digest
 
   const signed = Object.entries({ ...headers, host: url.host })
     .map(([name, value]) => [name.toLowerCase(), value.trim().replaceAll(/ +/g, ' ')] as const)
@@ -43,12 +48,12 @@ export function signV4(request: Unsigned): Record<string, string> {
   const names = signed.map(([name]) => name).join(';')
   const canonical = [
     request.method,
-    url.pathname.split('/').map(encode).join('/'),
+    s3 ? url.pathname : url.pathname.split('/').map(encode).join('/'),
     canonicalQuery(url.searchParams),
     ...signed.map(([name, value]) => `${name}:${value}`),
     '',
     names,
-    sha256(request.body),
+    digest,
   ].join('\n')
 
   const scope = `${day}/${region}/${service}/aws4_request`

@@ -107,3 +107,39 @@ test('whatever is signed changes the signature; blanks at the ends and in a row 
     of({ url: 'https://example.amazonaws.com/?a=1&a=2&b=1' }),
   )
 })
+
+/** "Examples: Signature Calculations" of the S3 API reference. */
+test('signs as S3 has it, with the path as it is and the hash of the body', () => {
+  const s3 = {
+    ...suite,
+    accessKeyId: 'AKIAIOSFODNN7EXAMPLE',
+    secretAccessKey: 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY',
+    service: 's3',
+    now: new Date('2013-05-24T00:00:00Z'),
+  }
+  const get = signV4({
+    ...s3,
+    url: 'https://examplebucket.s3.amazonaws.com/test.txt',
+    headers: { range: 'bytes=0-9' },
+  })
+  assert.equal(
+    get['x-amz-content-sha256'],
+    'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',
+  )
+  assert.match(get.authorization!, /SignedHeaders=host;range;x-amz-content-sha256;x-amz-date/)
+  assert.match(
+    get.authorization!,
+    /Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41$/,
+  )
+  const put = signV4({
+    ...s3,
+    method: 'PUT',
+    url: 'https://examplebucket.s3.amazonaws.com/test%24file.text',
+    headers: { date: 'Fri, 24 May 2013 00:00:00 GMT', 'x-amz-storage-class': 'REDUCED_REDUNDANCY' },
+    body: 'Welcome to Amazon S3.',
+  })
+  assert.match(
+    put.authorization!,
+    /Signature=98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd$/,
+  )
+})
