@@ -35,6 +35,11 @@ import { feedKeeper } from './feed/keeper.ts'
 import { realtimeRoutes } from './feed/realtime.ts'
 import { feedRoutes } from './feed/routes.ts'
 import type { Api } from './http/api.ts'
+import { assetBook } from './assets/asset-book.ts'
+import { assetKeeper } from './assets/keeper.ts'
+import { assetLinks } from './assets/links.ts'
+import { objectStore } from './assets/object-store.ts'
+import { assetRoutes } from './assets/routes.ts'
 import { auth as openAuth } from './http/auth.ts'
 import { limiter as openLimiter } from './http/limits.ts'
 import { buildServer } from './http/server.ts'
@@ -210,6 +215,23 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   })
   const watch = changeWatch()
   const tenants = tenantBook(watch, sealer)
+  const assets = assetLinks({
+    publicUrl: config.http.publicUrl,
+    key: derivedKeys(masterKeyring(config).reveal(), 'asset links'),
+  })
+  const pictures = assetBook(watch, assets)
+  const { store } = config.assets
+  const objects =
+    store &&
+    objectStore({
+      ...store,
+      // Of one pair: what is missing there was found out at the start (server/config.ts).
+      accessKeyId: (config.assets.storeKeyId ?? config.providers.awsKeyId)!,
+      secretAccessKey: (config.assets.storeSecret ?? config.providers.awsSecret)!.reveal(),
+      sessionToken: config.assets.storeKeyId ? undefined : config.providers.awsToken?.reveal(),
+      now,
+    })
+  const assetsKept = assetKeeper({ db, objects, now, onError: onError('assets') })
   const people = peopleFacts({ sealer })
   const tenantKey = (tenantId: TenantId) => tenants.get(tenantId)?.dataKey
   const look = async (q: Queryable) => {
@@ -357,6 +379,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     sealer,
     limits: limitsInForce,
     experiments: experimentBook(watch),
+    assets: pictures,
     standing: standings.standing,
     channelOpen: channel => channel === 'in_app' || outside.configured.has(channel),
     observe: {
@@ -681,7 +704,22 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       },
     },
   })
-  previewRoutes(api, { db, now })
+  previewRoutes(api, {
+    db,
+    now,
+    async assets(tenantId) {
+      await watch.look(db)
+      return (await pictures.load(db, [tenantId], now()))(tenantId)
+    },
+  })
+  assetRoutes(api, {
+    db,
+    objects,
+    links: assets,
+    now,
+    maxBytes: config.assets.maxBytes,
+    tenantBytes: config.assets.tenantBytes,
+  })
   trackingRoutes(api, { links: trackLinks, receipts: tracked, now, onError: onError('tracking') })
   callbackRoutes(api, {
     callbacks: outside.callbacks,
@@ -760,6 +798,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   hub.start()
   if (roles.schedule) {
     keeper.start()
+    assetsKept.start()
     inboxKeeper.start()
     digests.start()
   }
@@ -792,7 +831,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     clearInterval(renewal)
     hub.close()
     limits.close()
-    await Promise.all([inboxKeeper.close(), keeper.stop(), credentials.close()])
+    await Promise.all([inboxKeeper.close(), keeper.stop(), assetsKept.stop(), credentials.close()])
     await fanout.close()
     await outside.close()
     await owner.close()

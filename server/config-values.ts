@@ -176,6 +176,43 @@ export function readWebUrl(text: string): string {
   return text
 }
 
+/** Where files lie: a bucket of a store that speaks S3. */
+export interface BucketAddress {
+  bucket: string
+  /** Before every key; may be empty. */
+  prefix: string
+  region: string
+  /** Undefined: Amazon's own. */
+  endpoint: string | undefined
+}
+
+/** `s3://bucket/folder?region=eu-central-1&endpoint=https://minio.example.org`, or `gs://bucket/folder`. */
+export function readBucket(text: string): BucketAddress {
+  const example = 's3://bucket/folder?region=eu-central-1'
+  const url = parseUrl(text, ['s3:', 'gs:'], example)
+  if (url.username !== '' || url.password !== '') throw new Error('it must not carry credentials')
+  const known = ['region', 'endpoint']
+  const other = [...url.searchParams.keys()].find(name => !known.includes(name))
+  if (other !== undefined) throw new Error(`it has region and endpoint, and no ${other.slice(0, 50)}`)
+  // https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; Google allows _ as well.
+  if (!/^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$/.test(url.hostname))
+    throw new Error(`it names no bucket, as ${example} does`)
+  const prefix = url.pathname.replace(/^\/+|\/+$/g, '')
+  if (!/^[A-Za-z0-9/._-]{0,200}$/.test(prefix))
+    throw new Error('its folder has letters, digits and ._-/ only')
+  const google = url.protocol === 'gs:'
+  const region = url.searchParams.get('region') ?? (google ? 'auto' : undefined)
+  if (region === undefined || !/^[a-z0-9-]{1,50}$/.test(region))
+    throw new Error(`it names its region, as ${example} does`)
+  const given = url.searchParams.get('endpoint') ?? (google ? 'https://storage.googleapis.com' : undefined)
+  return {
+    bucket: url.hostname,
+    prefix,
+    region,
+    endpoint: given === undefined ? undefined : readWebUrl(given),
+  }
+}
+
 export function readDatabaseUrl(text: string): string {
   parseUrl(text, ['postgres:', 'postgresql:'], 'postgres://user:password@host:5432/carillon')
   return text

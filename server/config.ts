@@ -10,6 +10,7 @@ import {
   integer,
   oneOf,
   optional,
+  readBucket,
   readDatabaseUrl,
   readHeaders,
   readJwtSecret,
@@ -224,6 +225,38 @@ export const SETTINGS = {
       0,
       600,
       'How far the clocks of issuer and server may differ, in seconds.',
+    ),
+  },
+
+  assets: {
+    maxBytes: bytes(
+      'CARILLON_ASSET_BYTES',
+      5 * 1024 ** 2,
+      1024,
+      64 * 1024 ** 2,
+      'Largest picture that can be uploaded, in bytes.',
+    ),
+    tenantBytes: integer(
+      'CARILLON_ASSETS_BYTES',
+      1024 ** 3,
+      1024,
+      2 ** 50,
+      'All pictures of one tenant together, in bytes.',
+    ),
+    store: optional(
+      'ASSET_STORE_URL',
+      'Bucket for pictures: `s3://bucket/folder?region=eu-central-1`, with `&endpoint=https://…` for other stores than Amazon’s that speak S3, or `gs://bucket/folder`. Absent: they are in the database.',
+      readBucket,
+    ),
+    storeKeyId: optional(
+      'ASSET_STORE_KEY_ID',
+      'Its access key (of Google: an HMAC key). Default: AWS_ACCESS_KEY_ID.',
+      readText,
+    ),
+    storeSecret: confidential(
+      'ASSET_STORE_SECRET',
+      'The secret of that key. Default: AWS_SECRET_ACCESS_KEY.',
+      readText,
     ),
   },
 
@@ -768,7 +801,7 @@ function distance(a: string, b: string, max: number): number {
 
 function contradictions(read: Read, mode: Config['mode'], before: readonly string[]): string[] {
   const found: string[] = []
-  const { auth, data, smtp, retention, mailbox, http } = read
+  const { auth, data, smtp, retention, mailbox, http, assets, providers } = read
   // A key that is there but cannot be used has been reported already.
   const keyReported = before.some(problem => problem.startsWith('CARILLON_MASTER_KEY'))
   if (mode === 'external' && data.masterKeys === undefined && !keyReported) {
@@ -786,6 +819,11 @@ function contradictions(read: Read, mode: Config['mode'], before: readonly strin
   }
   if ((smtp.username === undefined) !== (smtp.password === undefined) && !smtpReported('SMTP_PASSWORD')) {
     found.push('SMTP_USERNAME and SMTP_PASSWORD belong together')
+  }
+  if ((assets.storeKeyId === undefined) !== (assets.storeSecret === undefined)) {
+    found.push('ASSET_STORE_KEY_ID and ASSET_STORE_SECRET belong together')
+  } else if (assets.store && !assets.storeKeyId && !(providers.awsKeyId && providers.awsSecret)) {
+    found.push('ASSET_STORE_KEY_ID is required with ASSET_STORE_URL, or AWS_ACCESS_KEY_ID')
   }
   if (retention.feedDays > retention.notificationsDays) {
     found.push(

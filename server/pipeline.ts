@@ -74,6 +74,7 @@ export interface PipelineParts {
   sealer: Sealer
   limits: LimitBook
   standing?: WorldParts['standing']
+  assets?: WorldParts['assets']
   /** What tells different people in different ways. */
   experiments?: ExperimentBook
   /** Channels with at least one provider. */

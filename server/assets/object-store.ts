@@ -16,10 +16,10 @@ export interface ObjectStoreOptions {
   prefix: string
   region: string
   /** Of a store that speaks S3 but is not Amazon's, such as MinIO, Ceph or https://storage.googleapis.com. */
-  endpoint?: string
+  endpoint?: string | undefined
   accessKeyId: string
   secretAccessKey: string
-  sessionToken?: string
+  sessionToken?: string | undefined
   timeoutMs?: number
   now(): Date
 }

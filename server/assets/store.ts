@@ -117,7 +117,10 @@ const findFile = sql(
    join asset_blobs b on b.tenant_id = f.tenant_id and b.hash = f.hash
    where f.tenant_id = $1 and f.public_id = $2`,
 )
-const readData = sql('read_asset_blob', `select data, bytes from asset_blobs where tenant_id = $1 and hash = $2`)
+const readData = sql(
+  'read_asset_blob',
+  `select data, bytes from asset_blobs where tenant_id = $1 and hash = $2`,
+)
 const unused = sql(
   'find_unused_asset_blobs',
   `select tenant_id, hash from asset_blobs where unused_since < $1 order by unused_since limit $2`,
@@ -168,7 +171,15 @@ export async function findAssetFile(
     bytes: number
     public: boolean
   }>(findFile, [tenantId, publicId])
-  return row && { name: row.name, contentType: row.content_type, hash: row.hash, bytes: row.bytes, public: row.public }
+  return (
+    row && {
+      name: row.name,
+      contentType: row.content_type,
+      hash: row.hash,
+      bytes: row.bytes,
+      public: row.public,
+    }
+  )
 }
 
 /** @throws AppError external_service_error when it is in an object store that does not give it */
@@ -230,7 +241,10 @@ export function saveAsset(
       throw new AppError('conflict', `There are ${MAX_ASSETS} assets already.`)
     }
     if (stands.files >= MAX_FILES) {
-      throw new AppError('conflict', `This asset had ${MAX_FILES} files already: delete it, or take another name.`)
+      throw new AppError(
+        'conflict',
+        `This asset had ${MAX_FILES} files already: delete it, or take another name.`,
+      )
     }
     if (!stands.known && stands.bytes + bytes.length > tenantBytes) {
       throw new AppError('conflict', `All assets together may have ${tenantBytes} bytes.`)

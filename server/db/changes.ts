@@ -15,6 +15,7 @@ export type ChangeKind =
   | 'inhibition'
   | 'heartbeat'
   | 'experiment'
+  | 'asset'
 
 export interface ChangeWatch {
   /**

@@ -55,6 +55,7 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
     const { event } = draft
     const tenant = tenants.get(event.tenantId)!
     const view = eventView(event)
+    const pictures = world.assets(event.tenantId)
     const notifications: PlannedNotification[] = []
     const heldOut: HeldOut[] = []
     const trace: StoredTrace = { rules: draft.skipped }
@@ -109,7 +110,7 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
               ...withIncident(
                 channel,
                 route,
-                writer.write(channel, route, compiled, view, recipient, user, id, tenant, now),
+                writer.write(channel, route, compiled, view, recipient, user, id, tenant, now, pictures),
               ),
               to: address?.address ?? recipient.id,
               ...(event.maxRetries !== undefined && { maxRetries: event.maxRetries }),

@@ -1,3 +1,4 @@
+import type { AssetBook, AssetUrls } from '../assets/asset-book.ts'
 import type { Queryable } from '../db/pool.ts'
 import type { Standing } from '../decide/candidate.ts'
 import { suppressionsFor } from '../people/facts.ts'
@@ -14,11 +15,15 @@ export interface World {
   templates: Map<string, CompiledRevision | undefined>
   addresses: Map<string, AddressFact>
   standing(event: Event): Standing | null
+  /** Addresses of a tenant's pictures. */
+  assets(tenantId: TenantId): AssetUrls
 }
 
 export interface WorldParts {
   people: PeopleFacts
   templates: Templates
+  /** Pictures that templates name. */
+  assets?: AssetBook
   /** Silences and inhibitions in force for these events. */
   standing?(q: Queryable, events: readonly Event[], now: Date): Promise<(event: Event) => Standing | null>
 }
@@ -26,7 +31,7 @@ export interface WorldParts {
 /** People, templates, bare addresses, silences: one statement of each kind for all drafts. */
 export async function readWorld(
   q: Queryable,
-  { people, templates, standing }: WorldParts,
+  { people, templates, assets, standing }: WorldParts,
   drafts: readonly Draft[],
   now: Date,
 ): Promise<World> {
@@ -77,6 +82,7 @@ export async function readWorld(
     templates: new Map(names.map(([name], at) => [name, revisions[at]])),
     addresses,
     standing: stands ?? NOTHING_STANDS,
+    assets: (wantedTemplates.size > 0 && (await assets?.load(q, wanted.keys(), now))) || NO_PICTURES,
   }
 }
 
@@ -113,3 +119,5 @@ export function textFor(
 }
 
 const NOTHING_STANDS = () => null
+const NO_PICTURES = (): AssetUrls => NO_URLS
+const NO_URLS: AssetUrls = Object.freeze({})

@@ -1,3 +1,4 @@
+import type { AssetUrls } from '../assets/asset-book.ts'
 import type { Sealer } from '../db/seal.ts'
 import type { AddressedContent } from '../ledger/plan.ts'
 import { openAddressSettings } from '../people/addresses.ts'
@@ -26,6 +27,7 @@ export function writer({ sealer, tenants }: { sealer: Sealer; tenants: TenantBoo
     id: Id,
     tenant: TenantFacts,
     now: Date,
+    assets: AssetUrls,
   ): Content {
     const view = templateView({
       event,
@@ -36,6 +38,7 @@ export function writer({ sealer, tenants }: { sealer: Sealer; tenants: TenantBoo
       notification: { id, priority: route.priority },
       tenant,
       now,
+      assets,
     })
     if (compiled?.has(channel)) return render(compiled, channel, user?.locale ?? 'en', view)
     return renderDefault(channel, view, route.inline)

@@ -7,6 +7,8 @@ export interface Reader {
   locale: string
   /** IANA name. */
   timezone: string
+  /** Addresses of the tenant's assets, by name. */
+  assets?: Readonly<Record<string, string>>
 }
 
 export interface Helper {
@@ -326,6 +328,14 @@ export const HELPERS: Record<string, Helper> = {
     prepare: preparePlural,
     check: (args, options) =>
       args.length === 3 || 'other' in options ? undefined : 'plural needs the words for one and for other',
+  },
+  /** The absolute address of an uploaded picture; empty where there is none of that name. */
+  asset: {
+    args: [1, 1],
+    run: ([name], { assets }) => {
+      const text = toText(name)
+      return assets && Object.hasOwn(assets, text) ? assets[text] : ''
+    },
   },
   urlencode: { args: [1, 1], run: ([value]) => encodeURIComponent(toText(value).toWellFormed()) },
 }

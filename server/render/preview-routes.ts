@@ -51,14 +51,28 @@ const Rendered = Type.Object({
 const access = { role: 'service', scope: 'templates:read' } as const
 const tags = ['Content']
 
+export interface PreviewRoutesDeps {
+  db: Db
+  now?: () => Date
+  /** Addresses of a tenant's pictures, by name. */
+  assets?(tenantId: TenantId): Promise<Readonly<Record<string, string>>>
+}
+
 /**
  * What a template, saved or not, would say to somebody. Nothing is sent.
  *
  * A saved template was checked when it was saved, and is rendered here; a draft is rendered in a thread of its own.
  */
-export function previewRoutes(api: Api, { db, now = () => new Date() }: { db: Db; now?: () => Date }): void {
-  const answer = (tenantId: TenantId, body: Static<typeof Body>, data?: JsonObject) =>
-    show(db, tenantId, body, data ?? (body.data as JsonObject | undefined) ?? {}, now())
+export function previewRoutes(api: Api, { db, now = () => new Date(), assets }: PreviewRoutesDeps): void {
+  const answer = async (tenantId: TenantId, body: Static<typeof Body>, data?: JsonObject) =>
+    show(
+      db,
+      tenantId,
+      body,
+      data ?? (body.data as JsonObject | undefined) ?? {},
+      now(),
+      await assets?.(tenantId),
+    )
 
   for (const [path, operationId, summary] of [
     ['/api/notifications/preview', 'previewNotification', 'Show what a template, saved or not, would say'],
@@ -130,6 +144,7 @@ async function show(
   { templateId, draft, userId, locale, channel: named }: Static<typeof Body>,
   data: JsonObject,
   now: Date,
+  assets: ViewInput['assets'],
 ): Promise<Static<typeof Rendered>> {
   if ((templateId === undefined) === (draft === undefined)) {
     throw new AppError('invalid_request', 'Give either templateId or draft', { field: '/templateId' })
@@ -152,6 +167,7 @@ async function show(
       : { id: 'preview', locale: reader },
     notification: { id: newId(now.getTime()), priority: 'NORMAL' },
     tenant: { name: '' },
+    ...(assets && { assets }),
     now,
   }
   const wanted = named === undefined ? undefined : readChannel(named)!

@@ -42,6 +42,8 @@ export interface ViewInput {
   user: UserView
   notification: { id: Id; priority: Priority }
   tenant: { name: string }
+  /** Addresses of the tenant's pictures, by name. */
+  assets?: Readonly<Record<string, string>>
   now: Date
 }
 
@@ -66,6 +68,7 @@ export function templateView(input: ViewInput): View {
     layers: [event.data, vars],
     locale: user.locale ?? 'en',
     timezone: user.timezone ?? 'UTC',
+    ...(input.assets && { assets: input.assets }),
   }
 }
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { type IncomingMessage, Agent, request as open } from 'node:http'
 import { after, before, test } from 'node:test'
 import fc from 'fast-check'
+import { png } from '../assets/test-pictures.ts'
 import { sql } from '../db/pool.ts'
 import { type Loose, type TestApp, testApp } from './app.ts'
 
@@ -114,6 +115,9 @@ async function seedThings(): Promise<void> {
   }
   known.experiments = [(await made('POST', '/api/experiments', experiment)).id]
   await made('POST', `/api/experiments/${known.experiments[0]}/start`)
+  const picture = await t.call('PUT', '/api/assets/logo', { as: t.tenant.adminKey, raw: png() })
+  assert.equal(picture.status, 201, picture.text)
+  known.assets = ['logo']
   await made('PUT', '/api/event-types/order.sent', { schema: { type: 'object', required: ['n'] } })
   await t.call('POST', '/api/events/publish', { as: t.tenant.adminKey, body: { type: 'order.sent' } })
   known['dead-letters'] = (await made('GET', '/api/dead-letters')).items.map((one: Loose) => one.id)

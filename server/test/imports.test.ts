@@ -39,6 +39,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     'server/pipeline.ts',
     [
       'server/plan/',
+      'server/assets/asset-book.ts',
       'server/experiments/experiment-book.ts',
       'server/match/',
       'server/render/',
@@ -53,6 +54,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     'server/plan/**',
     [
       'server/alerts/alert.ts',
+      'server/assets/asset-book.ts',
       'server/experiments/experiment-book.ts',
       'server/match/',
       'server/decide/',
@@ -250,6 +252,8 @@ const TABLE: [files: string, mayImport: string[]][] = [
 const TESTS = [
   '**/*.test.ts',
   'server/test/**',
+  'server/assets/test-pictures.ts',
+  'server/assets/test-store.ts',
   'server/feed/test-inbox.ts',
   'server/ledger/test-ledger.ts',
   'server/deliver/providers/conformance.ts',

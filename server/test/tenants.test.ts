@@ -1,3 +1,4 @@
+import { png } from '../assets/test-pictures.ts'
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import type { Access } from '../http/api.ts'
@@ -129,6 +130,13 @@ before(async () => {
     templateId: template.id,
     variants: [{ name: `${MARK}-a` }, { name: `${MARK}-b` }],
   })
+
+  const picture = await fetch(`${t.url}/api/assets/${MARK}-assets`, {
+    method: 'PUT',
+    headers: { authorization: `Bearer ${t.tenant.adminKey}` },
+    body: new Uint8Array(png()),
+  })
+  assert.equal(picture.status, 201)
 
   Object.assign(things, {
     experiment: experiment.id,
@@ -300,6 +308,7 @@ const MAKES = new Set([
   'PUT /api/event-types/:type',
   'PUT /api/limits/sets/:set',
   'PUT /api/heartbeats/:name',
+  'PUT /api/assets/:name',
 ])
 
 /** A stream is whatever is written to; what another tenant's numbers do is in server/streams/story.test.ts. */
@@ -394,7 +403,8 @@ test('a person of the other tenant with the same name is another person', async 
 
 test('a name is taken in one tenant only', async () => {
   for (const route of routes.filter(({ method, url }) => MAKES.has(`${method} ${url}`))) {
-    const answer = await t.call(route.method, pathTo(route), { as: t.other.adminKey, body: bodyOf(route) })
+    const given = route.url.startsWith('/api/assets/') ? { raw: png() } : { body: bodyOf(route) }
+    const answer = await t.call(route.method, pathTo(route), { as: t.other.adminKey, ...given })
     assert.ok(answer.status < 300, `${route.url}: ${answer.text}`)
     const { attributes, schema, addresses } = answer.body
     assert.ok(!JSON.stringify({ attributes, schema, addresses }).includes(MARK), answer.text)
