@@ -67,7 +67,7 @@ export function assetBook(watch: ChangeWatch, links: AssetLinks): AssetBook {
         const heard = changes
         const day = Math.floor(at / DAY_MS)
         const expires = new Date((day + PRIVATE_DAYS) * DAY_MS)
-        const made = new Map(missing.map(id => [id, {} as Record<string, string>]))
+        const made = new Map<TenantId, Record<string, string>>(missing.map(id => [id, {}]))
         let anyPrivate = false
         for (const row of await q.rows<Row>(load, [missing])) {
           const file = {
