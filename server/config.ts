@@ -341,6 +341,11 @@ export const SETTINGS = {
     twilioToken: confidential('TWILIO_AUTH_TOKEN', 'Its token. Required with the account.', readText),
     twilioFrom: optional('TWILIO_FROM_NUMBER', 'Sends SMS from this number.', readText),
     twilioService: optional('TWILIO_MESSAGING_SERVICE_SID', 'Sends SMS through this service.', readText),
+    twilioVerify: optional(
+      'TWILIO_VERIFY_SERVICE_SID',
+      'Sends codes that verify numbers through this service of Twilio Verify.',
+      readText,
+    ),
     twilioVoiceFrom: optional('TWILIO_VOICE_FROM', 'Calls from this number.', readText),
     twilioWhatsappFrom: optional('TWILIO_WHATSAPP_FROM', 'Sends WhatsApp from this number.', readText),
     messagebirdKey: confidential('MESSAGEBIRD_ACCESS_KEY', 'SMS through MessageBird.', readText),

@@ -63,6 +63,8 @@ function named(from: Source): ProviderSetting[] {
     webhookSigningKey: from.mailgunSigningKey?.reveal(),
   })
   add('ses', from.sesFrom, { ...aws, from: from.sesFrom })
+  // First: it takes codes only, and leaves the rest to the next one.
+  add('twilio-verify', from.twilioSid && from.twilioVerify, { ...twilio, serviceSid: from.twilioVerify })
   add('twilio', from.twilioSid && (from.twilioFrom ?? from.twilioService), {
     ...twilio,
     from: from.twilioFrom,

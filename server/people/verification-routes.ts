@@ -148,7 +148,8 @@ function codeEvent(
       addresses: { [channel]: [address] },
       channels: [channel],
       fallback: [],
-      content: { subject: words.subject, body: words.body(code, CODE_MINUTES) },
+      // The code by itself is for providers that have words of their own.
+      content: { subject: words.subject, body: words.body(code, CODE_MINUTES), data: { code } },
     },
   }
 }

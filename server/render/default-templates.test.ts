@@ -32,7 +32,7 @@ test('what a request brings is shown as it is, never read as a template', () => 
     body: 'Body {{tenant.name}} <b>',
     data: { k: 1 },
   })
-  assert.deepEqual(show('sms', {}, inline), { body: 'Body {{tenant.name}} <b>' })
+  assert.deepEqual(show('sms', {}, inline), { body: 'Body {{tenant.name}} <b>', data: { k: 1 } })
   const mail = show('email', {}, inline)
   assert.equal(mail.body, inline.body)
   assert.match(mail.html!, /Body \{\{tenant\.name\}\} &lt;b&gt;/)

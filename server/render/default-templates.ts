@@ -37,7 +37,10 @@ export function renderDefault(channel: Channel, view: View, inline: InlineConten
     case 'sms':
     case 'whatsapp':
     case 'voice':
-      return { body: inline.body ?? titled(said ?? (text === undefined ? subject : undefined), body) }
+      return {
+        body: inline.body ?? titled(said ?? (text === undefined ? subject : undefined), body),
+        ...(inline.data && { data: inline.data }),
+      }
     case 'slack':
       return {
         subject: escapeSlack(subject),

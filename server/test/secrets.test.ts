@@ -183,6 +183,15 @@ function setUp(
     },
     twilio: { settings: twilio('twilio'), to: PHONE },
     sns: { settings: aws('sns'), to: PHONE },
+    'twilio-verify': {
+      settings: {
+        accountSid: SID,
+        authToken: plant('twilio-verify authToken'),
+        baseUrl: url,
+        serviceSid: `VA${'0'.repeat(32)}`,
+      },
+      to: PHONE,
+    },
     'twilio-voice': { settings: twilio('twilio-voice'), to: PHONE },
     'twilio-whatsapp': { settings: twilio('twilio-whatsapp'), to: PHONE },
     'whatsapp-cloud': {

@@ -96,25 +96,17 @@ export async function create(
   resource: 'Messages' | 'Calls',
   fields: Fields,
   message: Message,
-  { http, settings: own, now, signal }: SendContext<Account>,
+  ctx: SendContext<Account>,
 ): Promise<Created> {
+  const { settings: own } = ctx
   const form = new URLSearchParams(fields)
   if (own.statusCallback !== undefined) {
     const callback = new URL(own.statusCallback)
     callback.searchParams.set('delivery', message.idempotencyKey)
     form.append('StatusCallback', callback.href)
   }
-  const response = await http.request({
-    url: urlOf(own, `${resource}.json`),
-    headers: { ...headersOf(own), 'content-type': 'application/x-www-form-urlencoded' },
-    body: form.toString(),
-    signal,
-    timeoutMs: own.timeoutSeconds * 1000,
-  })
-  const failure = verdict(response, now(), words => withoutPerson(words, message))
-  if (failure !== undefined) throw failure
-  const answer = readObject(response.body)
-  const { sid, status, price, price_unit: currency, num_segments: segments, error_code: code } = answer ?? {}
+  const answer = await post(urlOf(own, `${resource}.json`), form, message, ctx)
+  const { sid, status, price, price_unit: currency, num_segments: segments, error_code: code } = answer
   // Without its SID no receipt of it could be told from any other: whether it exists is not known.
   if (typeof sid !== 'string' || sid.length > 100) throw unknown('garbled_answer')
   if (status === 'failed' || status === 'undelivered') {
@@ -132,6 +124,25 @@ export async function create(
     created.cost = { amount, currency: currency.toUpperCase() }
   }
   return created
+}
+
+/** One form to Twilio, its errors judged. */
+export async function post(
+  url: string,
+  form: URLSearchParams,
+  message: Message,
+  { http, settings: own, now, signal }: SendContext<Account>,
+): Promise<Record<string, unknown>> {
+  const response = await http.request({
+    url,
+    headers: { ...headersOf(own), 'content-type': 'application/x-www-form-urlencoded' },
+    body: form.toString(),
+    signal,
+    timeoutMs: own.timeoutSeconds * 1000,
+  })
+  const failure = verdict(response, now(), words => withoutPerson(words, message))
+  if (failure !== undefined) throw failure
+  return readObject(response.body) ?? {}
 }
 
 /** A harmless question that standard API keys may ask as well. */
@@ -228,6 +239,15 @@ const ERRORS: ReadonlyMap<string, Verdict> = new Map(
     21704: SET_UP,
     21705: SET_UP,
     21910: SET_UP, // From and To of different channels
+    // Verify.
+    60200: ['permanent', 'invalid_address'], // invalid parameter, such as To
+    60202: ['rejected', 'refused'], // too many checks of one code
+    60203: ['rejected', 'refused'], // too many codes to one number in ten minutes
+    60205: NO_SUCH_NUMBER, // SMS does not reach landlines
+    60207: SLOWER, // rate of the service
+    60212: SLOWER, // too many requests for one number at once
+    60220: SET_UP, // custom codes are not switched on for the account
+    60410: ['rejected', 'refused'], // blocked by Verify's fraud guard
     // The content.
     12100: CONTENT, // TwiML cannot be parsed
     21602: CONTENT, // no body
