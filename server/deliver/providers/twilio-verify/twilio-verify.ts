@@ -3,12 +3,16 @@ import { permanent, type Provider, type Sent, unknown } from '../../provider.ts'
 import { phoneNumber } from '../phone.ts'
 import { accountSettings, post } from '../twilio-api.ts'
 
-const { statusCallback: _, ...account } = accountSettings
+const { accountSid, authToken, apiKeySid, apiKeySecret, baseUrl, timeoutSeconds } = accountSettings
 
 const settings = Type.Object(
   {
-    ...account,
-    baseUrl: Type.String({ ...account.baseUrl, default: 'https://verify.twilio.com' }),
+    accountSid,
+    authToken,
+    apiKeySid,
+    apiKeySecret,
+    baseUrl: Type.String({ ...baseUrl, default: 'https://verify.twilio.com' }),
+    timeoutSeconds,
     serviceSid: Type.String({
       title: 'Verify service',
       description: 'With custom codes switched on: the code is made, and checked, here.',
