@@ -1,3 +1,4 @@
+import { type AlertState, firing } from '../alerts/alert.ts'
 import type { StandingMemory } from '../alerts/standing-memory.ts'
 import type { ChangeWatch } from '../db/changes.ts'
 import type { Sealer } from '../db/seal.ts'
@@ -5,13 +6,14 @@ import { readTrace } from '../decide/trace.ts'
 import type { StoredTrace } from '../decide/trace.ts'
 import { DIGEST_EVENT, composeDigest } from '../digest/compose.ts'
 import type { DigestItem } from '../digest/compose.ts'
+import type { GroupSpec } from '../digest/group-state.ts'
 import { newId } from '../db/ids.ts'
 import type { AddressedContent, PlannedEvent, PlannedNotification } from '../ledger/plan.ts'
 import { pipeline as openPipeline } from '../pipeline.ts'
 import type { PipelineParts } from '../pipeline.ts'
 import type { DigestWish, Reason } from '../reasons.ts'
 import { PRIORITIES } from '../types.ts'
-import type { Channel, Event, Id, Priority, Recipient } from '../types.ts'
+import type { Channel, Event, Id, InlineContent, Priority, Recipient } from '../types.ts'
 import type { Memory } from './memory.ts'
 
 /**
@@ -23,6 +25,8 @@ export interface Engine {
   accept(event: Event): Promise<void>
   /** To this instant: scheduled events and digests that are due by then. */
   advance(to: Date): Promise<void>
+  /** Everything that still waits, to this instant at most; but what would only be told again is not any more. */
+  finish(to: Date): Promise<void>
 }
 
 export interface Told {
@@ -89,23 +93,36 @@ export function engine({ memory, say, alerts, nos = false, sealer, ...parts }: E
     sealer: { ...(sealer as Sealer), seal: () => NOTHING },
   })
   const digests = new Map<string, OpenDigest>()
+  /** What the last message of a group left, by the group. */
+  const groups = new Map<string, ToldGroup>()
+  /** How each alert stands, by whose word. */
+  const states = new Map<string, AlertState & { eventId: Id }>()
   const due = agenda<() => Promise<void>>()
+  let finishing = false
 
   async function plan(event: Event, at: Date): Promise<void> {
     if (event.expiresAt && event.expiresAt <= at) return
     const { events, usage } = await pipeline.plan(memory.q, [event], at, { audienceLimit: MOST_PEOPLE })
     if (usage) memory.take(usage)
     const planned = events[0]!
-    if (alerts && planned.alerts) alerts.remember(planned.alerts)
+    const about: string[] = []
+    if (planned.alerts) {
+      alerts?.remember(planned.alerts)
+      for (const alert of planned.alerts) {
+        about.push(alert.key)
+        const before = states.get(alert.key)
+        if (!before || alert.at >= before.at) states.set(alert.key, { ...alert, eventId: event.id })
+      }
+    }
     if (nos) sayNos(planned, at)
-    for (const notification of planned.notifications) tell(notification, at)
+    for (const notification of planned.notifications) tell(notification, about, at)
   }
 
-  function tell(notification: PlannedNotification, at: Date): void {
+  function tell(notification: PlannedNotification, about: readonly string[], at: Date): void {
     for (const channel of notification.channels) {
       const collected = notification.collects.find(one => one.channel === channel)
       if (collected) {
-        collect(notification, channel, collected.wish, at)
+        collect({ notification, about, at }, channel, collected.wish)
         continue
       }
       const held = notification.holds.find(one => one.channel === channel)
@@ -138,31 +155,73 @@ export function engine({ memory, say, alerts, nos = false, sealer, ...parts }: E
 
   // ---------------------------------------------------------------- digests
 
-  function collect(notification: PlannedNotification, channel: Channel, wish: DigestWish, at: Date): void {
+  function collect(item: Item, channel: Channel, wish: DigestWish): void {
+    const { notification, at } = item
     const key = JSON.stringify([notification.tenantId, notification.recipientId, channel, wish.key])
     let digest = digests.get(key)
-    if (!digest) {
-      digest = { key, id: newId(at.getTime()), channel, wish, items: [], closesAt: wish.closesAt }
+    if (!digest || digest.items.length === 0) {
+      // A group that was told about less than its interval ago, and is not over: from then, not from now.
+      const { intervalSeconds } = wish.spec as GroupSpec
+      const group = intervalSeconds === undefined ? undefined : groups.get(key)
+      const next = group && !group.over ? group.at.getTime() + intervalSeconds! * 1000 : 0
+      const closesAt = next > at.getTime() ? new Date(next) : wish.closesAt
+      digest = { key, id: newId(at.getTime()), channel, wish, items: [], closesAt }
       digests.set(key, digest)
     } else if (wish.quietSeconds !== null) {
       const quietAt = at.getTime() + wish.quietSeconds * 1000
       digest.closesAt = new Date(Math.min(digest.wish.latestAt.getTime(), quietAt))
     }
-    digest.items.push({ notification, at })
+    digest.items.push(item)
     if (digest.items.length >= wish.maxItems) digest.closesAt = at
-    const { id } = digest
-    due.add(digest.closesAt.getTime(), async () => {
+    awaitClosing(digest)
+  }
+
+  function awaitClosing({ key, id, closesAt }: OpenDigest): void {
+    due.add(closesAt.getTime(), async () => {
       // Another one may have taken its place, or its time may have moved.
       const now = digests.get(key)
       if (now?.id === id && now.closesAt.getTime() <= due.now()) await close(now, new Date(due.now()))
     })
   }
 
+  /** Whether the alert of an item fires, by the word of its own event. */
+  const fires = ({ notification, about }: Item, at: Date): boolean =>
+    about.some(key => {
+      const state = states.get(key)
+      return state?.eventId === notification.event.id && firing(state, at)
+    })
+
+  const covered = ({ notification }: Item, at: Date): boolean =>
+    alerts !== undefined && alerts.standing(notification.event, at) !== null
+
+  /** What goes with the digest of a group, and what is remembered of it. */
+  function goesOf(digest: OpenDigest, live: readonly Item[], at: Date): readonly Item[] {
+    const { key, wish, items } = digest
+    const { intervalSeconds, repeatSeconds } = wish.spec as GroupSpec
+    if (intervalSeconds === undefined) return live
+    const before = groups.get(key)?.members ?? []
+    const members = [...before, ...items].filter(item => fires(item, at))
+    const aboutAlerts = [...before, ...items].some(({ about }) => about.length > 0)
+    groups.set(key, { at, members, over: aboutAlerts && members.length === 0 })
+    if (repeatSeconds !== undefined && members.length > 0 && !finishing) {
+      const closesAt = new Date(at.getTime() + repeatSeconds * 1000)
+      const again: OpenDigest = { ...digest, id: newId(at.getTime()), items: [], closesAt }
+      digests.set(key, again)
+      awaitClosing(again)
+    }
+    if (items.length === 0) return before.filter(item => fires(item, at) && !covered(item, at))
+    return live.filter(item => !(fires(item, at) && covered(item, at)))
+  }
+
   async function close(digest: OpenDigest, at: Date): Promise<void> {
     digests.delete(digest.key)
     const { channel, wish } = digest
-    const live = digest.items.filter(
-      ({ notification }) => !notification.expiresAt || notification.expiresAt > at,
+    const again = digest.items.length === 0
+    if (again && finishing) return
+    const live = goesOf(
+      digest,
+      digest.items.filter(({ notification }) => !notification.expiresAt || notification.expiresAt > at),
+      at,
     )
     const [first] = live
     if (!first) return
@@ -177,7 +236,7 @@ export function engine({ memory, say, alerts, nos = false, sealer, ...parts }: E
             : live.length === 1 && single === 'release'
               ? first
               : null
-    if (one) return say(told(one.notification, channel, at, wish.reason))
+    if (one && !again) return say(told(one.notification, channel, at, wish.reason))
     const { notification } = first
     const shown = live.slice(0, wish.maxItems).map((item): DigestItem => {
       const content = item.notification.bodies[channel]
@@ -216,7 +275,7 @@ export function engine({ memory, say, alerts, nos = false, sealer, ...parts }: E
           ...(user ? {} : { addresses: { [channel]: [notification.bodies[channel]?.to ?? ''] } }),
           channels: [channel],
           fallback: [],
-          content,
+          content: again && live.length === 1 ? contentOf(notification, channel) : content,
         },
       },
       at,
@@ -229,6 +288,10 @@ export function engine({ memory, say, alerts, nos = false, sealer, ...parts }: E
 
   return {
     advance,
+    async finish(to) {
+      finishing = true
+      await advance(to)
+    },
     async accept(event) {
       await advance(event.receivedAt)
       const { scheduledAt } = event
@@ -239,17 +302,37 @@ export function engine({ memory, say, alerts, nos = false, sealer, ...parts }: E
   }
 }
 
+interface Item {
+  notification: PlannedNotification
+  /** Keys of the alerts that its event speaks of. */
+  about: readonly string[]
+  at: Date
+}
+
 interface OpenDigest {
   key: string
   id: Id
   channel: Channel
   wish: DigestWish
-  items: { notification: PlannedNotification; at: Date }[]
+  /** None: it waits to tell a group again. */
+  items: Item[]
   closesAt: Date
 }
 
-const rank = ({ notification }: OpenDigest['items'][number]): number =>
-  PRIORITIES.indexOf(notification.priority)
+/** As server/digest/group-state.ts reads it out of the database. */
+interface ToldGroup {
+  at: Date
+  /** Those told of whose alerts fired then. */
+  members: Item[]
+  over: boolean
+}
+
+const contentOf = ({ bodies }: PlannedNotification, channel: Channel): InlineContent => {
+  const { subject, body = '', html } = bodies[channel] ?? {}
+  return { ...(subject !== undefined && { subject }), body, ...(html !== undefined && { html }) }
+}
+
+const rank = ({ notification }: Item): number => PRIORITIES.indexOf(notification.priority)
 
 const told = (notification: PlannedNotification, channel: Channel, at: Date, waited?: Reason): Told => ({
   kind: 'told',

@@ -101,6 +101,7 @@ export const NOT_RECONSTRUCTED = [
   'Events that retention has removed, or whose person was erased, are missing.',
   'Limits, cooldowns, digests and what was said before begin empty at the start of the range.',
   'Of alerts that began before the range, those that still fire are known, others are not.',
+  'Groups of alerts are told again only within the range.',
   'What providers and people did afterwards (failures, fallbacks, reading) is not played; escalations go as if nobody reacted.',
   'What the product itself told of (digests, thresholds) is made anew where it comes from these events, and otherwise played as it was recorded.',
 ] as const
@@ -241,8 +242,8 @@ export function replayer(parts: ReplayParts) {
     }
     // What still waits goes in its own time, however long after the range that is.
     const last = new Date(request.until.getTime() + 400 * 86_400_000)
-    await before.advance(last)
-    await after.advance(last)
+    await before.finish(last)
+    await after.finish(last)
     return { events, more, ...compared.result(), notReconstructed: NOT_RECONSTRUCTED }
   }
 

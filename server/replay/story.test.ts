@@ -259,3 +259,44 @@ test('limits, silences and inhibitions with mistakes are named by file and field
     ],
   )
 })
+
+test('groups in stories: wait, interval, told again while something fires, over when nothing does', async t => {
+  const alert = (at: string, name: string, status = 'firing') =>
+    `  - { at: ${at}, type: ops.alert, data: { title: ${name} is ${status}, fingerprint: ${name}, status: ${status}, labels: { cluster: a } } }`
+  const report = await run(
+    t,
+    `
+users: { ana: { addresses: { email: ana@example.org } } }
+events:
+${[
+  alert('+0s', 'Disk'),
+  alert('+10s', 'Load'),
+  alert('+60s', 'Cpu'),
+  alert('+2h', 'Disk', 'resolved'),
+  alert('+2h', 'Cpu', 'resolved'),
+  alert('+4h', 'Load', 'resolved'),
+  alert('+245m', 'Late'),
+].join('\n')}
+expect:
+  - { to: ana, at: +30s, items: 2, body: Load is firing }
+  - { to: ana, at: +330s, subject: Cpu is firing }
+  # An hour after the last message, all three still fire.
+  - { to: ana, at: +3930s, items: 3, body: Disk is firing }
+  - { to: ana, at: +7230s, items: 2, body: Cpu is resolved }
+  - { to: ana, at: +10830s, subject: Load is firing }
+  - { to: ana, at: +14430s, subject: Load is resolved }
+  # The group was over, so it waits as a new one does.
+  - { to: ana, at: +14730s, subject: Late is firing }
+`,
+    {
+      'rules/ops.yaml': `
+name: Ops
+eventTypes: [ops.*]
+channels: [email]
+recipientSelector: { users: [ana] }
+policy: { group: { by: [event.data.labels.cluster], waitSeconds: 30, intervalSeconds: 300, repeatSeconds: 3600 } }
+`,
+    },
+  )
+  assert.deepEqual(report.failures, [])
+})

@@ -124,7 +124,7 @@ export async function runStory(story: Story, compiled: Compiled): Promise<Report
   })
   for (const event of story.events) await run.accept(event)
   const last = story.events.at(-1)?.receivedAt ?? story.start
-  await run.advance(new Date(last.getTime() + LATEST_MS))
+  await run.finish(new Date(last.getTime() + LATEST_MS))
   told.sort((a, b) => a.at.getTime() - b.at.getTime())
 
   const names = new Map(rules.map(rule => [rule.id, rule.name]))

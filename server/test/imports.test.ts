@@ -104,6 +104,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
       'server/match/',
       'server/decide/trace.ts',
       'server/digest/compose.ts',
+      'server/digest/group-state.ts',
       'server/http/validator.ts',
       'server/render/',
       'server/limits/',
