@@ -21,6 +21,7 @@ import { outcomes as openOutcomes } from './deliver/outcomes.ts'
 import { providerRoutes } from './deliver/provider-routes.ts'
 import { openProviders } from './deliver/set-up.ts'
 import type { ProviderSetting } from './deliver/set-up.ts'
+import { stateful, takeBack } from './deliver/stateful.ts'
 import { experimentBook } from './experiments/experiment-book.ts'
 import { experimentRoutes } from './experiments/routes.ts'
 import { heartbeatBook } from './heartbeats/book.ts'
@@ -286,7 +287,13 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   }
   const devices = deviceKeeper({ db, now, onError: onError('devices') })
   const loop = deliveryLoop({
-    providers: outside.providers,
+    // What tells how something stands may change what was said of it before.
+    providers: new Map(
+      [...outside.providers].map(([channel, of]) => [
+        channel,
+        of.map(provider => stateful(provider, { db, now, onError: onError('deliver') })),
+      ]),
+    ),
     settle: outcomes.add,
     now,
     random,
@@ -672,6 +679,11 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       const changes = await feed.retract(tenantId, [id], at)
       hub.publish(changes)
       return changes.length > 0
+    },
+    async takeBack(tenantId, id) {
+      const named = (name: string) => outside.listed.find(one => one.name === name)?.opened
+      const codes = await takeBack(db, named, tenantId, id, onError('retract'))
+      return codes.map(code => CHANNELS[code]!)
     },
   })
   eventTypeRoutes(api, { db })

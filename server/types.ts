@@ -176,4 +176,13 @@ export interface Message {
   unsubscribeUrl?: string
   /** Settings that belong to this address, such as a webhook endpoint's signing secret. */
   addressSettings?: JsonObject
+  /** What it tells the state of, where the rule says so. */
+  about?: About
+}
+
+/** What a message is about, so that the next one about it can take its place. */
+export interface About {
+  key: string
+  /** Whether it changes the message before it, or takes that away and comes as new. */
+  earlier: 'update' | 'retract'
 }

@@ -117,6 +117,7 @@ const deleteAlertStates = deleteWhere(
   "updated_at < $1::timestamptz and (status = 'resolved' or ends_at < $1::timestamptz)",
 )
 const deleteAlertMessages = deleteWhere('alert_messages', 'at < $1::timestamptz')
+const deleteChannelMessages = deleteWhere('channel_messages', 'at < $1::timestamptz')
 const deleteCounters = deleteWhere('counters', 'window_at < $1::timestamptz')
 const deleteSpamDetections = deleteWhere('spam_detections', 'last_at < $1::timestamptz')
 const deleteThresholdStates = deleteWhere('threshold_states', 'last_at < $1::timestamptz')
@@ -229,6 +230,7 @@ export function housekeeping(options: HousekeepingOptions): Housekeeping {
       ['threshold_states', deleteThresholdStates, ago(LIMIT_DAYS)],
       ['alert_states', deleteAlertStates, ago(retention.notificationsDays)],
       ['alert_messages', deleteAlertMessages, ago(retention.notificationsDays)],
+      ['channel_messages', deleteChannelMessages, ago(retention.notificationsDays)],
       ['experiment_people', deleteExperimentPeople, ago(EXPERIMENT_DAYS)],
       ['experiments', deleteExperiments, ago(1)],
       ['experiment_counts', deleteExperimentCounts, at],

@@ -6,7 +6,7 @@ import type { Api } from '../http/api.ts'
 import { decodeCursor, encodeCursor } from '../http/cursor.ts'
 import { pageOf, pageQuery, toPage } from '../http/page.ts'
 import { type Cancelled, cancelNotification } from '../ledger/cancel.ts'
-import { CHANNELS, type Id as NotificationId, type TenantId } from '../types.ts'
+import { CHANNELS, type Channel, type Id as NotificationId, type TenantId } from '../types.ts'
 import { MAX_MATCHERS, OPERATORS } from './matcher.ts'
 import {
   type StoredAlert,
@@ -141,10 +141,12 @@ export interface AlertsDeps {
   shard: number
   /** Takes a notification out of its reader's inbox and tells their streams; false when it is in none. */
   removeFromInbox(tenantId: TenantId, id: NotificationId, now: Date): Promise<boolean>
+  /** Takes away what it said elsewhere, where that can be done; the channels. */
+  takeBack(tenantId: TenantId, id: NotificationId): Promise<Channel[]>
 }
 
 /** What is kept quiet, which alerts cover others, which alerts fire; and taking back what is no longer true. */
-export function alertsRoutes(api: Api, { db, now, shard, removeFromInbox }: AlertsDeps): void {
+export function alertsRoutes(api: Api, { db, now, shard, removeFromInbox, takeBack }: AlertsDeps): void {
   // ---------------------------------------------------------------- silences
 
   api.post(
@@ -397,7 +399,8 @@ export function alertsRoutes(api: Api, { db, now, shard, removeFromInbox }: Aler
         tags: ['Notifications'],
         operationId: 'retractNotification',
         summary: 'Take a notification back: cancel what waits, take it out of the inbox',
-        description: 'What has left through a provider cannot be taken back. May be repeated.',
+        description:
+          'What has left through a provider is taken back where its vendor offers that, as Slack does for bots. May be repeated.',
         params: byId,
         body: Type.Optional(Type.Object({}, closed)),
         response: {
@@ -405,6 +408,9 @@ export function alertsRoutes(api: Api, { db, now, shard, removeFromInbox }: Aler
             id: Id,
             cancelled: Type.Array(Type.Enum([...CHANNELS])),
             removedFromInbox: Type.Boolean(),
+            takenBack: Type.Array(Type.Enum([...CHANNELS]), {
+              description: 'Where it had been sent and is gone again.',
+            }),
           }),
         },
       },
@@ -424,7 +430,8 @@ export function alertsRoutes(api: Api, { db, now, shard, removeFromInbox }: Aler
         return done.cancelled
       })
       const removedFromInbox = await removeFromInbox(caller.tenantId, params.id, at)
-      return { id: params.id, cancelled, removedFromInbox }
+      const takenBack = await takeBack(caller.tenantId, params.id)
+      return { id: params.id, cancelled, removedFromInbox, takenBack }
     },
   )
 }

@@ -122,11 +122,11 @@ test('a notification is taken back: what waits is cancelled, what is in the inbo
   await say('back', { title: 'Not true' })
   const [item] = await inbox('back')
   const first = await call('POST', `/api/notifications/${item.id}/retract`)
-  assert.deepEqual(first, { id: item.id, cancelled: ['email'], removedFromInbox: true })
+  assert.deepEqual(first, { id: item.id, cancelled: ['email'], removedFromInbox: true, takenBack: [] })
   assert.deepEqual(await inbox('back'), [])
   assert.equal((await counts('back')).unread, 0)
   const again = await call('POST', `/api/notifications/${item.id}/retract`)
-  assert.deepEqual(again, { id: item.id, cancelled: [], removedFromInbox: false })
+  assert.deepEqual(again, { id: item.id, cancelled: [], removedFromInbox: false, takenBack: [] })
   const nobody = await t.call('POST', '/api/notifications/01890a5d-ac96-774b-bcce-b302099a8057/retract', {
     as: t.tenant.adminKey,
   })

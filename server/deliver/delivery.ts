@@ -52,6 +52,7 @@ export const toMessage = (delivery: Delivery, unsubscribeUrl?: string): Message 
   traceId: delivery.traceId,
   unsubscribeUrl,
   addressSettings: delivery.body.settings,
+  ...(delivery.body.about && { about: delivery.body.about }),
 })
 
 /** What a committed batch sends now, ready for the loop; its notifications are still in memory. */

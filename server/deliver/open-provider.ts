@@ -37,6 +37,10 @@ export interface OpenedProvider {
   group(message: Message): Group | undefined
   /** Throws nothing but DeliveryError. */
   send(message: Message, signal: AbortSignal): Promise<Sent>
+  /** Puts it in the place of an earlier message; absent where the vendor cannot. Throws nothing but DeliveryError. */
+  update?(message: Message, earlierId: string, signal: AbortSignal): Promise<Sent>
+  /** Takes a message back; absent where the vendor cannot. Throws nothing but DeliveryError. */
+  retract?(messageId: string, signal: AbortSignal): Promise<void>
   /** One result per message, in their order; never throws. Without `provider.sendMany` they go one by one. */
   sendMany(messages: readonly Message[], signal: AbortSignal): Promise<(Sent | DeliveryError)[]>
   /** Throws AppError (`unauthenticated`) on a forged request, `not_found` when the vendor posts nothing. */
@@ -91,6 +95,24 @@ export async function openProvider(
     lane: message => (provider.lane === undefined ? id : `${id} ${provider.lane(message)}`),
     group: message => (provider.sendMany === undefined ? undefined : provider.group?.(message, sealed)),
     send,
+    ...(provider.update && {
+      async update(message: Message, earlierId: string, signal: AbortSignal) {
+        try {
+          return bounded(await provider.update!(withinLimits(message, limits), earlierId, context(signal)))
+        } catch (thrown) {
+          throw clean(thrown, [message])
+        }
+      },
+    }),
+    ...(provider.retract && {
+      async retract(messageId: string, signal: AbortSignal) {
+        try {
+          await provider.retract!(messageId, context(signal))
+        } catch (thrown) {
+          throw clean(thrown, [])
+        }
+      },
+    }),
 
     async sendMany(messages, signal) {
       if (provider.sendMany === undefined) {

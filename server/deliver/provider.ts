@@ -40,6 +40,13 @@ export interface Provider<S, C extends Connection | undefined = undefined> {
   group?(message: Message, settings: S): Group | undefined
   /** Returns when the vendor took the message; throws `permanent`, `rateLimited`, … when it did not. */
   send(message: Message, ctx: SendContext<S, C>): Promise<Sent>
+  /**
+   * Puts the message in the place of one that the vendor took, by its `providerMessageId`. Throws `gone` when that one
+   * cannot be changed any more: then the message is sent as a new one.
+   */
+  update?(message: Message, earlierId: string, ctx: SendContext<S, C>): Promise<Sent>
+  /** Takes back a message that the vendor took. Throws `gone` when it is not there. */
+  retract?(messageId: string, ctx: SendContext<S, C>): Promise<void>
   /** One result per message, in their order. Throwing means the same for all of them. */
   sendMany?(messages: readonly Message[], ctx: SendContext<S, C>): Promise<(Sent | DeliveryError)[]>
   /**

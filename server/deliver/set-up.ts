@@ -89,7 +89,7 @@ export async function openProviders({
     listed.push(entry)
     configured.add(provider.channel)
     const delivers = roles.deliver.includes(provider.channel)
-    const listens = roles.api && provider.callback !== undefined
+    const listens = roles.api && (provider.callback ?? provider.retract) !== undefined
     if (!delivers && !listens) return
     const one = await openProvider(
       provider,
@@ -100,7 +100,7 @@ export async function openProviders({
     entry.opened = one
     all.push(one)
     if (delivers) opened.push(one)
-    if (listens) callbacks.set(one.id, one)
+    if (listens && provider.callback) callbacks.set(one.id, one)
   }
 
   let mailbox: Mailbox | undefined

@@ -1,4 +1,14 @@
-import type { Channel, Content, Event, Id, JsonObject, Priority, RecipientType, TenantId } from '../types.ts'
+import type {
+  About,
+  Channel,
+  Content,
+  Event,
+  Id,
+  JsonObject,
+  Priority,
+  RecipientType,
+  TenantId,
+} from '../types.ts'
 import type { TakenUsage } from '../limits/usage.ts'
 import type { Tracking } from '../people/tracking-consent.ts'
 import type { DigestWish, Reason } from '../reasons.ts'
@@ -73,7 +83,7 @@ export interface PlannedNotification {
   /** Those of `channels` that wait for their digest. */
   collects: PlannedCollect[]
   /** Its inbox item takes the place of the one that told of the same before (server/ledger/replace-feed.ts). */
-  about?: { key: string; earlier: 'update' | 'retract' }
+  about?: About
   expiresAt: Date | null
   scheduledAt: Date | null
   /** What each channel, fallback channels included, would send. */
@@ -108,4 +118,6 @@ export interface AddressedContent extends Content {
   track?: Tracking
   /** Where the event asks for another number of tries than the channel's. */
   maxRetries?: number
+  /** Of a rule's state: at the far end, too, it may take the place of what was said before. */
+  about?: About
 }

@@ -114,6 +114,7 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
               ),
               to: address?.address ?? recipient.id,
               ...(event.maxRetries !== undefined && { maxRetries: event.maxRetries }),
+              ...(channel !== 'in_app' && aboutOf(route)),
               ...(address && writer.settingsOf(address, tenant)),
               ...(address && writer.othersOf(address, user, channel, tenant)),
             }

@@ -1,7 +1,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { type Static, Type } from 'typebox'
-import type { Json, JsonObject } from '../../../types.ts'
+import type { Json, JsonObject, Message } from '../../../types.ts'
 import {
   asDeliveryError,
   type Callback,
@@ -116,19 +116,7 @@ export const slackBot: Provider<SlackBotSettings, Directory> = {
   async send(message, ctx) {
     const to = message.to || ctx.settings.defaultChannel || ''
     const { data = {} } = message.content
-    const channel = await conversationOf(to, ctx)
-    const body: JsonObject = {
-      channel,
-      ...slackMessage(message.content, message.notificationId, ctx.settings.broadcasts),
-      // https://docs.slack.dev/messaging/message-metadata
-      metadata: {
-        event_type: 'carillon_notification',
-        event_payload: {
-          notification_id: message.notificationId,
-          idempotency_key: fit(message.idempotencyKey, 255),
-        },
-      },
-    }
+    const body = bodyOf(message, await conversationOf(to, ctx), ctx)
     if (data.thread_ts !== undefined) {
       if (typeof data.thread_ts !== 'string' || !TIMESTAMP.test(data.thread_ts)) {
         throw permanent('content_refused', '/thread_ts is no timestamp of a message')
@@ -147,6 +135,18 @@ export const slackBot: Provider<SlackBotSettings, Directory> = {
     return posted(answer)
   },
 
+  /** https://docs.slack.dev/reference/methods/chat.update */
+  async update(message, earlierId, ctx) {
+    const [channel, ts] = placeOf(earlierId)
+    return posted(await call('chat.update', { ...bodyOf(message, channel, ctx), ts }, ctx))
+  },
+
+  /** https://docs.slack.dev/reference/methods/chat.delete */
+  async retract(messageId, ctx) {
+    const [channel, ts] = placeOf(messageId)
+    await call('chat.delete', { channel, ts }, ctx)
+  },
+
   callback: (request, ctx) => interaction(request, ctx.settings, ctx.now()),
 
   async check(ctx) {
@@ -158,6 +158,28 @@ function posted(answer: JsonObject): Sent {
   const { channel, ts } = answer
   if (typeof channel !== 'string' || typeof ts !== 'string') return { outcome: 'delivered', code: 'ok' }
   return { outcome: 'delivered', code: 'ok', providerMessageId: messageId(channel, ts) }
+}
+
+const bodyOf = (message: Message, channel: string, { settings: own }: Context): JsonObject => ({
+  channel,
+  ...slackMessage(message.content, message.notificationId, own.broadcasts),
+  // https://docs.slack.dev/messaging/message-metadata
+  metadata: {
+    event_type: 'carillon_notification',
+    event_payload: {
+      notification_id: message.notificationId,
+      idempotency_key: fit(message.idempotencyKey, 255),
+    },
+  },
+})
+
+/** @throws permanent `gone` for an id that no message of ours has */
+function placeOf(id: string): [channel: string, ts: string] {
+  const [channel, ts] = id.split('/')
+  if (channel === undefined || ts === undefined || !TIMESTAMP.test(ts)) {
+    throw permanent('gone', 'The message cannot be named')
+  }
+  return [channel, ts]
 }
 
 /** A message's `ts` is unique within its channel only. */
@@ -244,6 +266,8 @@ const ERRORS: [Failure, DeliveryCode, string][] = [
     'forbidden',
     'not_in_channel cannot_dm_bot restricted_action restricted_action_read_only_channel restricted_action_thread_only_channel restricted_action_non_threadable_channel posting_to_general_channel_denied user_is_restricted enterprise_is_restricted access_denied method_not_supported_for_channel_type slack_connect_blocked_file_type',
   ],
+  // Of chat.update and chat.delete: the message is not there, or may not be changed any more.
+  ['permanent', 'gone', 'message_not_found cant_update_message cant_delete_message edit_window_closed'],
   ['permanent', 'too_large', 'msg_too_long msg_blocks_too_long metadata_too_large post_contents_too_large'],
   [
     'permanent',
