@@ -68,6 +68,8 @@ export function backlog(parts: BacklogParts): Backlog {
 
   async function runOnce(): Promise<boolean> {
     const owner = parts.owner()
+    // Room is left for others, however slow the far end of one tenant's backlog may be.
+    const except = loop.full()
     let more = false
     if (loop.room > 0) {
       const most = Math.min(parts.claimJobs, loop.room)
@@ -78,6 +80,7 @@ export function backlog(parts: BacklogParts): Backlog {
         now: parts.now(),
         perTenant: Math.ceil(most / 4),
         most,
+        except,
         channels,
       })
       if (jobs.length > 0) {
@@ -90,13 +93,15 @@ export function backlog(parts: BacklogParts): Backlog {
         )
       }
     }
-    if (loop.room > parts.claimBatches * BATCH_SIZE) {
+    if (loop.room > 0) {
       const batches = await claimSpilled(db, {
         owner,
         now: parts.now(),
         // Each tenant as much as any other, and no more than there is room for.
         perTenant: parts.claimBatches,
-        most: Math.floor(loop.room / BATCH_SIZE),
+        // One at least: where memory is kept small a batch may be more than all the room there is.
+        most: Math.max(1, Math.floor(loop.room / BATCH_SIZE)),
+        except,
       })
       if (batches.length > 0) {
         more = true
@@ -264,7 +269,10 @@ export function backlog(parts: BacklogParts): Backlog {
         sweptAtMs = nowMs
         await sweep()
       }
-      if (await runOnce()) wait = loop.room > 0 ? 0 : 20
+      const more = await runOnce()
+      // Room comes as deliveries end, a little at a time.
+      if (loop.full().length > 0 || (more && loop.room <= 0)) wait = 20
+      else if (more) wait = 0
       else {
         const next = await nextJobAt(db)
         if (next) wait = Math.min(wait, Math.max(5, next.getTime() - parts.now().getTime()))

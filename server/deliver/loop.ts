@@ -25,6 +25,8 @@ export interface DeliveryLoop {
   readonly room: number
   /** May this tenant put so many more into memory? Each has its share, whatever the others have. */
   roomFor(tenantId: TenantId, n: number): boolean
+  /** Tenants that have their share already: what more of theirs is due is not leased for now. */
+  full(): TenantId[]
   waiting(channel?: Channel): number
   inFlight(channel: Channel): number
   /** What waits is forgotten (its lease is gone or given back); what runs, runs on. */
@@ -437,6 +439,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     get room() {
       return draining ? 0 : parts.inFlight - total
     },
+    full: () => [...held].filter(([, n]) => n >= parts.inFlight / 2).map(([tenantId]) => tenantId),
     roomFor: (tenantId, n) =>
       !draining && total + n <= parts.inFlight * 2 && (held.get(tenantId) ?? 0) + n <= parts.inFlight / 2,
     waiting: channel => queue.waiting(channel),

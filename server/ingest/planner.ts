@@ -2,6 +2,7 @@ import { idTime } from '../db/ids.ts'
 import { queryable, sql } from '../db/pool.ts'
 import type { Db, Queryable } from '../db/pool.ts'
 import { SHARDS } from '../ledger/counters.ts'
+import { dueTenants, nextDueOf } from '../ledger/claim.ts'
 import { ledgerWriter } from '../ledger/commit.ts'
 import type { CommitOptions, Committed } from '../ledger/commit.ts'
 import { LEASE_SECONDS } from '../ledger/owner.ts'
@@ -67,6 +68,8 @@ interface PlanningRow {
   attempt: number
   part: number
   cursor: { route: number; after: string } | null
+  run_at: Date
+  rank: number
   source: string
   type: string
   subject: string | null
@@ -84,33 +87,27 @@ interface PlanningRow {
 
 const claim = sql(
   'claim_planning',
-  `with recursive tenants as (
-     (select tenant_id from planning where owner = 0 order by tenant_id limit 1)
-     union all
-     select (select p.tenant_id from planning p where p.owner = 0 and p.tenant_id > t.tenant_id order by p.tenant_id limit 1)
-     from tenants t where t.tenant_id is not null
-   ), picked as materialized (
-     select p.tenant_id, p.event_id from tenants t
+  `with recursive ${dueTenants('planning')}, picked as materialized (
+     select p.tenant_id, p.event_id from due t
      cross join lateral (
        select * from (
          select p.* from generate_series(0, 3) as level (priority)
          cross join lateral (
            select p.tenant_id, p.event_id, p.priority from planning p
            where p.owner = 0 and p.tenant_id = t.tenant_id and p.priority = level.priority and p.run_at <= $2
-           order by p.tenant_id, p.priority, p.run_at limit $3
+           order by p.tenant_id, p.priority, p.run_at limit (select each from share)
            for update skip locked
          ) p
-         order by p.priority limit $3
+         order by p.priority limit (select each from share)
        ) first
      ) p
-     where t.tenant_id is not null
-     limit $3
+     limit $4
    ), mine as (
      update planning p set owner = $1, lease_until = now() + interval '${LEASE_SECONDS} seconds'
      from picked where (p.tenant_id, p.event_id) = (picked.tenant_id, picked.event_id)
      returning p.*
    )
-   select m.tenant_id, m.event_id, m.attempt::int, m.part, m.cursor, e.source, e.type, e.subject, e.external_id, e.time,
+   select m.tenant_id, m.event_id, m.attempt::int, m.part, m.cursor, m.run_at, m.priority as rank, e.source, e.type, e.subject, e.external_id, e.time,
      e.received_at, e.scheduled_at, e.expires_at, e.priority, e.category, e.trace_id, e.sealed_for, e.data
    from mine m join events e on e.tenant_id = m.tenant_id and e.id = m.event_id`,
 )
@@ -119,10 +116,17 @@ const insertPlan = sql(
   `insert into plans (tenant_id, event_id, part, at, outcome, trace, first_id, last_id, from_user, to_user, deliveries, suppressed)
    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
 )
+// And gives it back: the next chunk waits for its turn like everything else that is due.
 const moveCursor = sql(
   'move_planning_cursor',
-  `update planning set part = part + 1, cursor = $3, attempt = 0, lease_until = now() + interval '${LEASE_SECONDS} seconds'
+  `update planning set part = part + 1, cursor = $3, attempt = 0, owner = 0, lease_until = null
    where tenant_id = $1 and event_id = $2 and owner = $4`,
+)
+const giveBack = sql(
+  'give_back_planning',
+  `update planning p set owner = 0, lease_until = null
+   from unnest($1::int[], $2::uuid[]) as g (tenant_id, event_id)
+   where p.tenant_id = g.tenant_id and p.event_id = g.event_id and p.owner = $3`,
 )
 const endPlanning = sql(
   'end_planning',
@@ -139,9 +143,12 @@ const deadEvent = sql(
    values ($1, $2, $3, 'event', $2, $4, 'planning_failed', $5)
    on conflict (tenant_id, id) do update set at = excluded.at, error = excluded.error, redriven_at = null`,
 )
-const nextDue = sql('next_planning', `select min(run_at) as at from planning where owner = 0`)
+const nextDue = sql('next_planning', nextDueOf('planning'))
 
+/** Events taken at once. */
 const CLAIM = 50
+/** After so long the rest is given back, and whoever came meanwhile is taken together with it. */
+const ROUND_MS = 200
 
 export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
   const { db, pipeline } = parts
@@ -150,10 +157,24 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
   let busy: Promise<void> | undefined
   let again = false
   let stopped = true
+  let servedLast: TenantId = 0
 
+  /** One round: of each tenant's events one part, one tenant after the other, for a while. */
   async function runOnce(): Promise<boolean> {
-    const rows = await db.rows<PlanningRow>(claim, [parts.ledger().owner, parts.now(), CLAIM])
-    for (const row of rows) await planRow(row)
+    const { owner } = parts.ledger()
+    const rows = inTurn(await db.rows<PlanningRow>(claim, [owner, parts.now(), CLAIM, CLAIM, []]), servedLast)
+    const until = performance.now() + ROUND_MS
+    let done = 0
+    // At least one, however slow the machine is.
+    while (done < rows.length && (done === 0 || performance.now() < until)) {
+      const row = rows[done++]!
+      servedLast = row.tenant_id
+      await planRow(row)
+    }
+    const rest = rows.slice(done)
+    if (rest.length > 0) {
+      await db.run(giveBack, [rest.map(row => row.tenant_id), rest.map(row => row.event_id), owner])
+    }
     return rows.length > 0
   }
 
@@ -162,14 +183,9 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
       const opened = await parts.unseal(row.tenant_id, row.sealed_for, row.data)
       if (!opened) return await finish(row, 'cancelled')
       const event = eventOf(row, opened)
-      if (event.expiresAt && event.expiresAt <= parts.now()) return await finish(row, 'expired')
-      let at = row
-      // Chunk after chunk, each a transaction of its own.
-      for (;;) {
-        const next = await planAgain(at, event)
-        if (!next) return
-        at = { ...at, part: at.part + 1, cursor: next }
-      }
+      if (row.cursor === null && event.expiresAt && event.expiresAt <= parts.now())
+        return await finish(row, 'expired')
+      await planAgain(row, event)
     } catch (error) {
       parts.onError(error)
       await failed(row, error)
@@ -177,7 +193,7 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
   }
 
   /** Decided anew whenever another batch took a cap or a claim in between (server/ledger/usage.ts). */
-  async function planAgain(row: PlanningRow, event: Event): Promise<PlanningRow['cursor']> {
+  async function planAgain(row: PlanningRow, event: Event): Promise<void> {
     for (let conflicts = 0; ; conflicts++) {
       try {
         return await planPart(row, event)
@@ -187,93 +203,89 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
     }
   }
 
-  /** Plans one part; the cursor of the next one, or null when that was the last. */
-  async function planPart(row: PlanningRow, event: Event): Promise<PlanningRow['cursor']> {
-    return db
-      .tx(async tx => {
-        const now = parts.now()
-        const q = queryable(tx.client)
-        await pipeline.refresh(q)
-        const { tenant_id: tenantId, event_id: eventId, part } = row
-        let plan: PlannedEvent
-        let usage: Plan['usage'] = null
-        let next: PlanningRow['cursor'] = null
-        let from: string | null = null
-        let to: string | null = null
-        if (row.cursor === null) {
-          // Often it is not large at all, only late: then one part is everything.
-          const planned = await pipeline.plan(q, [event], now, { again: true })
-          const whole = planned.events[0]!
+  /** Plans one part, and moves the cursor to the next one or ends the planning, in one transaction. */
+  async function planPart(row: PlanningRow, event: Event): Promise<void> {
+    const committed = await db.tx(async tx => {
+      const now = parts.now()
+      const q = queryable(tx.client)
+      await pipeline.refresh(q)
+      const { tenant_id: tenantId, event_id: eventId, part } = row
+      let plan: PlannedEvent
+      let usage: Plan['usage'] = null
+      let next: PlanningRow['cursor'] = null
+      let from: string | null = null
+      let to: string | null = null
+      if (row.cursor === null) {
+        // Often it is not large at all, only late: then one part is everything.
+        const planned = await pipeline.plan(q, [event], now, { again: true })
+        const whole = planned.events[0]!
+        usage = planned.usage
+        if (whole.planned) plan = whole
+        else {
+          plan = { ...whole, planned: true, trace: JSON.stringify({ rules: [] }) }
+          next = { route: 0, after: '' }
+        }
+      } else {
+        const { routes } = pipeline.routes(event, now)
+        const route = routes[row.cursor.route]
+        if (!route) plan = { ...emptyPlan(event), trace: JSON.stringify({ rules: [] }) }
+        else {
+          from = row.cursor.after
+          const people = await pipeline.chunk(q, event, route, from, parts.chunkSize)
+          to = people.at(-1)?.user_id ?? null
+          const last = people.length < parts.chunkSize
+          const planned = await pipeline.planChunk(
+            q,
+            event,
+            last ? route : pipeline.withoutAddresses(route),
+            new Map(people.map(({ user_id, level }) => [user_id, level])),
+            now,
+          )
+          plan = planned.events[0]!
           usage = planned.usage
-          if (whole.planned) plan = whole
-          else {
-            plan = { ...whole, planned: true, trace: JSON.stringify({ rules: [] }) }
-            next = { route: 0, after: '' }
-          }
-        } else {
-          const { routes } = pipeline.routes(event, now)
-          const route = routes[row.cursor.route]
-          if (!route) plan = { ...emptyPlan(event), trace: JSON.stringify({ rules: [] }) }
-          else {
-            from = row.cursor.after
-            const people = await pipeline.chunk(q, event, route, from, parts.chunkSize)
-            to = people.at(-1)?.user_id ?? null
-            const last = people.length < parts.chunkSize
-            const planned = await pipeline.planChunk(
-              q,
-              event,
-              last ? route : pipeline.withoutAddresses(route),
-              new Map(people.map(({ user_id, level }) => [user_id, level])),
-              now,
-            )
-            plan = planned.events[0]!
-            usage = planned.usage
-            next = last
-              ? row.cursor.route + 1 < routes.length
-                ? { route: row.cursor.route + 1, after: '' }
-                : null
-              : { route: row.cursor.route, after: to! }
-          }
+          next = last
+            ? row.cursor.route + 1 < routes.length
+              ? { route: row.cursor.route + 1, after: '' }
+              : null
+            : { route: row.cursor.route, after: to! }
         }
-        await q.run(insertPlan, [
-          tenantId,
-          eventId,
-          part,
-          now,
-          next ? 'part' : 'completed',
-          plan.trace,
-          plan.notifications[0]?.id ?? null,
-          plan.notifications.at(-1)?.id ?? null,
-          from,
-          to,
-          plan.deliveries,
-          plan.suppressed,
-        ])
-        if (next) await q.run(moveCursor, [tenantId, eventId, JSON.stringify(next), parts.ledger().owner])
-        else if ((await q.run(endPlanning, [tenantId, eventId, parts.ledger().owner])) === 0) {
-          throw new Error('The lease of this planning was lost')
-        }
-        const committed = await writer.commit(tx.client, [plan], {
-          ...parts.ledger(),
-          insertEvents: false,
-          inTransaction: false,
-          nowMs: now.getTime(),
-          usage,
-          count(delta) {
-            if (!next) {
-              delta.event(tenantId, idTime(eventId), {
-                planned: 1,
-                planning_ms: Math.max(0, now.getTime() - (event.scheduledAt ?? event.receivedAt).getTime()),
-              })
-            }
-          },
-        })
-        return { committed, next }
+      }
+      await q.run(insertPlan, [
+        tenantId,
+        eventId,
+        part,
+        now,
+        next ? 'part' : 'completed',
+        plan.trace,
+        plan.notifications[0]?.id ?? null,
+        plan.notifications.at(-1)?.id ?? null,
+        from,
+        to,
+        plan.deliveries,
+        plan.suppressed,
+      ])
+      const { owner } = parts.ledger()
+      const moved = next
+        ? await q.run(moveCursor, [tenantId, eventId, JSON.stringify(next), owner])
+        : await q.run(endPlanning, [tenantId, eventId, owner])
+      if (moved === 0) throw new Error('The lease of this planning was lost')
+      return writer.commit(tx.client, [plan], {
+        ...parts.ledger(),
+        insertEvents: false,
+        inTransaction: false,
+        nowMs: now.getTime(),
+        usage,
+        count(delta) {
+          if (!next) {
+            delta.event(tenantId, idTime(eventId), {
+              planned: 1,
+              planning_ms: Math.max(0, now.getTime() - (event.scheduledAt ?? event.receivedAt).getTime()),
+            })
+          }
+        },
       })
-      .then(({ committed, next }) => {
-        parts.handOver({ ...committed, toPlan: 0 })
-        return next
-      })
+    })
+    parts.handOver({ ...committed, toPlan: 0 })
   }
 
   async function finish(row: PlanningRow, outcome: 'cancelled' | 'expired'): Promise<void> {
@@ -392,6 +404,24 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
       await busy
     },
   }
+}
+
+/**
+ * One of each tenant, then the second of each, and so on; tenants in the order of their ids, beginning behind the one
+ * that was served last, so that all get their turn even when a round has time for one. Within a tenant as they queue.
+ */
+export function inTurn<R extends { tenant_id: TenantId; rank: number; run_at: Date }>(
+  rows: readonly R[],
+  servedLast: TenantId,
+): R[] {
+  const byTenant = Map.groupBy(
+    rows.toSorted((a, b) => a.rank - b.rank || a.run_at.getTime() - b.run_at.getTime()),
+    row => row.tenant_id,
+  )
+  const tenants = [...byTenant.keys()].sort((a, b) => a - b)
+  const order = [...tenants.filter(id => id > servedLast), ...tenants.filter(id => id <= servedLast)]
+  const turns = Math.max(0, ...order.map(id => byTenant.get(id)!.length))
+  return Array.from({ length: turns }, (_, turn) => order.flatMap(id => byTenant.get(id)![turn] ?? [])).flat()
 }
 
 function eventOf(row: PlanningRow, opened: Buffer): Event {

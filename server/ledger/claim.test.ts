@@ -3,7 +3,7 @@ import { after, before, beforeEach, test } from 'node:test'
 import type { Db } from '../db/pool.ts'
 import { sql } from '../db/pool.ts'
 import { testDatabase } from '../test/database.ts'
-import { claimDueJobs, claimSpilled, sweepDeadOwners } from './claim.ts'
+import { claimDueJobs, claimSpilled, nextJobAt, sweepDeadOwners } from './claim.ts'
 import { claimOwner } from './owner.ts'
 import { LEASE_LOST } from './settle.ts'
 import { ended, testLedger, testPlan, testTenant } from './test-ledger.ts'
@@ -52,6 +52,46 @@ test('each tenant gets its share of a claim, and the urgent come first', async (
     { owner: 0, n: 28 },
     { owner: 5, n: 4 },
   ])
+})
+
+test('however many large backlogs there are, a single message of one more is served with the first claim', async () => {
+  const crowd = await Promise.all(Array.from({ length: 7 }, (_, i) => testTenant(db, `crowd-${i}`)))
+  const last = await testTenant(db, 'last')
+  const due = new Date()
+  for (const tenant of crowd) {
+    for (let i = 0; i < 8; i++) {
+      await ledger.commit([one(tenant)], { spill: true })
+      await ledger.commit([testPlan(tenant, [{ channels: ['webhook'], holds: [hold('webhook', due)] }])])
+    }
+  }
+  await ledger.commit([one(last)], { spill: true })
+  await ledger.commit([testPlan(last, [{ channels: ['webhook'], holds: [hold('webhook', due)] }])])
+  assert.deepEqual(await nextJobAt(db), due)
+
+  const options = { owner: 5, now: now(), perTenant: 8, most: 16 }
+  const batches = (await claimSpilled(db, options)).flatMap(({ deliveries }) => deliveries)
+  const jobs = await claimDueJobs(db, { ...options, channels: ['webhook'] })
+  for (const claimed of [batches, jobs]) {
+    assert.equal(claimed.length, 15)
+    for (const tenant of [...crowd, last]) {
+      const n = claimed.filter(({ tenantId }) => tenantId === tenant).length
+      assert.equal(n, tenant === last ? 1 : 2)
+    }
+  }
+  const rest = await claimSpilled(db, { ...options, most: 100, except: crowd.slice(1) })
+  assert.deepEqual(
+    new Set(rest.flatMap(({ deliveries }) => deliveries.map(d => d.tenantId))),
+    new Set([crowd[0]]),
+  )
+
+  // More tenants than places: all of them get theirs within a few claims.
+  const served = new Set<number>()
+  for (let i = 0; i < 20; i++) {
+    for (const { tenantId } of await claimDueJobs(db, { ...options, most: 2, channels: ['webhook'] })) {
+      served.add(tenantId)
+    }
+  }
+  assert.deepEqual(served, new Set(crowd))
 })
 
 test('two that claim at the same time never get the same', async () => {

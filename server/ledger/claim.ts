@@ -76,31 +76,58 @@ const readDelivery = (row: DeliveryRow): StoredDelivery => ({
   category: row.category ?? '',
 })
 
-// A tenant is found by one index probe, whatever its backlog, and every tenant with something due gets its share
-// of each claim: the loose index scan of https://wiki.postgresql.org/wiki/Loose_indexscan. One branch a priority
-// keeps ORDER BY exactly the index; ordering across priorities would sort the backlog (1.1 s of 1,000,000).
+type WorkTable = 'batches' | 'jobs' | 'planning'
+
+const waitingTenants = (table: WorkTable): string =>
+  `tenants as (
+     (select tenant_id from ${table} where owner = 0 order by tenant_id limit 1)
+     union all
+     select (select w.tenant_id from ${table} w where w.owner = 0 and w.tenant_id > t.tenant_id order by w.tenant_id limit 1)
+     from tenants t where t.tenant_id is not null
+   )`
+
+/**
+ * Of a table of work, the tenants with something due now, and how much of it each of them gets: the beginning of a
+ * `with recursive`. $2 is the instant, $3 the most of one tenant, $4 the most of all, $5 tenants that get nothing.
+ *
+ * A tenant is found by one index probe, whatever its backlog: the loose index scan of
+ * https://wiki.postgresql.org/wiki/Loose_indexscan. All of them share what there is, so that no crowd of large
+ * backlogs takes everything; where there are more tenants than places, each claim serves others.
+ */
+export const dueTenants = (table: WorkTable, also = ''): string =>
+  `${waitingTenants(table)}, due as materialized (
+     select t.tenant_id from tenants t
+     where t.tenant_id is not null and t.tenant_id <> all ($5::int[]) and exists (
+       select from generate_series(0, 3) as level (priority)
+       cross join lateral (
+         select from ${table} w
+         where w.owner = 0 and w.tenant_id = t.tenant_id and w.priority = level.priority and w.run_at <= $2 ${also}
+         order by w.tenant_id, w.priority, w.run_at limit 1
+       ) first
+     )
+     order by random()
+   ), share as materialized (
+     select least($3, ceil($4::float8 / greatest(1, count(*))))::int8 as each from due
+   )`
+
+// One branch a priority keeps ORDER BY exactly the index; ordering across priorities would sort the backlog (1.1 s of
+// 1,000,000).
 const claimBatches = sql(
   'claim_batches',
-  `with recursive tenants as (
-     (select tenant_id from batches where owner = 0 order by tenant_id limit 1)
-     union all
-     select (select b.tenant_id from batches b where b.owner = 0 and b.tenant_id > t.tenant_id order by b.tenant_id limit 1)
-     from tenants t where t.tenant_id is not null
-   ), picked as materialized (
-     select b.id from tenants t
+  `with recursive ${dueTenants('batches')}, picked as materialized (
+     select b.id from due t
      cross join lateral (
        select id from (
          select p.id from generate_series(0, 3) as level (priority)
          cross join lateral (
            select b.id from batches b
            where b.owner = 0 and b.tenant_id = t.tenant_id and b.priority = level.priority and b.run_at <= $2
-           order by b.tenant_id, b.priority, b.run_at limit $3
+           order by b.tenant_id, b.priority, b.run_at limit (select each from share)
            for update skip locked
          ) p
-         order by level.priority limit $3
+         order by level.priority limit (select each from share)
        ) first
      ) b
-     where t.tenant_id is not null
      limit $4
    )
    update batches b set owner = $1, lease_until = now() + interval '${LEASE_SECONDS} seconds'
@@ -139,14 +166,21 @@ export interface ClaimedBatch {
   deliveries: StoredDelivery[]
 }
 
-/** Takes up to `most` spilled batches, `perTenant` of each tenant; those with nothing left to do are ended. */
-export async function claimSpilled(
-  db: Queryable,
-  options: { owner: number; now: Date; perTenant: number; most: number },
-): Promise<ClaimedBatch[]> {
+export interface ClaimOptions {
+  owner: number
+  now: Date
+  /** At most so many of one tenant, and of all together. */
+  perTenant: number
+  most: number
+  /** Tenants that have enough of theirs in memory. */
+  except?: readonly TenantId[]
+}
+
+/** Takes spilled batches; those with nothing left to do are ended. */
+export async function claimSpilled(db: Queryable, options: ClaimOptions): Promise<ClaimedBatch[]> {
   const rows = await db.rows<{ id: number; tenant_id: number; id_min: string; id_max: string }>(
     claimBatches,
-    [options.owner, options.now, options.perTenant, options.most],
+    [options.owner, options.now, options.perTenant, options.most, options.except ?? []],
   )
   if (rows.length === 0) return []
   const deliveries = await db.rows<DeliveryRow>(batchDeliveries, [
@@ -166,27 +200,21 @@ export async function claimSpilled(
 
 const claimJobs = sql(
   'claim_jobs',
-  `with recursive tenants as (
-     (select tenant_id from jobs where owner = 0 order by tenant_id limit 1)
-     union all
-     select (select j.tenant_id from jobs j where j.owner = 0 and j.tenant_id > t.tenant_id order by j.tenant_id limit 1)
-     from tenants t where t.tenant_id is not null
-   ), picked as materialized (
-     select j.tenant_id, j.notification_id, j.channel from tenants t
+  `with recursive ${dueTenants('jobs', 'and w.channel = any ($6::int2[])')}, picked as materialized (
+     select j.tenant_id, j.notification_id, j.channel from due t
      cross join lateral (
        select * from (
          select p.* from generate_series(0, 3) as level (priority)
          cross join lateral (
            select j.tenant_id, j.notification_id, j.channel, j.priority from jobs j
            where j.owner = 0 and j.tenant_id = t.tenant_id and j.priority = level.priority and j.run_at <= $2
-             and j.channel = any ($5::int2[])
-           order by j.tenant_id, j.priority, j.run_at limit $3
+             and j.channel = any ($6::int2[])
+           order by j.tenant_id, j.priority, j.run_at limit (select each from share)
            for update skip locked
          ) p
-         order by p.priority limit $3
+         order by p.priority limit (select each from share)
        ) first
      ) j
-     where t.tenant_id is not null
      limit $4
    ), mine as (
      update jobs j set owner = $1, lease_until = now() + interval '${LEASE_SECONDS} seconds'
@@ -199,24 +227,40 @@ const claimJobs = sql(
    from mine m join notifications n on n.tenant_id = m.tenant_id and n.id = m.notification_id`,
 )
 
-/** Takes up to `most` due jobs of these channels, `perTenant` of each tenant, the more urgent first. */
+/** Takes due jobs of these channels, of each tenant the more urgent first. */
 export async function claimDueJobs(
   db: Queryable,
-  options: { owner: number; now: Date; perTenant: number; most: number; channels: readonly Channel[] },
+  options: ClaimOptions & { channels: readonly Channel[] },
 ): Promise<StoredDelivery[]> {
   const rows = await db.rows<DeliveryRow>(claimJobs, [
     options.owner,
     options.now,
     options.perTenant,
     options.most,
+    options.except ?? [],
     options.channels.map(channel => CHANNELS.indexOf(channel)),
   ])
   return rows.map(readDelivery)
 }
 
-const nextJob = sql('next_job', `select min(run_at) as at from jobs where owner = 0`)
+/**
+ * When the next row of a table of work is due. One probe a tenant and priority: a million may be held until the morning,
+ * and looking through all of them every second is what min() would do.
+ */
+export const nextDueOf = (table: WorkTable): string =>
+  `with recursive ${waitingTenants(table)}
+   select min(first.run_at) as at from tenants t
+   cross join generate_series(0, 3) as level (priority)
+   cross join lateral (
+     select w.run_at from ${table} w
+     where w.owner = 0 and w.tenant_id = t.tenant_id and w.priority = level.priority
+     order by w.tenant_id, w.priority, w.run_at limit 1
+   ) first
+   where t.tenant_id is not null`
 
-/** When the next job is due, if any waits. Only asked when there is nothing due: few rows are then unowned. */
+const nextJob = sql('next_job', nextDueOf('jobs'))
+
+/** When the next job is due, if any waits. */
 export const nextJobAt = async (db: Queryable): Promise<Date | null> =>
   (await db.one<{ at: Date | null }>(nextJob))?.at ?? null
 

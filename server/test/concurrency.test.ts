@@ -1,10 +1,6 @@
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -17,6 +13,8 @@ import { auditLedger } from '../ledger/audit.ts'
 import { upsertUsers } from '../people/users.ts'
 import { type Loose, eventually } from './app.ts'
 import { testDatabase } from './database.ts'
+import { openSink } from './sink.ts'
+import { type Running, killStarted, startProcess } from './process.ts'
 
 const PROCESSES = 4
 const WRITERS = 8
@@ -83,7 +81,7 @@ test(`${WRITERS} writers, ${PROCESSES} processes, ${KILLS} of them killed: no ca
   const database = await testDatabase()
   const dir = mkdtempSync(join(tmpdir(), 'carillon-concurrency-'))
   const processes: (Running | undefined)[] = []
-  const sink = await openSink()
+  const sink = await openSink(() => random() * 10)
   try {
     const { db } = database
     const masterKey = randomBytes(32).toString('hex')
@@ -110,7 +108,14 @@ test(`${WRITERS} writers, ${PROCESSES} processes, ${KILLS} of them killed: no ca
         }),
       ),
     )
-    const start = (slot: number) => startProcess(database.url, masterKey, join(dir, String(slot)))
+    const start = (slot: number) =>
+      startProcess({
+        DATABASE_URL: database.url,
+        CARILLON_MASTER_KEY: masterKey,
+        CARILLON_DATA_DIR: join(dir, String(slot)),
+        CARILLON_DB_POOL: '4',
+        CARILLON_LANES: '2',
+      })
     processes.push(...(await Promise.all(Array.from({ length: PROCESSES }, (_, slot) => start(slot)))))
     const living = () => processes.filter(one => one !== undefined)
 
@@ -257,7 +262,7 @@ test(`${WRITERS} writers, ${PROCESSES} processes, ${KILLS} of them killed: no ca
       `seed ${seed}: ${acknowledged.length} events, ${unanswered} requests asked again, ${items} items in ${digests} digests`,
     )
   } finally {
-    for (const one of processes) await one?.kill()
+    await killStarted()
     sink.close()
     await database.drop()
     rmSync(dir, { recursive: true, force: true })
@@ -265,89 +270,6 @@ test(`${WRITERS} writers, ${PROCESSES} processes, ${KILLS} of them killed: no ca
 })
 
 const slots = () => Array.from({ length: PROCESSES }, (_, slot) => slot)
-
-interface Running {
-  url: string
-  /** SIGKILL. */
-  kill(): Promise<void>
-  /** SIGTERM; its exit code. */
-  stop(): Promise<number | null>
-}
-
-async function startProcess(databaseUrl: string, masterKey: string, dataDir: string): Promise<Running> {
-  const child = spawn(
-    process.execPath,
-    [join(import.meta.dirname, '..', '..', 'cli', 'carillon.ts'), 'start'],
-    {
-      env: {
-        ...process.env,
-        NODE_OPTIONS: '',
-        DATABASE_URL: databaseUrl,
-        CARILLON_MASTER_KEY: masterKey,
-        CARILLON_DATA_DIR: dataDir,
-        CARILLON_DB_POOL: '4',
-        CARILLON_LANES: '2',
-        HOST: '127.0.0.1',
-        PORT: '0',
-        MAILBOX_PORT: '0',
-        OUTBOUND_ALLOW: '127.0.0.1/32',
-        LOG_LEVEL: 'fatal',
-        CARILLON_LIMIT_PER_USER: '10000000',
-        CARILLON_LIMIT_PER_IP: '10000000',
-        CARILLON_LIMIT_PER_KEY: '10000000',
-      },
-      stdio: ['ignore', 'pipe', 'inherit'],
-    },
-  )
-  const gone = once(child, 'exit') as Promise<[number | null]>
-  const url = await urlOf(child)
-  return {
-    url,
-    async kill() {
-      child.kill('SIGKILL')
-      await gone
-    },
-    async stop() {
-      child.kill('SIGTERM')
-      return (await gone)[0]
-    },
-  }
-}
-
-/** It says where it is once it is ready. */
-async function urlOf(child: ChildProcess): Promise<string> {
-  let said = ''
-  for await (const chunk of child.stdout!.setEncoding('utf8')) {
-    said += chunk
-    const url = /^ *API +(\S+)$/m.exec(said)?.[1]
-    if (url) {
-      child.stdout!.resume()
-      return url
-    }
-  }
-  throw new Error(`It did not start: ${said}`)
-}
-
-/** The far end: takes its time, and remembers every idempotency key it has seen. */
-async function openSink() {
-  const seen = new Map<string, number>()
-  const server = createServer((request, response) => {
-    request.resume().on('end', () => {
-      const id = String(request.headers['webhook-id'])
-      seen.set(id, (seen.get(id) ?? 0) + 1)
-      setTimeout(() => response.end('ok'), random() * 10)
-    })
-  }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    seen,
-    close() {
-      server.close()
-      server.closeAllConnections()
-    },
-  }
-}
 
 // ---------------------------------------------------------------- what must be true afterwards
 
