@@ -7,6 +7,7 @@ import { type RevisionCache, revisionCache } from './cache.ts'
 import { compileMarkup } from './publish.ts'
 import {
   type CompiledRevision,
+  type Messages,
   type TemplateRevision,
   type TemplateVariable,
   normalizeRevision,
@@ -26,6 +27,8 @@ export interface TemplateDefinition {
   channels: TemplateRevision['channels']
   translations: NonNullable<TemplateRevision['translations']>
   variables: TemplateVariable[]
+  /** ICU messages by BCP 47 tag and key, for the helper `t`. */
+  messages: Messages
 }
 
 /** A template at one of its revisions. */
@@ -33,19 +36,27 @@ export interface Template extends TemplateDefinition {
   id: Id
   version: string
   revision: number
+  /** What is sent; null while nothing was published. */
+  publishedRevision: number | null
+  /** The newest, perhaps a draft. */
+  lastRevision: number
   createdBy: string | null
   createdAt: Date
   updatedAt: Date
 }
 
+type Texts = 'channels' | 'translations' | 'variables' | 'messages'
+
 /** In lists: without its texts. */
-export interface TemplateSummary extends Omit<Template, 'channels' | 'translations' | 'variables'> {
+export interface TemplateSummary extends Omit<Template, Texts> {
   channels: string[]
   locales: string[]
 }
 
 export interface RevisionSummary {
   revision: number
+  /** A draft is newer than what is published. */
+  status: 'published' | 'draft' | 'earlier'
   version: string
   locale: string
   channels: string[]
@@ -67,22 +78,36 @@ interface Row {
   channels: Template['channels']
   translations: Template['translations']
   variables: Template['variables']
+  messages: Template['messages']
+  published: number | null
+  last_revision: number
   created_by: string | null
   created_at: Date
   updated_at: Date
 }
 
-const templateOf = ({ created_by, created_at, updated_at, ...row }: Row): Template => ({
+const templateOf = <R extends Omit<Row, Texts>>({
+  published,
+  last_revision,
+  created_by,
+  created_at,
+  updated_at,
+  ...row
+}: R) => ({
   ...row,
+  publishedRevision: published,
+  lastRevision: last_revision,
   createdBy: created_by,
   createdAt: created_at,
   updatedAt: updated_at,
 })
 
 const COLUMNS = `t.id, t.name, t.description, t.category, t.tags, t.enabled, r.revision, r.version, r.locale,
-         t.created_by, t.created_at, t.updated_at`
+         nullif(t.revision, 0) as published, t.last_revision, t.created_by, t.created_at, t.updated_at`
+/** What is sent or, while nothing is, the newest draft. */
+const SHOWN = 'coalesce(nullif(t.revision, 0), t.last_revision)'
 
-const TEXTS = 'r.channels, r.translations, r.variables'
+const TEXTS = 'r.channels, r.translations, r.variables, r.messages'
 const NAMES = `array(select jsonb_object_keys(r.channels)) as channels,
          array(select jsonb_object_keys(r.translations)) as locales`
 
@@ -93,18 +118,25 @@ const findById = sql(
   `select ${COLUMNS}, ${TEXTS}
    from templates t
    join template_revisions r on (r.tenant_id, r.template_id) = (t.tenant_id, t.id)
-    and r.revision = coalesce($3::int, t.revision)
+    and r.revision = case $3::int when 0 then t.last_revision else coalesce($3, ${SHOWN}) end
    where t.tenant_id = $1 and t.id = $2 and t.deleted_at is null`,
 )
 
-/** The current state, or an older one: then name and so on are today's, the texts those of the revision. */
+/**
+ * The published state, another revision, or the newest one, be it a draft: name and so on are always today's, the
+ * texts those of the revision.
+ */
 export async function findTemplate(
   q: Queryable,
   tenantId: TenantId,
   id: Id,
-  revision?: number,
+  revision?: number | 'last',
 ): Promise<Template | undefined> {
-  const row = await q.one<Row>(findById, [tenantId, id, revision ?? null])
+  const row = await q.one<Row>(findById, [
+    tenantId,
+    id,
+    revision === 'last' ? 0 : (revision ?? null),
+  ])
   return row && templateOf(row)
 }
 
@@ -147,7 +179,7 @@ const list = sql(
   'list_templates',
   `select ${COLUMNS}, ${NAMES}
    from templates t
-   join template_revisions r on (r.tenant_id, r.template_id, r.revision) = (t.tenant_id, t.id, t.revision)
+   join template_revisions r on (r.tenant_id, r.template_id, r.revision) = (t.tenant_id, t.id, ${SHOWN})
    where t.tenant_id = $1 and t.deleted_at is null
      and ($2::uuid is null or t.id < $2)
      and ($3::text is null or t.name = $3)
@@ -166,20 +198,23 @@ export async function listTemplates(
   limit: number,
 ): Promise<TemplateSummary[]> {
   const { name = null, category = null, tag = null, enabled = null } = filter
-  const rows = await q.rows<
-    Omit<Row, 'channels' | 'translations' | 'variables'> & { channels: string[]; locales: string[] }
-  >(list, [tenantId, after, name, category, tag, enabled, limit])
-  return rows.map(({ created_by, created_at, updated_at, ...row }) => ({
-    ...row,
-    createdBy: created_by,
-    createdAt: created_at,
-    updatedAt: updated_at,
-  }))
+  const rows = await q.rows<Omit<Row, Texts> & { channels: string[]; locales: string[] }>(list, [
+    tenantId,
+    after,
+    name,
+    category,
+    tag,
+    enabled,
+    limit,
+  ])
+  return rows.map(templateOf)
 }
 
 const listOfRevisions = sql(
   'list_template_revisions',
-  `select r.revision, r.version, r.locale, ${NAMES}, r.created_by as "createdBy", r.created_at as "createdAt"
+  `select r.revision, r.version, r.locale, ${NAMES},
+     case when r.revision = t.revision then 'published' when r.revision > t.revision then 'draft' else 'earlier' end as status,
+     r.created_by as "createdBy", r.created_at as "createdAt"
    from template_revisions r
    join templates t on (t.tenant_id, t.id) = (r.tenant_id, r.template_id)
    where r.tenant_id = $1 and r.template_id = $2 and t.deleted_at is null
@@ -215,19 +250,19 @@ export const revisionOfVersion = async (
 
 const insertTemplate = sql(
   'insert_template',
-  `insert into templates (tenant_id, id, name, description, category, tags, enabled, created_by)
-   values ($1, $2, $3, $4, $5, $6, $7, $8)`,
+  `insert into templates (tenant_id, id, name, description, category, tags, enabled, created_by, revision, last_revision)
+   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1)`,
 )
 const insertRevision = sql(
   'insert_template_revision',
   `insert into template_revisions
-     (tenant_id, template_id, revision, version, locale, channels, translations, variables, created_by)
-   values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+     (tenant_id, template_id, revision, version, locale, channels, translations, variables, messages, created_by)
+   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
 )
 // The row alone: a join would be rechecked after waiting for another update, against the revision of before.
 const lockTemplate = sql(
   'lock_template',
-  `select name, revision from templates where tenant_id = $1 and id = $2 and deleted_at is null for update`,
+  `select name, revision, last_revision as last from templates where tenant_id = $1 and id = $2 and deleted_at is null for update`,
 )
 const versionOf = sql(
   'template_version',
@@ -236,8 +271,16 @@ const versionOf = sql(
 const updateRow = sql(
   'update_template',
   `update templates set name = $3, description = $4, category = $5, tags = $6, enabled = $7, revision = $8,
-          updated_at = now()
+          last_revision = $8, updated_at = now()
    where tenant_id = $1 and id = $2`,
+)
+const keepDraft = sql(
+  'keep_template_draft',
+  `update templates set last_revision = $3, updated_at = now() where tenant_id = $1 and id = $2`,
+)
+const publishRow = sql(
+  'publish_template',
+  `update templates set revision = $3, updated_at = now() where tenant_id = $1 and id = $2`,
 )
 const rulesUsing = sql(
   'rules_using_template',
@@ -250,7 +293,9 @@ const deleteRow = sql(
 
 interface Locked {
   name: string
+  /** 0: nothing is published. */
   revision: number
+  last: number
 }
 
 async function lock(tx: Tx, tenantId: TenantId, id: Id): Promise<Locked> {
@@ -276,25 +321,39 @@ export function prepareDefinition(definition: TemplateDefinition): TemplateDefin
 export const publishable = async (definition: TemplateDefinition): Promise<TemplateDefinition> =>
   prepareDefinition(await compileMarkup(definition))
 
-/** @throws AppError already_exists for a name in use */
+/**
+ * @param draft nothing is published yet: whoever names the template sends without it
+ * @throws AppError already_exists for a name in use
+ */
 export async function createTemplate(
   tx: Tx,
   actor: Actor,
   prepared: TemplateDefinition,
   traceId?: string,
+  draft = false,
 ): Promise<Id> {
   const id = newId()
   const { tenantId } = actor
   const { name, description, category, tags, enabled } = prepared
   await named(name, () =>
-    tx.run(insertTemplate, [tenantId, id, name, description, category, tags, enabled, actor.id ?? null]),
+    tx.run(insertTemplate, [
+      tenantId,
+      id,
+      name,
+      description,
+      category,
+      tags,
+      enabled,
+      actor.id ?? null,
+      draft ? 0 : 1,
+    ]),
   )
   await addRevision(tx, actor, id, 1, prepared.version ?? '1.0.0', prepared)
   await audit(tx, actor, {
     action: 'template.created',
     objectKind: 'template',
     objectId: id,
-    details: { name, revision: 1, enabled },
+    details: { name, revision: 1, enabled, ...(draft && { draft }) },
     traceId,
   })
   return id
@@ -303,7 +362,8 @@ export async function createTemplate(
 /**
  * A new revision; the ones before stay as they are, since notifications name them.
  *
- * @param expected the revision the change was made from: AppError conflict when it is no longer the current one
+ * @param expected the revision the change was made from: AppError conflict when it is neither what is published nor
+ * the newest draft any more
  * @throws AppError not_found; already_exists for a name in use
  */
 export async function updateTemplate(
@@ -315,20 +375,9 @@ export async function updateTemplate(
   traceId?: string,
 ): Promise<void> {
   const { tenantId } = actor
-  const before = await lock(tx, tenantId, id)
-  if (expected !== undefined && expected !== before.revision) {
-    throw new AppError('conflict', `The template is at revision ${before.revision} by now.`, {
-      field: '/revision',
-    })
-  }
-  const revision = before.revision + 1
+  const before = await lockAt(tx, tenantId, id, expected)
+  const revision = await nextRevision(tx, actor, id, before, prepared)
   const { name, description, category, tags, enabled } = prepared
-  let { version } = prepared
-  if (version === undefined) {
-    const current = await tx.one<{ version: string }>(versionOf, [tenantId, id, before.revision])
-    version = nextVersion(current!.version, revision)
-  }
-  await addRevision(tx, actor, id, revision, version, prepared)
   await named(name, () =>
     tx.run(updateRow, [tenantId, id, name, description, category, tags, enabled, revision]),
   )
@@ -339,6 +388,94 @@ export async function updateTemplate(
     details: { name, revision, enabled, ...(name !== before.name && { nameBefore: before.name }) },
     traceId,
   })
+}
+
+/**
+ * Keeps the texts as a new revision that is not sent yet; `publishTemplate` makes it so. Name, category, tags and
+ * whether it is enabled belong to the template and are left alone.
+ *
+ * @throws AppError not_found; conflict, as for `updateTemplate`
+ */
+export async function draftTemplate(
+  tx: Tx,
+  actor: Actor,
+  id: Id,
+  prepared: TemplateDefinition,
+  expected?: number,
+  traceId?: string,
+): Promise<number> {
+  const before = await lockAt(tx, actor.tenantId, id, expected)
+  const revision = await nextRevision(tx, actor, id, before, prepared)
+  await tx.run(keepDraft, [actor.tenantId, id, revision])
+  await audit(tx, actor, {
+    action: 'template.drafted',
+    objectKind: 'template',
+    objectId: id,
+    details: { name: before.name, revision },
+    traceId,
+  })
+  return revision
+}
+
+/**
+ * From now on a draft is what is sent: the newest, or the one named.
+ *
+ * @throws AppError not_found; conflict when there is no such draft
+ */
+export async function publishTemplate(
+  tx: Tx,
+  actor: Actor,
+  id: Id,
+  wanted?: number,
+  traceId?: string,
+): Promise<void> {
+  const { tenantId } = actor
+  const before = await lock(tx, tenantId, id)
+  const revision = wanted ?? before.last
+  if (revision <= before.revision || revision > before.last) {
+    throw new AppError(
+      'conflict',
+      revision > before.last
+        ? `There is no revision ${revision}.`
+        : `Revision ${before.revision} is published, and ${revision} is no draft of something newer.`,
+      { field: '/revision' },
+    )
+  }
+  await tx.run(publishRow, [tenantId, id, revision])
+  await audit(tx, actor, {
+    action: 'template.published',
+    objectKind: 'template',
+    objectId: id,
+    details: { name: before.name, revision, before: before.revision },
+    traceId,
+  })
+}
+
+async function lockAt(tx: Tx, tenantId: TenantId, id: Id, expected: number | undefined): Promise<Locked> {
+  const before = await lock(tx, tenantId, id)
+  if (expected !== undefined && expected !== before.revision && expected !== before.last) {
+    throw new AppError('conflict', `The template is at revision ${before.last} by now.`, {
+      field: '/revision',
+    })
+  }
+  return before
+}
+
+async function nextRevision(
+  tx: Tx,
+  actor: Actor,
+  id: Id,
+  before: Locked,
+  prepared: TemplateDefinition,
+): Promise<number> {
+  const revision = before.last + 1
+  let { version } = prepared
+  if (version === undefined) {
+    const latest = await tx.one<{ version: string }>(versionOf, [actor.tenantId, id, before.last])
+    version = nextVersion(latest!.version, revision)
+  }
+  await addRevision(tx, actor, id, revision, version, prepared)
+  return revision
 }
 
 /**
@@ -369,7 +506,7 @@ const addRevision = (
   id: Id,
   revision: number,
   version: string,
-  { locale, channels, translations, variables }: TemplateDefinition,
+  { locale, channels, translations, variables, messages }: TemplateDefinition,
 ): Promise<number> =>
   tx.run(insertRevision, [
     actor.tenantId,
@@ -380,6 +517,7 @@ const addRevision = (
     JSON.stringify(channels),
     JSON.stringify(translations),
     JSON.stringify(variables),
+    JSON.stringify(messages),
     actor.id ?? null,
   ])
 
@@ -431,7 +569,7 @@ const loadWanted = sql(
 )
 
 interface LoadedRow
-  extends Pick<Row, 'id' | 'name' | 'revision' | 'locale' | 'channels' | 'translations' | 'variables'> {
+  extends Pick<Row, 'id' | 'name' | 'revision' | 'locale' | Texts> {
   nr: number
   tenant_id: number
 }
@@ -504,4 +642,5 @@ const revisionOf = (row: LoadedRow): TemplateRevision => ({
   channels: row.channels,
   translations: row.translations,
   variables: row.variables,
+  messages: row.messages,
 })
