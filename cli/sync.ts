@@ -24,6 +24,8 @@ const OWN = new Set([
   'id',
   'no',
   'revision',
+  'publishedRevision',
+  'lastRevision',
   'version',
   'versions',
   'locales',

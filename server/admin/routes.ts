@@ -51,6 +51,7 @@ const TenantShape = Type.Object({
   name: TenantName,
   displayName: DisplayName,
   enabled: Type.Boolean(),
+  locale: Type.Union([Type.String(), Type.Null()]),
   createdAt: Time,
 })
 const NewTenant = Type.Object({
@@ -269,10 +270,19 @@ export function adminRoutes(api: Api, { db, sealer, auth }: AdminDeps): void {
       schema: {
         tags: ['Tenants'],
         operationId: 'updateTenant',
-        summary: 'Rename, disable or enable a tenant',
+        summary: 'Rename, disable or enable a tenant, or say in which language it writes',
         params: Type.Object({ name: TenantName }, { additionalProperties: false }),
         body: Type.Object(
-          { displayName: Type.Optional(DisplayName), enabled: Type.Optional(Type.Boolean()) },
+          {
+            displayName: Type.Optional(DisplayName),
+            enabled: Type.Optional(Type.Boolean()),
+            locale: Type.Optional(
+              Type.Union([Type.String({ minLength: 2, maxLength: 35 }), Type.Null()], {
+                description:
+                  'BCP 47: what texts are in where the language of the reader is missing. Null: as each template is written.',
+              }),
+            ),
+          },
           { additionalProperties: false, minProperties: 1 },
         ),
         response: { 200: TenantShape },

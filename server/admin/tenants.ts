@@ -19,10 +19,12 @@ export interface Tenant {
   name: string
   displayName: string
   enabled: boolean
+  /** BCP 47: what texts are in where the reader's language is missing; null: as each template is written. */
+  locale: string | null
   createdAt: Date
 }
 
-const columns = 'id, name, display_name as "displayName", enabled, created_at as "createdAt"'
+const columns = 'id, name, display_name as "displayName", enabled, locale, created_at as "createdAt"'
 
 const insertTenant = sql(
   'insert_tenant',
@@ -44,7 +46,7 @@ const listAfter = sql('list_tenants', `select ${columns} from tenants where id >
 const lockByName = sql('lock_tenant_by_name', `select ${columns} from tenants where name = $1 for update`)
 const updateById = sql(
   'update_tenant',
-  `update tenants set display_name = $2, enabled = $3 where id = $1 returning ${columns}`,
+  `update tenants set display_name = $2, enabled = $3, locale = $4 where id = $1 returning ${columns}`,
 )
 
 /**
@@ -114,25 +116,35 @@ export async function updateTenant(
   tx: Queryable,
   caller: Caller,
   name: string,
-  change: { displayName?: string; enabled?: boolean },
+  change: { displayName?: string; enabled?: boolean; locale?: string | null },
   traceId?: string,
 ): Promise<Tenant> {
   const before = await tx.one<Tenant>(lockByName, [name])
   if (before === undefined) throw new AppError('not_found', 'There is no such tenant.')
   const { displayName = before.displayName, enabled = before.enabled } = change
+  const locale = change.locale === undefined ? before.locale : canonical(change.locale)
   if (!enabled && before.id === OPERATOR_TENANT_ID) {
     throw new AppError('conflict', "The operator's tenant cannot be disabled.", { field: '/enabled' })
   }
-  const after = (await tx.one<Tenant>(updateById, [before.id, displayName, enabled]))!
+  const after = (await tx.one<Tenant>(updateById, [before.id, displayName, enabled, locale]))!
   await audit(tx, caller, {
     action: 'tenant.updated',
     objectKind: 'tenant',
     objectId: name,
     details: {
-      before: { displayName: before.displayName, enabled: before.enabled },
-      after: { displayName, enabled },
+      before: { displayName: before.displayName, enabled: before.enabled, locale: before.locale },
+      after: { displayName, enabled, locale },
     },
     traceId,
   })
   return after
+}
+
+function canonical(locale: string | null): string | null {
+  if (locale === null) return null
+  try {
+    return Intl.getCanonicalLocales(locale.replaceAll('_', '-'))[0]!
+  } catch {
+    throw new AppError('invalid_request', `"${locale}" is not a BCP 47 locale`, { field: '/locale' })
+  }
 }

@@ -9,6 +9,8 @@ export interface TenantFacts {
   id: TenantId
   name: string
   enabled: boolean
+  /** BCP 47: what texts are in where the reader's language is missing. */
+  locale?: string
   /** Unwrapped. Seals what names no single user. */
   dataKey: Buffer
 }
@@ -19,7 +21,7 @@ export interface TenantBook {
   get(tenantId: TenantId): TenantFacts | undefined
 }
 
-const loadTenants = sql('load_tenants', `select id, name, enabled, data_key from tenants`)
+const loadTenants = sql('load_tenants', `select id, name, enabled, locale, data_key from tenants`)
 
 export function tenantBook(watch: ChangeWatch, sealer: Sealer): TenantBook {
   let tenants = new Map<TenantId, TenantFacts>()
@@ -34,11 +36,23 @@ export function tenantBook(watch: ChangeWatch, sealer: Sealer): TenantBook {
     async refresh(q) {
       if (loaded === version) return
       const loading = version
-      const rows = await q.rows<{ id: number; name: string; enabled: boolean; data_key: Buffer }>(loadTenants)
+      const rows = await q.rows<{
+        id: number
+        name: string
+        enabled: boolean
+        locale: string | null
+        data_key: Buffer
+      }>(loadTenants)
       tenants = new Map(
         rows.map(row => [
           row.id,
-          { id: row.id, name: row.name, enabled: row.enabled, dataKey: sealer.unwrap(row.data_key) },
+          {
+            id: row.id,
+            name: row.name,
+            enabled: row.enabled,
+            ...(row.locale !== null && { locale: row.locale }),
+            dataKey: sealer.unwrap(row.data_key),
+          },
         ]),
       )
       loaded = Math.max(loaded, loading)

@@ -11,6 +11,7 @@ import {
 } from '../types.ts'
 import type { Escape } from './escape.ts'
 import { toHandlebars } from './go-notation.ts'
+import { type Catalogue, type Messages, catalogue, checkMessages, fallbacks } from './messages.ts'
 import { type CompiledTemplate, type View, compileTemplate } from './template.ts'
 
 /** What one channel says. Every text is a template; a translation may leave out what it does not change. */
@@ -31,6 +32,8 @@ export interface ChannelContent {
   /** For the channel's own purposes: an object whose texts are templates, or a template of a JSON object. */
   data?: JsonObject | string
 }
+
+export type { Messages }
 
 export type ChannelContents = Partial<Record<Channel | 'default', ChannelContent>>
 
@@ -56,14 +59,18 @@ export interface TemplateRevision {
   /** By BCP 47 tag, then by channel; or flat, one content for all channels. */
   translations?: Record<string, ChannelContents | ChannelContent>
   variables?: TemplateVariable[]
+  /** ICU messages by BCP 47 tag and key, for the helper `t`. */
+  messages?: Messages
 }
 
 export interface CompiledRevision {
   revision: TemplateRevision
   /** Whether there is something to say there, in any language. */
   has(channel: Channel): boolean
-  /** The content for a channel in the best language; compiled at its first use. */
-  select(channel: Channel, locale: string): SelectedContent
+  /**
+   * The content for a channel in the best language, the reader's or else the tenant's; compiled at its first use.
+   */
+  select(channel: Channel, locale: string, ofTenant?: string): SelectedContent
   required: readonly string[]
   decoded: readonly string[]
   defaults: JsonObject | undefined
@@ -107,13 +114,13 @@ const MAX_SELECTIONS = 500
 
 /**
  * One channel's finished content, pure. The locale is looked up as RFC 4647 §3.4 does: exact, then shorter, then
- * the revision's own; in each, the channel's content before the one for all channels.
+ * the tenant's in the same way, then the revision's own; in each, the channel's content before the one for all channels.
  *
  * @throws AppError invalid_template: nothing for this channel, a required variable is missing, the result is too
  * long or a JSON part is not JSON with this data
  */
 export function render(compiled: CompiledRevision, channel: Channel, locale: string, view: View): Content {
-  const selected = compiled.select(channel, locale)
+  const selected = compiled.select(channel, locale, view.tenantLocale)
   const { content } = selected
   const seen = viewFor(compiled, selected.locale, locale, view)
 
@@ -257,19 +264,27 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
     ]),
   )
   const base = revision.locale ?? 'en'
+  const messages =
+    revision.messages && Object.keys(revision.messages).length > 0
+      ? catalogue(revision.messages, base)
+      : undefined
   const selections = new Map<string, SelectedContent>()
   const compiledContents = new Map<string, CompiledContent>()
   const variables = revision.variables ?? []
   const defaults = variables.filter(variable => variable.default !== undefined)
 
-  const find = (channel: Channel, locale: string): SelectedContent => {
+  const find = (channel: Channel, locale: string, ofTenant: string | undefined): SelectedContent => {
     const ofBase = revision.channels[channel] ?? revision.channels.default
-    for (const tag of fallbacks(locale)) {
+    for (const tag of [...fallbacks(locale), ...(ofTenant === undefined ? [] : fallbacks(ofTenant))]) {
       // Text in the language the revision is written in is better than a translation to a wider one.
       if (tag === base.toLowerCase() && ofBase) break
       const contents = languages.get(tag)
       const own = contents?.[channel] ?? contents?.default
       if (own) return { locale: tag, content: compileOnce(channel, tag, { ...inherited(ofBase), ...own }) }
+      // Texts made of messages are in whatever language the messages are.
+      if (ofBase && messages?.tags.has(tag)) {
+        return { locale: tag, content: compileOnce(channel, '', ofBase) }
+      }
     }
     if (!ofBase) {
       throw new AppError('invalid_template', `the template "${revision.name}" has nothing for ${channel}`)
@@ -279,7 +294,7 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
   const compileOnce = (channel: Channel, tag: string, content: ChannelContent): CompiledContent => {
     const key = `${channel} ${tag}`
     let compiled = compiledContents.get(key)
-    if (!compiled) compiledContents.set(key, (compiled = compileContent(content, channel)))
+    if (!compiled) compiledContents.set(key, (compiled = compileContent(content, channel, messages)))
     return compiled
   }
 
@@ -287,12 +302,12 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
     revision,
     has: channel =>
       [revision.channels, ...languages.values()].some(contents => contents[channel] ?? contents.default),
-    select(channel, locale) {
-      const key = `${channel} ${locale}`
+    select(channel, locale, ofTenant) {
+      const key = ofTenant === undefined ? `${channel} ${locale}` : `${channel} ${locale} ${ofTenant}`
       let selected = selections.get(key)
       if (!selected) {
         if (selections.size >= MAX_SELECTIONS) selections.clear()
-        selections.set(key, (selected = find(channel, locale)))
+        selections.set(key, (selected = find(channel, locale, ofTenant)))
       }
       return selected
     },
@@ -324,12 +339,6 @@ const isMixed = (contents: ChannelContents | ChannelContent): boolean =>
 const byChannel = (contents: ChannelContents | ChannelContent): ChannelContents =>
   isFlat(contents) ? { default: contents } : contents
 
-/** `zh-Hant-TW`, `zh-Hant`, `zh`. */
-function fallbacks(locale: string): string[] {
-  const subtags = locale.replaceAll('_', '-').toLowerCase().split('-').slice(0, 8)
-  return subtags.map((_, i) => subtags.slice(0, subtags.length - i).join('-'))
-}
-
 const language = (locale: string): string => locale.split(/[-_]/, 1)[0]!.toLowerCase()
 
 type Report = (field: string, error: unknown) => void
@@ -342,6 +351,7 @@ const rethrow: Report = (_, error) => {
 function compileContent(
   content: ChannelContent,
   channel: Channel,
+  messages: Catalogue | undefined,
   report: Report = rethrow,
 ): CompiledContent {
   const slack = channel === 'slack'
@@ -350,7 +360,7 @@ function compileContent(
     const source = content[field]
     if (source === undefined) return undefined
     try {
-      const template = compileTemplate(source, escape)
+      const template = compileTemplate(source, escape, messages)
       if (escape === 'slack_json') parseJson(template.render(NOTHING), field)
       return template
     } catch (error) {
@@ -366,20 +376,20 @@ function compileContent(
     subject: subject ?? title,
     body: compile('body', bodyIsJson ? 'slack_json' : textEscape),
     html: compile('html', 'html'),
-    image: compileText(content.image, '/image', report),
+    image: compileText(content.image, '/image', messages, report),
     actions: content.actions?.flatMap(({ id, label, url }, i) => {
-      const compiled = compileText(label, `/actions/${i}/label`, report)
+      const compiled = compileText(label, `/actions/${i}/label`, messages, report)
       return compiled
         ? [
             {
               id: id ?? `action-${i + 1}`,
               label: compiled,
-              url: compileText(url, `/actions/${i}/url`, report),
+              url: compileText(url, `/actions/${i}/url`, messages, report),
             },
           ]
         : []
     }),
-    data: content.data === undefined ? undefined : compileData(content.data, slack, report),
+    data: content.data === undefined ? undefined : compileData(content.data, slack, messages, report),
     bodyIsJson,
   }
 }
@@ -387,11 +397,12 @@ function compileContent(
 function compileText(
   source: string | undefined,
   field: string,
+  messages: Catalogue | undefined,
   report: Report,
 ): CompiledTemplate | undefined {
   if (source === undefined) return undefined
   try {
-    return compileTemplate(source, 'none')
+    return compileTemplate(source, 'none', messages)
   } catch (error) {
     report(field, error)
     return undefined
@@ -407,11 +418,12 @@ const isJsonDocument = (body: string | undefined): boolean =>
 function compileData(
   data: JsonObject | string,
   slack: boolean,
+  messages: Catalogue | undefined,
   report: Report,
 ): ((view: View) => JsonObject) | undefined {
   if (typeof data === 'string') {
     try {
-      const template = compileTemplate(data, slack ? 'slack_json' : 'json')
+      const template = compileTemplate(data, slack ? 'slack_json' : 'json', messages)
       parseJson(template.render(NOTHING), 'data')
       return view => parseJson(template.render(view), 'data')
     } catch (error) {
@@ -430,7 +442,7 @@ function compileData(
         report(pointer, new AppError('invalid_template', `more than ${MAX_DATA_TEXTS} texts`))
       }
       try {
-        const template = compileTemplate(value, slack ? 'slack' : 'none')
+        const template = compileTemplate(value, slack ? 'slack' : 'none', messages)
         return view => template.render(view)
       } catch (error) {
         report(pointer, error)
@@ -486,6 +498,15 @@ export function normalizeRevision<R extends Omit<TemplateRevision, 'templateId' 
   if (input.locale !== undefined && locale === undefined) {
     problems.push({ field: '/locale', message: `"${input.locale}" is not a BCP 47 locale` })
   }
+  const messages: Messages = {}
+  for (const [tag, byKey] of Object.entries(input.messages ?? {})) {
+    const canonical = canonicalLocale(tag)
+    const field = `/messages/${pointerPart(tag)}`
+    if (canonical === undefined) problems.push({ field, message: `"${tag}" is not a BCP 47 locale` })
+    else if (Object.hasOwn(messages, canonical)) {
+      problems.push({ field, message: `${canonical} is there twice` })
+    } else messages[canonical] = byKey
+  }
   const channels = translate(input.channels, '/channels')
   throwProblems(problems)
   return {
@@ -493,6 +514,7 @@ export function normalizeRevision<R extends Omit<TemplateRevision, 'templateId' 
     ...(locale !== undefined && { locale }),
     channels,
     ...(input.translations !== undefined && { translations }),
+    ...(input.messages !== undefined && { messages }),
   }
 }
 
@@ -524,17 +546,21 @@ export function canonicalLocale(tag: string): string | undefined {
   }
 }
 
+type Checked = Pick<TemplateRevision, 'locale' | 'channels' | 'translations' | 'variables' | 'messages'>
+
 /** Everything that is wrong with a revision: compiles all channels in all languages. */
-export function checkRevision(
-  revision: Pick<TemplateRevision, 'channels' | 'translations' | 'variables'>,
-): TemplateProblem[] {
+export function checkRevision(revision: Checked): TemplateProblem[] {
   const problems: TemplateProblem[] = []
-  const { channels, translations = {}, variables = [] } = revision
+  const { channels, translations = {}, variables = [], messages = {}, locale = 'en' } = revision
   if (Object.keys(channels).length === 0)
     problems.push({ field: '/channels', message: 'no channel has content' })
   const count = JSON.stringify([channels, translations]).split('{{').length - 1
   if (count > MAX_TAGS) return [{ field: '', message: `more than ${MAX_TAGS} tags in all texts together` }]
-  checkContents(channels, '/channels', problems)
+  checkMessages(messages, locale, (field, error) => problems.push(problem(field, error)))
+  // With a wrong message every text that names it would be wrong as well.
+  if (problems.length > 0) return problems
+  const said = catalogue(messages, locale)
+  checkContents(channels, '/channels', said, problems)
 
   const tags = Object.keys(translations)
   if (tags.length > MAX_LOCALES) {
@@ -548,8 +574,8 @@ export function checkRevision(
     const contents = translations[tag]!
     if (isMixed(contents)) {
       problems.push({ field: pointer, message: 'is either one content or contents by channel, not both' })
-    } else if (isFlat(contents)) checkContent(contents, 'default', pointer, problems)
-    else checkContents(contents, pointer, problems)
+    } else if (isFlat(contents)) checkContent(contents, 'default', pointer, said, problems)
+    else checkContents(contents, pointer, said, problems)
   }
 
   if (variables.length > MAX_VARIABLES) {
@@ -564,14 +590,15 @@ export function checkRevision(
 }
 
 /** @throws AppError invalid_template with all problems */
-export function validateRevision(
-  revision: Pick<TemplateRevision, 'channels' | 'translations' | 'variables'>,
-): void {
+export function validateRevision(revision: Checked): void {
   throwProblems(checkRevision(revision))
 }
 
 /** The fields that any of a revision's texts read. */
-export function variablesOf(revision: Pick<TemplateRevision, 'channels' | 'translations'>): string[] {
+export function variablesOf(
+  revision: Pick<TemplateRevision, 'locale' | 'channels' | 'translations' | 'messages'>,
+): string[] {
+  const messages = catalogue(revision.messages ?? {}, revision.locale ?? 'en')
   const found = new Set<string>()
   const all = [revision.channels, ...Object.values(revision.translations ?? {}).map(byChannel)]
   for (const contents of all) {
@@ -579,6 +606,7 @@ export function variablesOf(revision: Pick<TemplateRevision, 'channels' | 'trans
       const compiled = compileContent(
         content,
         channel === 'default' ? 'in_app' : (channel as Channel),
+        messages,
         () => {},
       )
       for (const template of [compiled.subject, compiled.body, compiled.html]) {
@@ -589,12 +617,17 @@ export function variablesOf(revision: Pick<TemplateRevision, 'channels' | 'trans
   return [...found]
 }
 
-function checkContents(contents: ChannelContents, pointer: string, problems: TemplateProblem[]): void {
+function checkContents(
+  contents: ChannelContents,
+  pointer: string,
+  messages: Catalogue,
+  problems: TemplateProblem[],
+): void {
   for (const [channel, content] of Object.entries(contents)) {
     const field = `${pointer}/${pointerPart(channel)}`
     if (channel !== 'default' && !CHANNELS.includes(channel as Channel)) {
       problems.push({ field, message: `"${channel}" is not a channel` })
-    } else checkContent(content, channel as Channel | 'default', field, problems)
+    } else checkContent(content, channel as Channel | 'default', field, messages, problems)
   }
 }
 
@@ -602,6 +635,7 @@ function checkContent(
   content: ChannelContent,
   channel: Channel | 'default',
   pointer: string,
+  messages: Catalogue,
   problems: TemplateProblem[],
 ): void {
   if (content.body === undefined && content.html === undefined && content.data === undefined) {
@@ -610,7 +644,7 @@ function checkContent(
   const seen = new Set<string>()
   // Content for all channels is also what Slack gets, with its own escaping and its own idea of JSON.
   for (const as of channel === 'default' ? (['email', 'slack'] as const) : [channel]) {
-    compileContent(content, as, (field, error) => {
+    compileContent(content, as, messages, (field, error) => {
       const found = problem(`${pointer}${field}`, error)
       const key = JSON.stringify(found)
       if (!seen.has(key)) problems.push(found)

@@ -30,7 +30,7 @@ export const truthy = (value: unknown): boolean =>
 const same = (a: unknown, b: unknown) => (a ?? null) === (b ?? null)
 
 const NUMERIC = /^[+-]?\d+(\.\d+)?([eE][+-]?\d{1,3})?$/
-const isNumeric = (value: unknown): value is number | string =>
+export const isNumeric = (value: unknown): value is number | string =>
   typeof value === 'number' ? Number.isFinite(value) : typeof value === 'string' && NUMERIC.test(value)
 
 /** Negative, 0 or positive; NaN for things that have no order. Numbers in strings count as numbers. */

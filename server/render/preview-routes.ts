@@ -1,6 +1,6 @@
 import { type Static, Type } from 'typebox'
 import { newId } from '../db/ids.ts'
-import type { Db } from '../db/pool.ts'
+import { type Db, sql } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Api } from '../http/api.ts'
 import { getUser } from '../people/users.ts'
@@ -23,6 +23,11 @@ const Locale = Type.String({ minLength: 2, maxLength: 35 })
 const Body = Type.Object(
   {
     templateId: Type.Optional(Named),
+    revision: Type.Optional(
+      Type.Union([Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 }), Type.Literal('last')], {
+        description: 'Default: the published one; `last` is the newest, be it a draft.',
+      }),
+    ),
     draft: Type.Optional(DraftTexts),
     userId: Type.Optional(UserId),
     locale: Type.Optional(Locale),
@@ -47,6 +52,8 @@ const Rendered = Type.Object({
     data: Type.Optional(Type.Record(Type.String(), Type.Any())),
   }),
 })
+
+const tenantFacts = sql('tenant_for_preview', `select name, locale from tenants where id = $1`)
 
 const access = { role: 'service', scope: 'templates:read' } as const
 const tags = ['Content']
@@ -141,7 +148,7 @@ function parsed(text: string): JsonObject {
 async function show(
   db: Db,
   tenantId: TenantId,
-  { templateId, draft, userId, locale, channel: named }: Static<typeof Body>,
+  { templateId, revision, draft, userId, locale, channel: named }: Static<typeof Body>,
   data: JsonObject,
   now: Date,
   assets: ViewInput['assets'],
@@ -149,8 +156,9 @@ async function show(
   if ((templateId === undefined) === (draft === undefined)) {
     throw new AppError('invalid_request', 'Give either templateId or draft', { field: '/templateId' })
   }
+  const tenant = (await db.one<{ name: string; locale: string | null }>(tenantFacts, [tenantId]))!
   const user = userId === undefined ? undefined : await getUser(db, tenantId, userId)
-  const reader = locale ?? user?.locale ?? 'en'
+  const reader = locale ?? user?.locale ?? tenant.locale ?? 'en'
   const view: ViewInput = {
     event: {
       id: newId(now.getTime()),
@@ -166,7 +174,7 @@ async function show(
       ? { id: user.userId, locale: reader, timezone: user.timezone, attributes: user.attributes }
       : { id: 'preview', locale: reader },
     notification: { id: newId(now.getTime()), priority: 'NORMAL' },
-    tenant: { name: '' },
+    tenant: { name: tenant.name, ...(tenant.locale !== null && { locale: tenant.locale }) },
     ...(assets && { assets }),
     now,
   }
@@ -182,7 +190,7 @@ async function show(
     } satisfies Draft)
     return { channel, locale: reader, content: shown(content) }
   }
-  const template = await saved(db, tenantId, templateId!)
+  const template = await saved(db, tenantId, templateId!, revision)
   const channel = wanted ?? first(template.channels)
   const compiled = compileRevision({ ...template, templateId: template.id })
   return {
@@ -199,9 +207,14 @@ const first = (channels: object): Channel => {
   return name === undefined || name === 'default' ? 'in_app' : (name as Channel)
 }
 
-async function saved(db: Db, tenantId: TenantId, asked: string): Promise<Template> {
+async function saved(
+  db: Db,
+  tenantId: TenantId,
+  asked: string,
+  revision: number | 'last' | undefined,
+): Promise<Template> {
   const id = (await resolveTemplates(db, tenantId, [asked])).get(asked)
-  const template = id === undefined ? undefined : await findTemplate(db, tenantId, id)
+  const template = id === undefined ? undefined : await findTemplate(db, tenantId, id, revision)
   if (!template) throw new AppError('not_found', 'There is no template with this id or name.')
   return template
 }

@@ -50,6 +50,31 @@ test('a saved template is shown by POST, by GET, and for a person in their own l
   assert.equal((await call('GET', '/api/notifications/preview?templateId=welcome&data=5')).status, 400)
 })
 
+// covers: ALP-088
+test('a kept draft is shown before it is published; the tenant’s language stands in for the reader’s', async () => {
+  await call('POST', '/api/templates', {
+    name: 'kept',
+    channels: { default: { body: 'one {{json tenant}}' } },
+    translations: { es: { body: 'uno' } },
+  })
+  const { id } = (await call('GET', '/api/templates?name=kept')).body.items[0]
+  await call('PUT', `/api/templates/${id}`, {
+    name: 'kept',
+    draft: true,
+    channels: { default: { body: 'two' } },
+  })
+  const shown = async (more: object) =>
+    (await call('POST', '/api/notifications/preview', { templateId: 'kept', ...more })).body.content.body
+  // Of the tenant a template sees the name alone.
+  assert.equal(await shown({}), 'one {"name":"default"}')
+  assert.equal(await shown({ revision: 'last' }), 'two')
+  assert.equal((await call('PATCH', '/api/tenants/default', { locale: 'es_MX' })).body.locale, 'es-MX')
+  assert.equal(await shown({ locale: 'fr' }), 'uno')
+  assert.match(await shown({ locale: 'en' }), /^one/)
+  assert.equal((await call('PATCH', '/api/tenants/default', { locale: 'a-!' })).status, 400)
+  assert.equal((await call('PATCH', '/api/tenants/default', { locale: null })).body.locale, null)
+})
+
 test('a draft is rendered in a thread of its own; its mistakes come back with their place', async () => {
   const draft = (channels: object, data = {}) =>
     call('POST', '/api/notifications/preview', { draft: { channels }, data })

@@ -18,6 +18,7 @@ const definition = (
   channels,
   translations: {},
   variables: [],
+  messages: {},
   ...more,
 })
 const view = (data: Record<string, unknown>) => ({

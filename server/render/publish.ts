@@ -1,5 +1,14 @@
 import { AppError } from '../errors.ts'
-import type { ChannelContent, ChannelContents, TemplateProblem, TemplateRevision } from './content.ts'
+import {
+  type ChannelContent,
+  type ChannelContents,
+  type Messages,
+  type TemplateProblem,
+  type TemplateRevision,
+  type TemplateVariable,
+  variablesOf,
+} from './content.ts'
+import { messageWarnings } from './messages.ts'
 
 /**
  * What is done to markup once, when a template is saved, so that rendering never does it: MJML becomes HTML, and styles
@@ -44,6 +53,8 @@ interface Texts {
   locale?: string
   channels: ChannelContents
   translations: NonNullable<TemplateRevision['translations']>
+  messages?: Messages
+  variables?: TemplateVariable[]
 }
 
 /** One content for all channels, rather than contents by channel. */
@@ -116,7 +127,13 @@ export interface TemplateWarning {
 
 const TAGS = /\{\{[^}]*\}\}/g
 
-export function warningsOf({ channels, translations, locale = 'en' }: Texts): TemplateWarning[] {
+/** Names that always mean something (view.ts). */
+const GIVEN = ['event', 'data', 'vars', 'user', 'notification', 'tenant', 'now']
+/** More than this nobody reads. */
+const MAX_WARNINGS = 100
+
+export function warningsOf(given: Texts): TemplateWarning[] {
+  const { channels, translations, locale = 'en', messages = {}, variables = [] } = given
   const warnings: TemplateWarning[] = []
   const each = (contents: ChannelContents, pointer: string) => {
     for (const [channel, content] of Object.entries(contents)) {
@@ -154,5 +171,27 @@ export function warningsOf({ channels, translations, locale = 'en' }: Texts): Te
       })
     }
   }
-  return warnings
+  warnings.push(...messageWarnings(messages, locale))
+  if (variables.length > 0) warnings.push(...variableWarnings(given, variables))
+  return warnings.slice(0, MAX_WARNINGS)
+}
+
+/** Where variables are declared, what the texts read and what is declared should be the same. */
+function* variableWarnings(texts: Texts, variables: TemplateVariable[]): Iterable<TemplateWarning> {
+  const read = new Set<string>()
+  for (const path of variablesOf(texts)) {
+    const [first = '', second] = path.replaceAll('[]', '').split('.')
+    if (first === 'data' || first === 'vars') {
+      if (second !== undefined) read.add(second)
+    } else if (!GIVEN.includes(first)) read.add(first)
+  }
+  const declared = new Set(variables.map(({ name }) => name))
+  for (const name of read) {
+    if (!declared.has(name)) {
+      yield { field: '/variables', message: `The texts read "${name}", which is not among the variables` }
+    }
+  }
+  for (const [i, { name }] of variables.entries()) {
+    if (!read.has(name)) yield { field: `/variables/${i}`, message: `No text reads "${name}"` }
+  }
 }

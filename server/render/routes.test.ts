@@ -4,6 +4,7 @@ import { newId } from '../db/ids.ts'
 import { brokenRouteRules } from '../http/route-rules.ts'
 import { type TestApi, testApi } from '../test/api.ts'
 import { templateRoutes } from './routes.ts'
+import { templates } from './templates.ts'
 
 let t: TestApi
 before(async () => {
@@ -53,21 +54,28 @@ test('a template is made and read back whole', async () => {
   const { status, headers, body } = await call('POST', '/api/templates', given)
   assert.equal(status, 201)
   assert.equal(headers.location, `/api/templates/${body.id}`)
-  const { id, createdBy, createdAt, updatedAt, ...rest } = body
+  const { id, createdBy, createdAt, updatedAt, warnings, ...rest } = body
   assert.ok(createdBy && createdAt === updatedAt)
   assert.deepEqual(rest, {
     ...given,
     enabled: true,
     revision: 1,
+    publishedRevision: 1,
+    lastRevision: 1,
     version: '1.0.0',
     locale: 'en-US',
+    messages: {},
     translations: {
       de: { body: 'Bestellung {{id}}' },
       'fr-CA': { email: { subject: 'C', html: '<p>c</p>' } },
     },
     locales: ['de', 'fr-CA'],
   })
-  assert.deepEqual((await call('GET', `/api/templates/${id}`)).body, body)
+  assert.deepEqual(warnings, [
+    { field: '/translations/fr-CA', message: 'Nothing for default: those are sent in en-US' },
+  ])
+  const read = (await call('GET', `/api/templates/${id}`)).body
+  assert.deepEqual({ ...read, warnings }, body)
 })
 
 // covers: ALP-136, ALP-137, DIC-018
@@ -343,4 +351,118 @@ test('a language is added, revisions are compared, and an earlier one comes back
   assert.deepEqual((await call('GET', `/api/templates/${id}/diff?from=1&to=3`)).body.changes, [])
   assert.equal((await call('POST', `/api/templates/${id}/rollback`, { version: '9.9' })).status, 404)
   assert.equal((await call('POST', `/api/templates/${id}/rollback`, {})).status, 400)
+})
+
+// covers: DIC-018, ALP-136
+test('a draft is kept, looked at and published; until then what was published is sent', async () => {
+  const { id, name } = await create()
+  const keep = (body: string, more: object = {}) =>
+    call('PUT', `/api/templates/${id}`, { name, draft: true, channels: { default: { body } }, ...more })
+  const kept = await keep('two {{id}}', { category: 'not the draft’s' })
+  assert.deepEqual(
+    [
+      kept.status,
+      kept.body.revision,
+      kept.body.publishedRevision,
+      kept.body.lastRevision,
+      kept.body.category,
+    ],
+    [200, 2, 1, 2, ''],
+    kept.body.message,
+  )
+  assert.equal((await keep('three {{id}}', { revision: 2 })).body.revision, 3)
+  assert.equal((await keep('four', { revision: 2 })).status, 409, 'made from a draft that is not the newest')
+
+  const shown = async (query = '') =>
+    (await call('GET', `/api/templates/${id}${query}`)).body.channels.default.body
+  assert.equal(await shown(), 'Order {{id}}')
+  assert.equal(await shown('?revision=last'), 'three {{id}}')
+  assert.equal(await shown('?revision=2'), 'two {{id}}')
+  const { body: list } = await call('GET', `/api/templates?name=${encodeURIComponent(String(name))}`)
+  assert.deepEqual([list.items[0].revision, list.items[0].lastRevision], [1, 3])
+  assert.deepEqual(
+    (await call('GET', `/api/templates/${id}/versions`)).body.items.map((v: { status: string }) => v.status),
+    ['draft', 'draft', 'published'],
+  )
+  const { body: diff } = await call('GET', `/api/templates/${id}/diff?from=1&to=last`)
+  assert.deepEqual(
+    diff.changes.find((change: { field: string }) => change.field === '/channels/default/body'),
+    { field: '/channels/default/body', before: 'Order {{id}}', after: 'three {{id}}' },
+  )
+
+  assert.equal((await call('POST', `/api/templates/${id}/publish`, { revision: 4 })).status, 409)
+  const published = await call('POST', `/api/templates/${id}/publish`, { revision: 2 })
+  assert.deepEqual(
+    [published.status, published.body.publishedRevision, published.body.lastRevision],
+    [200, 2, 3],
+  )
+  assert.equal((await call('POST', `/api/templates/${id}/publish`, { revision: 1 })).status, 409, 'no draft')
+  assert.equal(
+    (await call('POST', `/api/templates/${id}/publish`)).body.channels.default.body,
+    'three {{id}}',
+  )
+  assert.equal((await call('POST', `/api/templates/${id}/publish`)).status, 409, 'nothing is left to publish')
+  // A rollback after drafts takes the next number, and theirs stay theirs.
+  await keep('five')
+  const back = await call('POST', `/api/templates/${id}/rollback`, { revision: 1 })
+  assert.deepEqual([back.body.revision, back.body.channels.default.body], [5, 'Order {{id}}'])
+  const { rows } = await t.db.pool.query(
+    `select action from audit where tenant_id = $1 and object_id = $2 order by id`,
+    [t.tenant.id, id],
+  )
+  assert.deepEqual(
+    rows.map(({ action }) => action.replace('template.', '')),
+    ['created', 'drafted', 'drafted', 'published', 'published', 'drafted', 'updated'],
+  )
+})
+
+test('a template may begin as a draft, of which nothing is sent', async () => {
+  const made = await call('POST', '/api/templates', draft({ draft: true }))
+  assert.deepEqual(
+    [made.status, made.body.revision, made.body.publishedRevision],
+    [201, 1, null],
+    made.body.message,
+  )
+  const { id } = made.body
+  assert.equal((await call('GET', `/api/templates/${id}`)).body.revision, 1)
+  const wanted = { tenantId: t.tenant.id, templateId: id }
+  assert.deepEqual(await templates().load(t.db, [wanted]), [undefined])
+  await call('POST', `/api/templates/${id}/publish`)
+  const [loaded] = await templates().load(t.db, [wanted])
+  assert.equal(loaded?.revision.revision, 1)
+})
+
+test('publishing says what is missing', async () => {
+  const { id } = (
+    await call(
+      'POST',
+      '/api/templates',
+      draft({
+        draft: true,
+        channels: {
+          email: { body: '{{t "due" n=count}} {{data.total}} {{user.id}}' },
+          sms: { body: '{{name}}' },
+        },
+        translations: { de: { email: { body: '{{name}}' } } },
+        variables: [{ name: 'name' }, { name: 'count' }, { name: 'unused' }],
+        messages: {
+          en: { due: '{n, plural, one {# day} other {# days}} left' },
+          pl: { due: '{n, plural, one {# dzień} other {# dni}}' },
+          fr: {},
+        },
+      }),
+    )
+  ).body
+  const { status, body } = await call('POST', `/api/templates/${id}/publish`)
+  assert.equal(status, 200, body.message)
+  assert.deepEqual(
+    body.warnings.map((w: { field: string; message: string }) => `${w.field} ${w.message}`),
+    [
+      '/translations/de Nothing for sms: those are sent in en',
+      '/messages/fr No message for due: said in en',
+      '/messages/pl/due {n} has no words for few, many in pl',
+      '/variables The texts read "total", which is not among the variables',
+      '/variables/2 No text reads "unused"',
+    ],
+  )
 })

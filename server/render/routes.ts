@@ -21,13 +21,16 @@ import {
   type TemplateDefinition,
   createTemplate,
   deleteTemplate,
+  draftTemplate,
   findTemplate,
   listRevisions,
   listTemplates,
+  publishTemplate,
   publishable,
   revisionOfVersion,
   updateTemplate,
 } from './templates.ts'
+import { MAX_KEYS, MAX_MESSAGE } from './messages.ts'
 import { compileMarkup, warningsOf } from './publish.ts'
 import { MAX_SOURCE } from './template.ts'
 
@@ -109,6 +112,19 @@ const Variables = Type.Array(
   { maxItems: 200, description: 'What the texts expect to be given.' },
 )
 
+const MESSAGE_KEY = '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$'
+const MessagesOfOne = Type.Record(
+  Type.String({ pattern: MESSAGE_KEY }),
+  Type.String({ maxLength: MAX_MESSAGE }),
+  { ...closed, maxProperties: MAX_KEYS },
+)
+const Messages = Type.Record(Type.String({ pattern: '^[A-Za-z0-9_-]{2,35}$' }), MessagesOfOne, {
+  ...closed,
+  maxProperties: 100,
+  description:
+    'ICU messages by locale and key, for `{{t "key"}}`; every key has a message in the language of the template.',
+})
+
 /** A template as it is written. */
 export const TemplateBody = Type.Object(
   {
@@ -124,12 +140,20 @@ export const TemplateBody = Type.Object(
     channels: Channels,
     translations: Type.Optional(Translations),
     variables: Type.Optional(Variables),
+    messages: Type.Optional(Messages),
   },
   closed,
 )
+const IsDraft = Type.Optional(
+  Type.Boolean({
+    description: 'Keep the texts as a draft: nothing is sent with them until it is published.',
+  }),
+)
+const New = Type.Object({ ...TemplateBody.properties, draft: IsDraft }, closed)
 const Change = Type.Object(
   {
     ...TemplateBody.properties,
+    draft: IsDraft,
     revision: Type.Optional(
       Type.Integer({
         minimum: 1,
@@ -147,6 +171,7 @@ export const Draft = Type.Object(
     channels: Channels,
     translations: Type.Optional(Translations),
     variables: Type.Optional(Variables),
+    messages: Type.Optional(Messages),
   },
   closed,
 )
@@ -158,7 +183,11 @@ const SUMMARY = {
   category: Type.String(),
   tags: Type.Array(Type.String()),
   enabled: Type.Boolean(),
-  revision: Type.Integer(),
+  revision: Type.Integer({ description: 'Whose texts these are.' }),
+  publishedRevision: Type.Union([Type.Integer(), Type.Null()], {
+    description: 'What is sent; null while nothing is.',
+  }),
+  lastRevision: Type.Integer({ description: 'The newest; a draft when it is beyond the published one.' }),
   version: Type.String(),
   locale: Type.String(),
   locales: Type.Array(Type.String(), { description: 'What it is translated to.' }),
@@ -172,9 +201,11 @@ const Whole = Type.Object({
   channels: Type.Record(Type.String(), Type.Any()),
   translations: Type.Record(Type.String(), Type.Any()),
   variables: Type.Array(Type.Any()),
+  messages: Type.Record(Type.String(), Type.Any()),
 })
 const Revision = Type.Object({
   revision: Type.Integer(),
+  status: Type.Enum(['published', 'draft', 'earlier']),
   version: Type.String(),
   locale: Type.String(),
   channels: Type.Array(Type.String()),
@@ -185,6 +216,7 @@ const Revision = Type.Object({
 const Warnings = Type.Array(Type.Object({ field: Type.String(), message: Type.String() }), {
   description: 'What is worth knowing and no mistake.',
 })
+const Saved = Type.Object({ ...Whole.properties, warnings: Warnings })
 const Verdict = Type.Object({
   valid: Type.Boolean(),
   warnings: Warnings,
@@ -198,6 +230,8 @@ const Verdict = Type.Object({
   ),
   fields: Type.Array(Type.String(), { description: 'What the texts read, as paths from the root.' }),
 })
+
+const RevisionNumber = Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 })
 
 const read = { role: 'service', scope: 'templates:read' } as const
 const write = { role: 'service', scope: 'templates:write' } as const
@@ -214,19 +248,20 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
         tags,
         operationId: 'createTemplate',
         summary: 'Make a template',
-        body: TemplateBody,
-        response: { 201: Whole },
+        body: New,
+        response: { 201: Saved },
       },
     },
     async (request, reply) => {
       const { caller, traceId } = request
-      const definition = await publishable(templateDefinition(request.body))
+      const { draft, ...body } = request.body
+      const definition = await publishable(templateDefinition(body))
       const template = await db.tx(async tx => {
-        const id = await createTemplate(tx, caller, definition, traceId)
+        const id = await createTemplate(tx, caller, definition, traceId, draft)
         return findTemplate(tx, caller.tenantId, id)
       })
       reply.code(201).header('location', `/api/templates/${template!.id}`)
-      return show(template!)
+      return saved(template!)
     },
   )
 
@@ -267,10 +302,16 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
       schema: {
         tags,
         operationId: 'getTemplate',
-        summary: 'One template, at its current or an older revision',
+        summary: 'One template, at its published or another revision',
         params: byId,
         querystring: Type.Object(
-          { revision: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 })) },
+          {
+            revision: Type.Optional(
+              Type.Union([RevisionNumber, Type.Literal('last')], {
+                description: 'A number, or `last` for the newest, be it a draft.',
+              }),
+            ),
+          },
           closed,
         ),
         response: { 200: Whole },
@@ -288,20 +329,23 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
         tags,
         operationId: 'updateTemplate',
         summary: 'Replace a template: makes a new revision',
+        description:
+          'With `draft` the new revision is kept and not sent; name, category, tags and `enabled` then stay as they are.',
         params: byId,
         body: Change,
-        response: { 200: Whole },
+        response: { 200: Saved },
       },
     },
     async request => {
       const { caller, traceId, params } = request
-      const { revision, ...body } = request.body
+      const { revision, draft, ...body } = request.body
       const definition = await publishable(templateDefinition(body))
+      const write = draft ? draftTemplate : updateTemplate
       const template = await db.tx(async tx => {
-        await updateTemplate(tx, caller, params.id, definition, revision, traceId)
-        return findTemplate(tx, caller.tenantId, params.id)
+        await write(tx, caller, params.id, definition, revision, traceId)
+        return findTemplate(tx, caller.tenantId, params.id, 'last')
       })
-      return show(template!)
+      return saved(template!)
     },
   )
 
@@ -368,7 +412,9 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
               Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1, description: 'Default: the one before.' }),
             ),
             to: Type.Optional(
-              Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1, description: 'Default: the current one.' }),
+              Type.Union([RevisionNumber, Type.Literal('last')], {
+                description: 'Default: the published one; `last` is the newest, be it a draft.',
+              }),
             ),
           },
           closed,
@@ -398,6 +444,39 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
         to: after.revision,
         changes: [...differences(texts(before), texts(after))],
       }
+    },
+  )
+
+  api.post(
+    '/api/templates/:id/publish',
+    {
+      config: { access: write },
+      schema: {
+        tags,
+        operationId: 'publishTemplate',
+        summary: 'Send with a draft from now on',
+        description: 'Answers 409 when there is no draft newer than what is published.',
+        params: byId,
+        body: Type.Optional(
+          Type.Object(
+            {
+              revision: Type.Optional(
+                Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1, description: 'The newest unless stated.' }),
+              ),
+            },
+            closed,
+          ),
+        ),
+        response: { 200: Saved },
+      },
+    },
+    async request => {
+      const { caller, traceId, params, body } = request
+      const template = await db.tx(async tx => {
+        await publishTemplate(tx, caller, params.id, body?.revision, traceId)
+        return findTemplate(tx, caller.tenantId, params.id)
+      })
+      return saved(template!)
     },
   )
 
@@ -443,22 +522,26 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
         tags,
         operationId: 'localizeTemplate',
         summary: 'Add or replace one language: a new revision',
+        description: 'With `draft` it is added to the newest draft, and not sent until that is published.',
         params: byId,
         body: Type.Object(
           {
             locale: Locale,
             channels: Type.Optional(Channels),
             content: Type.Optional(Type.Object(CONTENT, { ...closed, minProperties: 1 })),
+            messages: Type.Optional(MessagesOfOne),
+            draft: IsDraft,
           },
           closed,
         ),
-        response: { 200: Whole },
+        response: { 200: Saved },
       },
     },
     async request => {
       const { caller, traceId, params, body } = request
-      if ((body.channels === undefined) === (body.content === undefined)) {
-        throw new AppError('invalid_request', 'Give either channels or one content for all', {
+      const given = [body.channels, body.content].filter(one => one !== undefined).length
+      if (given > 1 || (given === 0 && body.messages === undefined)) {
+        throw new AppError('invalid_request', 'Give messages, and channels or one content for all', {
           field: '/channels',
         })
       }
@@ -466,19 +549,21 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
       if (locale === undefined) {
         throw new AppError('invalid_request', `"${body.locale}" is not a BCP 47 locale`, { field: '/locale' })
       }
-      const translation = body.channels ? byName(body.channels) : contentOf(body.content!)
-      const current = await existing(db, caller.tenantId, params.id)
+      const translation = body.channels ? byName(body.channels) : body.content && contentOf(body.content)
+      const current = await existing(db, caller.tenantId, params.id, body.draft ? 'last' : undefined)
       const definition = await publishable({
         ...current,
         version: undefined,
-        translations: { ...current.translations, [locale]: translation },
+        ...(translation && { translations: { ...current.translations, [locale]: translation } }),
+        ...(body.messages && { messages: { ...current.messages, [locale]: body.messages } }),
       })
+      const write = body.draft ? draftTemplate : updateTemplate
       const template = await db.tx(async tx => {
         // The other languages are those that were just read: somebody else's change in between is not undone.
-        await updateTemplate(tx, caller, params.id, definition, current.revision, traceId)
-        return findTemplate(tx, caller.tenantId, params.id)
+        await write(tx, caller, params.id, definition, current.revision, traceId)
+        return findTemplate(tx, caller.tenantId, params.id, 'last')
       })
-      return show(template!)
+      return saved(template!)
     },
   )
 
@@ -503,11 +588,12 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
 }
 
 /** What a revision says, without what every revision has of its own. */
-const texts = ({ locale, channels, translations, variables }: Template) => ({
+const texts = ({ locale, channels, translations, variables, messages }: Template) => ({
   locale,
   channels,
   translations,
   variables,
+  messages,
 })
 
 /** Leaf by leaf, with a JSON pointer. */
@@ -530,7 +616,7 @@ function* differences(
 
 const notFound = () => new AppError('not_found', 'There is no template with this id.')
 
-async function existing(db: Db, tenantId: number, id: string, revision?: number): Promise<Template> {
+async function existing(db: Db, tenantId: number, id: string, revision?: number | 'last'): Promise<Template> {
   const template = await findTemplate(db, tenantId, id, revision)
   if (!template) throw notFound()
   return template
@@ -538,7 +624,7 @@ async function existing(db: Db, tenantId: number, id: string, revision?: number)
 
 // ------------------------------------------------------------------------------------------------- shapes
 
-type Texts = Pick<TemplateDefinition, 'locale' | 'channels' | 'translations' | 'variables'>
+type Texts = Pick<TemplateDefinition, 'locale' | 'channels' | 'translations' | 'variables' | 'messages'>
 
 /** As it is stored, but for what publishing makes of its texts. */
 export const templateDefinition = (body: Static<typeof TemplateBody>): TemplateDefinition => ({
@@ -562,6 +648,7 @@ export function textsOf(body: Static<typeof Draft>): Texts {
     channels: byName(body.channels),
     translations,
     variables: body.variables ?? [],
+    messages: body.messages ?? {},
   }
 }
 
@@ -600,6 +687,8 @@ const show = (template: Template) => ({
   ...withTimes(template),
   locales: Object.keys(template.translations),
 })
+
+const saved = (template: Template) => ({ ...show(template), warnings: warningsOf(template) })
 
 async function verdictOn(given: Texts & { name: string }): Promise<Static<typeof Verdict>> {
   let errors: TemplateProblem[]

@@ -10,6 +10,7 @@ import {
   jsonStart,
   meetJson,
 } from './json-position.ts'
+import { type Catalogue, type Message, compileMessage } from './messages.ts'
 
 /**
  * Handlebars templates, parsed by Handlebars and evaluated by closures of our own.
@@ -43,6 +44,8 @@ export interface View extends Reader {
   names: Record<string, unknown>
   /** Objects whose members can be named directly where `names` has no such member; the first one wins. */
   layers: readonly (Record<string, unknown> | undefined)[]
+  /** What the tenant writes in where the reader's language is missing, BCP 47. */
+  tenantLocale?: string
 }
 
 /** Longest source, in UTF-16 units. */
@@ -66,8 +69,12 @@ const HELPER_STEPS = 4
 const CHARS_PER_STEP = 64
 const KEYS_PER_STEP = 16
 
-/** Compiles one field. AppError('invalid_template') with `extra: {line, column}`, both from 1. */
-export function compileTemplate(source: string, escape: Escape): CompiledTemplate {
+/**
+ * Compiles one field. AppError('invalid_template') with `extra: {line, column}`, both from 1.
+ *
+ * @param messages what `{{t "key"}}` says; without any there is no `t`
+ */
+export function compileTemplate(source: string, escape: Escape, messages?: Catalogue): CompiledTemplate {
   // A Handlebars AST may also be an object; only text of ours to parse may ever get there.
   if (typeof source !== 'string') throw new AppError('invalid_template', 'a template must be text')
   if (source.length > MAX_SOURCE) {
@@ -76,7 +83,7 @@ export function compileTemplate(source: string, escape: Escape): CompiledTemplat
   // Most subjects and many bodies have nothing to fill in.
   if (!source.includes('{{')) return { render: () => source, variables: [] }
 
-  const compiler: Compiler = { escape, variables: new Set(), json: jsonStart() }
+  const compiler: Compiler = { escape, variables: new Set(), json: jsonStart(), messages }
   const { part } = compileProgram(parse(source), undefined, compiler)
   return {
     variables: [...compiler.variables],
@@ -150,6 +157,7 @@ interface Compiler {
   variables: Set<string>
   /** Where the JSON text has arrived; moves on as nodes are compiled in order. */
   json: JsonPosition
+  messages: Catalogue | undefined
 }
 
 /** What is known about an enclosing #each or #with when compiling. */
@@ -480,10 +488,11 @@ function compileCall(call: Call, scope: StaticScope | undefined, compiler: Compi
   const name = simpleName(call.path)
   const original = (call.path as hbs.AST.PathExpression).original
   if (name === 'lookup') return compileLookup(call, scope, compiler)
+  if (name === 't' || name === 'icu') return compileMessageCall(name, call, scope, compiler)
   if (name === undefined || !Object.hasOwn(HELPERS, name)) {
     return fail(
       call,
-      `there is no helper "${original}"; there are lookup, ${Object.keys(HELPERS).join(', ')}`,
+      `there is no helper "${original}"; there are lookup, t, icu, ${Object.keys(HELPERS).join(', ')}`,
     )
   }
   const helper = HELPERS[name]!
@@ -547,6 +556,64 @@ function compileLookup(call: Call, scope: StaticScope | undefined, compiler: Com
       return member(object, toText(name(s, run)), run)
     },
   }
+}
+
+/**
+ * `{{t "key" n=count}}`: a message of the template's in the reader's language. `{{icu "…" n=count}}`: one that stands
+ * there. What a message reads and the call does not give is looked for among what the template sees.
+ */
+function compileMessageCall(
+  name: 't' | 'icu',
+  call: Call,
+  scope: StaticScope | undefined,
+  compiler: Compiler,
+): CompiledValue {
+  const [node] = call.params
+  if (call.params.length !== 1 || node?.type !== 'StringLiteral') {
+    return fail(
+      call,
+      name === 't' ? 't takes the key of a message, as text' : 'icu takes one message, as text',
+    )
+  }
+  const source = (node as hbs.AST.StringLiteral).value
+  const values = new Map<string, Value>()
+  for (const { key, value } of call.hash?.pairs ?? []) {
+    if (values.has(key)) fail(call, `${name} has ${key} already`)
+    values.set(key, compileExpression(value, scope, compiler).value)
+  }
+  const messageFor = name === 't' ? messageOf(source, call, compiler) : messageHere(source, node)
+  for (const arg of messageFor(ANYBODY).args) if (!values.has(arg)) compiler.variables.add(arg)
+  return {
+    value(s, run) {
+      const message = messageFor(run.view)
+      const value = (arg: string) => {
+        const given = values.get(arg)
+        return given ? given(s, run) : member(run.view.names, arg, run)
+      }
+      const text = message.format(value, run.view)
+      spend(run, HELPER_STEPS * (1 + message.args.length) + Math.floor(text.length / CHARS_PER_STEP))
+      return text
+    },
+  }
+}
+
+/** A reader whose language nothing is in. */
+const ANYBODY: Reader = { locale: '', timezone: 'UTC' }
+
+function messageOf(key: string, call: Call, { messages }: Compiler): (reader: Reader) => Message {
+  if (!messages?.has(key)) fail(call, `there is no message "${truncate(key, 60)}"`)
+  return ({ locale }) => messages.find(key, locale)
+}
+
+/** A message within a text is in that text's language, of which the reader's locale is one (content.ts). */
+function messageHere(source: string, node: Node): (reader: Reader) => Message {
+  let made: Message
+  try {
+    made = compileMessage(source, '')
+  } catch (error) {
+    return fail(node, (error as Error).message)
+  }
+  return () => made
 }
 
 function compileExpression(node: Node, scope: StaticScope | undefined, compiler: Compiler): CompiledValue {

@@ -39,6 +39,7 @@ const definition = (more: Partial<TemplateDefinition> = {}): TemplateDefinition 
     channels: { default: { body: 'one' } },
     translations: {},
     variables: [],
+    messages: {},
     ...more,
   })
 

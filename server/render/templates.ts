@@ -132,11 +132,7 @@ export async function findTemplate(
   id: Id,
   revision?: number | 'last',
 ): Promise<Template | undefined> {
-  const row = await q.one<Row>(findById, [
-    tenantId,
-    id,
-    revision === 'last' ? 0 : (revision ?? null),
-  ])
+  const row = await q.one<Row>(findById, [tenantId, id, revision === 'last' ? 0 : (revision ?? null)])
   return row && templateOf(row)
 }
 
@@ -568,8 +564,7 @@ const loadWanted = sql(
     and r.revision = coalesce(w.revision, t.revision)`,
 )
 
-interface LoadedRow
-  extends Pick<Row, 'id' | 'name' | 'revision' | 'locale' | Texts> {
+interface LoadedRow extends Pick<Row, 'id' | 'name' | 'revision' | 'locale' | Texts> {
   nr: number
   tenant_id: number
 }

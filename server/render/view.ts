@@ -41,7 +41,7 @@ export interface ViewInput {
   vars?: JsonObject
   user: UserView
   notification: { id: Id; priority: Priority }
-  tenant: { name: string }
+  tenant: { name: string; locale?: string | undefined }
   /** Addresses of the tenant's pictures, by name. */
   assets?: Readonly<Record<string, string>>
   now: Date
@@ -62,9 +62,11 @@ export function templateView(input: ViewInput): View {
       vars: vars ?? {},
       user,
       notification,
-      tenant,
+      // What holds the tenant's facts holds its key as well: a template sees the name and nothing else.
+      tenant: { name: tenant.name },
       now: isoOf(now),
     },
+    ...(tenant.locale !== undefined && { tenantLocale: tenant.locale }),
     layers: [event.data, vars],
     locale: user.locale ?? 'en',
     timezone: user.timezone ?? 'UTC',

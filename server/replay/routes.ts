@@ -235,7 +235,7 @@ export function replayRoutes(api: Api, { db, replay, now = () => new Date() }: R
       throw new AppError('not_found', 'There is no template with this id or name.', {
         field: '/template/template',
       })
-    const { name, description, category, tags, enabled, locale, variables } = current
+    const { name, description, category, tags, enabled, locale, variables, messages } = current
     const definition = await publishable({
       name,
       description,
@@ -244,6 +244,7 @@ export function replayRoutes(api: Api, { db, replay, now = () => new Date() }: R
       enabled,
       locale,
       variables,
+      messages,
       channels,
       translations: (translations ?? current.translations) as typeof current.translations,
     })

@@ -6,3 +6,6 @@ alter table templates add constraint published_exists check (revision between 0 
 
 -- ICU messages by language and key, for the helper t.
 alter table template_revisions add column messages jsonb not null default '{}' check (jsonb_typeof(messages) = 'object');
+
+-- What a tenant writes in where a text is missing in the reader's language. BCP 47; null: as each template is written.
+alter table tenants add column locale text check (length(locale) between 2 and 35);
