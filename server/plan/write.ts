@@ -40,7 +40,7 @@ export function writer({ sealer, tenants }: { sealer: Sealer; tenants: TenantBoo
       now,
       assets,
     })
-    if (compiled?.has(channel)) return render(compiled, channel, user?.locale ?? 'en', view)
+    if (compiled?.has(channel)) return render(compiled, channel, view.locale, view)
     return renderDefault(channel, view, route.inline)
   }
 

@@ -68,7 +68,7 @@ export function templateView(input: ViewInput): View {
     },
     ...(tenant.locale !== undefined && { tenantLocale: tenant.locale }),
     layers: [event.data, vars],
-    locale: user.locale ?? 'en',
+    locale: user.locale ?? tenant.locale ?? 'en',
     timezone: user.timezone ?? 'UTC',
     ...(input.assets && { assets: input.assets }),
   }
