@@ -58,7 +58,7 @@ test('every route keeps the rules of routes', () => {
   assert.deepEqual(brokenRouteRules(t.api), [])
 })
 
-// covers: ALP-141, ALP-217
+// covers: ALP-141
 test('a picture is uploaded, listed, and served to everybody, for ever', async () => {
   const bytes = png(64, 32)
   const made = await put('logo', bytes)

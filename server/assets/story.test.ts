@@ -50,7 +50,7 @@ const told = async (templateId: string): Promise<Loose> => {
   return (await call('GET', `/api/notifications/${id}?include=content`)).content.in_app
 }
 
-// covers: ALP-141, ALP-142, ALP-217
+// covers: ALP-141, ALP-142
 test('a picture in a bucket is shown by templates, from the address it has as of now', async () => {
   const one = png(10, 10, 'one')
   const { url, sha256 } = await upload('logo', one)

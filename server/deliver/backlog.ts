@@ -219,12 +219,7 @@ export function backlog(parts: BacklogParts): Backlog {
     const now = parts.now()
     const due = jobs.filter(job => job.expiresAtMs === null || job.expiresAtMs > now.getTime())
     await db.tx(async tx => {
-      await ledger.write(
-        tx.client,
-        jobs.map(job => ended(job, null, due.includes(job) ? 'delivered' : 'expired', null, now)),
-        parts.owner(),
-        now,
-      )
+      // Inboxes first, as for everybody who takes them and counts for experiments; without the lease nothing of it stays.
       if (due.length > 0) {
         await appendFeed(
           tx,
@@ -237,6 +232,12 @@ export function backlog(parts: BacklogParts): Backlog {
           })),
         )
       }
+      await ledger.write(
+        tx.client,
+        jobs.map(job => ended(job, null, due.includes(job) ? 'delivered' : 'expired', null, now)),
+        parts.owner(),
+        now,
+      )
     })
     if (due.length > 0) parts.onFed(due.map(job => ({ tenantId: job.tenantId, userId: job.recipient.id })))
   }

@@ -435,6 +435,7 @@ async function checkTargets(
       asked,
     ])
     if (!found) throw bad('/templateId', 'There is no template with this id')
+    if (found.current < 1) throw bad('/templateId', 'The template is not published')
     for (const [at, { revision }] of variants.entries()) {
       if (revision !== null && !found.known.includes(revision)) {
         throw bad(`/variants/${at}/revision`, `The template has no revision ${revision}`)

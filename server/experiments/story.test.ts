@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
+import { housekeeping } from '../admin/housekeeping.ts'
 import { auditLedger } from '../ledger/audit.ts'
 import { type Loose, type TestApp, eventually, testApp } from '../test/app.ts'
 import { split } from './split.ts'
@@ -242,6 +243,212 @@ test('channels of a rule: each person by theirs, counted when a provider has it'
   assert.equal(results.variants[1].counts.delivered, 0, 'taken by a mail server is not delivered yet')
   await call('POST', `/api/experiments/${experiment.id}/pick`, { variant: 'mail' })
   assert.deepEqual((await call('GET', `/api/rules/${rule.id}`)).channels, ['email'])
+})
+
+/** What was counted, against the rows that say what really happened: people, each once, by variant. */
+async function recounted(experimentId: string): Promise<{ counted: Loose; found: Loose }> {
+  const counted = await t.db.pool.query(
+    `select variant, sum(people)::int as people, sum(sent)::int as sent, sum(delivered)::int as delivered,
+       sum(seen)::int as seen, sum(opened)::int as opened, sum(acted)::int as acted, sum(failed)::int as failed
+     from experiment_counts where experiment_id = $1 group by 1 order by 1`,
+    [experimentId],
+  )
+  const found = await t.db.pool.query(
+    `select variant, count(*)::int as people, count(*) filter (where sent)::int as sent,
+       count(*) filter (where delivered)::int as delivered, count(*) filter (where seen)::int as seen,
+       count(*) filter (where opened)::int as opened, count(*) filter (where acted)::int as acted, 0 as failed
+     from (
+       select n.variant, n.recipient_id,
+         bool_or(f.seq is not null or a.outcome in (0, 1)) as sent,
+         bool_or(f.seq is not null or a.outcome = 0 or e.kind is not null) as delivered,
+         bool_or(f.seen_at is not null or f.read_at is not null or e.kind is not null) as seen,
+         bool_or(f.read_at is not null or e.kind is not null) as opened,
+         bool_or(e.kind is not null) as acted
+       from notifications n
+       left join feed f on f.tenant_id = n.tenant_id and f.notification_id = n.id
+       left join attempts a on a.tenant_id = n.tenant_id and a.notification_id = n.id and a.final
+       left join engagement e on e.tenant_id = n.tenant_id and e.notification_id = n.id and e.kind = 'acknowledged'
+       where n.experiment_id = $1 group by 1, 2
+     ) p group by 1 order by 1`,
+    [experimentId],
+  )
+  return { counted: counted.rows, found: found.rows }
+}
+
+test('under many writers and readers at once each person counts once, and nobody waits in a circle', async () => {
+  const templateId = await twoTexts('busy')
+  await ruleFor('app.busy', { templateId, channels: ['in_app', 'email'] })
+  const experiment = await call('POST', '/api/experiments', {
+    name: 'Busy',
+    templateId,
+    variants: [{ name: 'a' }, { name: 'b', revision: 2 }, { name: 'c', weight: 2 }],
+  })
+  await call('POST', `/api/experiments/${experiment.id}/start`)
+  const publish = async () => {
+    for (let n = 0; n < 4; n++) await call('POST', '/api/events/publish', { type: 'app.busy' })
+  }
+  const read = async (name: string) => {
+    const as = await t.tenant.token(name)
+    for (let n = 0; n < 4; n++) {
+      const done = await t.call('POST', '/api/notifications/seen-all', { as })
+      assert.ok(done.status < 300, done.text)
+      const { items } = (await t.call('GET', '/api/notifications/feed?limit=3', { as })).body
+      for (const { id } of items) {
+        const answer = await t.call('POST', `/api/notifications/${id}/read`, { as, body: {} })
+        assert.ok(answer.status < 300, answer.text)
+      }
+    }
+  }
+  await Promise.all([...Array.from({ length: 4 }, publish), ...PEOPLE.slice(0, 12).map(read)])
+  await eventually('all mail to be sent', async () => {
+    const { rows } = await t.db.pool.query('select 1 from batches union all select 1 from jobs limit 1')
+    return rows.length === 0
+  })
+  const before = await recounted(experiment.id)
+  assert.deepEqual(before.counted, before.found)
+  assert.equal(
+    before.counted.reduce((sum: number, one: Loose) => sum + one.people, 0),
+    200,
+  )
+
+  // Housekeeping adds rows up, and the sums stay what they were, whoever writes meanwhile.
+  const keeper = housekeeping({
+    db: t.db,
+    now: () => new Date(),
+    onError: error => assert.fail(String(error)),
+    retention: {
+      eventsDays: 365,
+      notificationsDays: 365,
+      attemptsDays: 365,
+      engagementDays: 365,
+      auditDays: 365,
+      countersDays: 365,
+      deadLettersDays: 365,
+    },
+  })
+  const rows = async () =>
+    (await t.db.pool.query('select 1 from experiment_counts where experiment_id = $1', [experiment.id]))
+      .rowCount!
+  assert.ok((await rows()) > 3)
+  await Promise.all([keeper.runOnce(), publish(), ...PEOPLE.slice(12, 16).map(read)])
+  await keeper.runOnce()
+  assert.equal(await rows(), 3)
+  const after = await recounted(experiment.id)
+  assert.deepEqual(after.counted, after.found)
+  assert.deepEqual(await auditLedger(t.db), [])
+})
+
+test('what waits counts when it goes, a large audience like a small one', async () => {
+  const templateId = await twoTexts('later')
+  const more = Array.from({ length: 850 }, (_, n) => `member-${n}`)
+  const many = [...PEOPLE, ...more]
+  await call('POST', '/api/groups', { name: 'members' })
+  await Promise.all(
+    Array.from({ length: 10 }, async (_, part) => {
+      for (let n = part; n < more.length; n += 10)
+        await call('PUT', `/api/users/${more[n]}`, { groups: ['members'] })
+    }),
+  )
+  await call('POST', '/api/groups/members/members', { userIds: PEOPLE })
+  await ruleFor('app.later', { templateId, recipientSelector: { groups: ['members'] } })
+  const experiment = await call('POST', '/api/experiments', {
+    name: 'Later',
+    templateId,
+    variants: [{ name: 'a' }, { name: 'b', revision: 2 }],
+    holdout: { share: 0.1, gets: 'control' },
+  })
+  await call('POST', `/api/experiments/${experiment.id}/start`)
+  await call('POST', '/api/events/publish', { type: 'app.later' })
+  const results = await eventually('everybody to be told', async () => {
+    const found = await call('GET', `/api/experiments/${experiment.id}/results`)
+    const people =
+      found.holdout.counts.people + found.variants[0].counts.people + found.variants[1].counts.people
+    return people === many.length ? found : undefined
+  })
+  assert.equal(results.fit.suspicious, false)
+  // Here the holdout hears what the control hears.
+  assert.equal(results.holdout.counts.delivered, results.holdout.counts.people)
+  const { counted, found } = await recounted(experiment.id)
+  assert.deepEqual(counted, found)
+
+  // Held, and then sent by whoever claims the job.
+  await call('PUT', '/api/users/newcomer', {
+    addresses: [{ channel: 'email', address: 'newcomer@example.org', verified: true }],
+  })
+  const sent = await call('POST', '/api/notifications', {
+    recipientId: 'newcomer',
+    channels: ['in_app', 'email'],
+    templateId,
+    scheduledAt: new Date(Date.now() + 300).toISOString(),
+  })
+  const { variant } = (await call('GET', `/api/notifications/${sent.id}`)).experiment
+  const counts = (all: Loose) =>
+    variant === 'holdout'
+      ? all.holdout.counts
+      : all.variants.find((one: Loose) => one.name === variant).counts
+  const planned = counts(await call('GET', `/api/experiments/${experiment.id}/results`))
+  assert.equal(planned.people, counts(results).people + 1)
+  await eventually('it to go', async () => {
+    const now = counts(await call('GET', `/api/experiments/${experiment.id}/results`))
+    return now.sent === counts(results).sent + 1 && now.delivered === counts(results).delivered + 1
+  })
+})
+
+test('clicks in mails count, those of scanners do not', async () => {
+  const channels = (word: string) => ({
+    email: { subject: word, html: `<body><a href="https://shop.example/${word}">${word}</a></body>` },
+  })
+  const { id: templateId } = await call('POST', '/api/templates', {
+    name: 'mails',
+    channels: channels('one'),
+  })
+  await call('PUT', `/api/templates/${templateId}`, { name: 'mails', channels: channels('two') })
+  for (const scope of ['tracking:opens', 'tracking:clicks']) {
+    await call('PUT', '/api/preferences/defaults/opinions', { scope, mode: 'OPTED_IN' })
+  }
+  const experiment = await call('POST', '/api/experiments', {
+    name: 'Mails',
+    templateId,
+    variants: [
+      { name: 'one', revision: 1 },
+      { name: 'two', revision: 2 },
+    ],
+  })
+  await call('POST', `/api/experiments/${experiment.id}/start`)
+  const mail = async (recipientId: string) => {
+    const { id } = await call('POST', '/api/notifications', { recipientId, channels: ['email'], templateId })
+    const { variant } = (await call('GET', `/api/notifications/${id}`)).experiment
+    const html = await eventually('the mail', async () => {
+      const { items } = (await t.call('GET', '/dev/mailbox.json')).body
+      for (const { id: mailId } of items) {
+        const found = (await t.call('GET', `/dev/mailbox.json/${mailId}`)).body
+        if (JSON.stringify(found).includes(id)) return found.html as string
+      }
+      return undefined
+    })
+    return { variant, link: /\/l\/[\w-]+/.exec(html)![0] }
+  }
+  const visit = (path: string, userAgent: string) =>
+    fetch(t.url + path, { redirect: 'manual', headers: { 'user-agent': userAgent } })
+  const { variant, link } = await mail('person-5')
+  const result = async () =>
+    (await call('GET', `/api/experiments/${experiment.id}/results`)).variants.find(
+      (one: Loose) => one.name === variant,
+    ).counts
+  await visit(link, 'Mimecast URL Scanner')
+  await eventually('the scanner to be noted', async () => {
+    const { rows } = await t.db.pool.query(`select 1 from engagement where detail ? 'machine'`)
+    return rows.length === 1
+  })
+  assert.equal((await result()).opened, 0)
+  const answer = await visit(link, 'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0')
+  assert.equal(answer.headers.get('location'), `https://shop.example/${variant}`)
+  await eventually('the click to count', async () => (await result()).clicked === 1)
+  const { people, ...steps } = await result()
+  assert.deepEqual(
+    [people, steps.sent, steps.delivered, steps.seen, steps.opened, steps.failed],
+    [1, 1, 1, 1, 1, 0],
+  )
 })
 
 test('what does not fit is refused, with its field', async () => {

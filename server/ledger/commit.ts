@@ -198,8 +198,6 @@ export function ledgerWriter(shard: number): LedgerWriter {
       const alerts = alertScript(plans, options.nowMs)
       if (alerts) script.push(alerts)
       if (options.usage) script.push(takeUsage(options.usage))
-      const experiments = experimentScript(plans, inboxNow)
-      if (experiments) script.push(experiments)
       // Last, because these rows are shared between writers: the shorter they are locked, the better.
       const counters = delta.take(shard)
       if (counters) script.push(counters.trimEnd().replace(/;$/, ''))
@@ -208,6 +206,9 @@ export function ledgerWriter(shard: number): LedgerWriter {
         const replaced = replaceFeedScript(replacing(batches), options.nowMs)
         if (replaced) script.push(replaced)
       }
+      // Behind the inboxes, as whoever marks an item holds its inbox before it counts (db/migrations/0017_experiments.sql).
+      const experiments = experimentScript(plans, inboxNow)
+      if (experiments) script.push(experiments)
       if (options.inTransaction) script.push('commit')
 
       try {
