@@ -94,6 +94,7 @@ test('however many large backlogs there are, a single message of one more is ser
   assert.deepEqual(served, new Set(crowd))
 })
 
+// covers: DIC-136
 test('two that claim at the same time never get the same', async () => {
   for (let i = 0; i < 20; i++) await ledger.commit([one(busy)], { spill: true })
   const claims = await Promise.all(
@@ -104,6 +105,7 @@ test('two that claim at the same time never get the same', async () => {
   assert.ok(ids.length > 0)
 })
 
+// covers: PFM-188
 test('a job is claimed when it is due, by somebody who delivers its channel', async () => {
   const due = new Date(Date.now() + 60_000)
   await ledger.commit([

@@ -76,7 +76,7 @@ const KINDS: Record<string, Kind> = {
 }
 const NAMES = Object.keys(KINDS)
 
-// covers: DIC-045, DIC-093, DIC-097, PFM-143
+// covers: DIC-045, DIC-093, DIC-097, PFM-060, PFM-143
 test(`${WRITERS} writers, ${PROCESSES} processes, ${KILLS} of them killed: no cap over by one, each item in one digest`, async context => {
   const database = await testDatabase()
   const dir = mkdtempSync(join(tmpdir(), 'carillon-concurrency-'))

@@ -129,6 +129,61 @@ test('what waits for a local time goes once, though three machines slept until l
   })
 })
 
+// covers: DIC-061, DIC-064
+test('intervals and cron patterns go once and do not drift, though three machines slept over many of their times', async () => {
+  await withMachines(async machines => {
+    const { call, received } = machines
+    // An odd number of seconds, counted from a moment of its own.
+    const everyMs = 5_003_000
+    const validFrom = new Date(Math.floor(Date.now() / 1000) * 1000 - 7 * everyMs - 1_234_000)
+    const rule = (name: string, schedule: object) =>
+      call('POST', '/api/rules', {
+        name,
+        eventTypes: [name],
+        recipientSelector: { users: ['alice'] },
+        channels: ['webhook'],
+        schedule,
+        validFrom: validFrom.toISOString(),
+        timezone: 'UTC',
+      })
+    await rule('every', { interval_seconds: everyMs / 1000 })
+    await rule('cron', { cron: '*/20 * * * *' })
+    const nextTimes: Record<string, () => number> = {
+      every: () => validFrom.getTime() + Math.ceil((Date.now() - validFrom.getTime()) / everyMs) * everyMs,
+      cron: () => Math.ceil(Date.now() / 1_200_000) * 1_200_000,
+    }
+    let published = 0
+    const publishBoth = async () => {
+      for (const [type, next] of Object.entries(nextTimes)) {
+        for (let i = 0; i < 15; i++) {
+          // Asked twice, as the time may come between them.
+          const before = next()
+          const [held] = await decisionsOf(machines, await publish(machines, type, published++))
+          const until = new Date(held.until).getTime()
+          assert.ok(until === before || until === next(), `${type}: ${held.until}`)
+          assert.deepEqual([held.decision, held.reason], ['hold', 'rule_schedule'])
+        }
+      }
+    }
+    await publishBoth()
+
+    // They wake between two times, after four of the one and eighteen of the other.
+    machines.sleepUntil(new Date(nextTimes['every']!() + 4 * everyMs + 777_000))
+    await eventually('all of them', () => received.length >= published)
+    await machines.settled()
+    // What comes now has the same times as before: nothing was counted from the late run.
+    await publishBoth()
+    await machines.settled()
+    assert.equal(received.length, published)
+    assert.equal(new Set(received.map(({ key }) => key)).size, published)
+    assert.deepEqual(
+      received.map(({ i }) => Number(i)).sort((a, b) => a - b),
+      Array.from({ length: published }, (_, i) => i),
+    )
+    assert.deepEqual(await machines.audit(), [])
+  })
+})
+
 // covers: AUR-090, DIC-082, PFM-136, PFM-137
 test('what comes late in the evening goes at seven in the morning; the inbox has it at once', async () => {
   await withMachines(async machines => {

@@ -36,7 +36,7 @@ test('switched off, or of no length, they never hold', () => {
   assert.equal(until('2026-11-21T23:00:00Z', { start: '00:00', end: '00:00' }), null)
 })
 
-// covers: ALP-125
+// covers: ALP-125, ALP-128
 test('days of the week are those on which they start', () => {
   const friday = { weekdays: [5] }
   assert.equal(until('2026-11-20T22:00:00Z', friday), '2026-11-21T06:00:00.000Z')
