@@ -13,6 +13,7 @@ import { sealer } from '../server/db/seal.ts'
 import { tablesWithoutPartition } from '../server/observe/ready.ts'
 import type { Command } from './command.ts'
 import { readConfig, runningUrl } from './database.ts'
+import { mailDns, systemLookup } from './mail-dns.ts'
 import { print, printJson, style } from './print.ts'
 
 type State = 'ok' | 'warn' | 'fail'
@@ -32,7 +33,10 @@ export const command: Command = {
   name: 'doctor',
   summary: 'Look at this installation and say what is wrong with it',
   about: 'Changes nothing. Exits with 1 when something fails; what is only doubtful does not.',
-  options: { 'data-dir': { value: 'FOLDER', about: 'Folder of the embedded database' } },
+  options: {
+    'data-dir': { value: 'FOLDER', about: 'Folder of the embedded database' },
+    dns: { about: 'Look up what receivers of our mail see: SPF, DKIM, DMARC' },
+  },
   async run(input) {
     const findings: Finding[] = []
     const report: Report = (name, state, says, advice) => {
@@ -54,6 +58,7 @@ export const command: Command = {
         checkCollector(report, config),
       ])
       checkAddress(report, config)
+      if (input.on('dns')) await checkMailDns(report, config)
     }
     if (input.json) printJson({ ok: findings.every(one => one.state !== 'fail'), findings })
     else {
@@ -407,6 +412,18 @@ async function checkRedis(report: Report, config: Config): Promise<void> {
     )
   } finally {
     client.destroy()
+  }
+}
+
+/** Only when asked for: names of ours would otherwise go out to whoever answers for them. */
+async function checkMailDns(report: Report, config: Config): Promise<void> {
+  if (config.smtp.host === undefined)
+    return report('dns', 'ok', 'no mail is sent by SMTP, so there is nothing to look up')
+  try {
+    for (const { name, state, says, advice } of await mailDns(config, systemLookup()))
+      report(name, state, says, advice)
+  } catch (error) {
+    report('dns', 'warn', `names cannot be looked up: ${(error as Error).message}`)
   }
 }
 

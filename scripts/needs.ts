@@ -9,6 +9,8 @@ export interface Need {
   command: string
   /** Debian's and Ubuntu's package. */
   debian: string
+  /** Its service, where that has another name. */
+  service?: string
   usedBy: string
 }
 
@@ -30,6 +32,13 @@ export const NEEDS = [
     command: 'chromium',
     debian: 'chromium',
     usedBy: 'pages for people, and push messages in a browser',
+  },
+  {
+    name: 'exim4',
+    command: 'exim4',
+    debian: 'exim4-daemon-light',
+    service: 'exim4',
+    usedBy: 'mail through a real server, and bounces that it sends back',
   },
 ] as const satisfies Need[]
 
@@ -81,7 +90,7 @@ export function installNeeds(say: (line: string) => void): void {
   for (const entry of missing) {
     const reason = need(entry.name)
     if (reason !== false) say(`Could not be installed, so the tests that need it skip: ${entry.name}`)
-    else keepFromBoot(entry.debian)
+    else keepFromBoot('service' in entry ? entry.service : entry.debian)
   }
 }
 

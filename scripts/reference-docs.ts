@@ -36,6 +36,7 @@ const GROUPS: Record<string, string> = {
   auth: 'Tokens',
   outbound: 'Calls to the outside',
   smtp: 'E-mail',
+  bounces: 'Bounces by mail',
   providers: 'Providers',
   mailbox: 'The local mailbox',
   process: 'What a process does',

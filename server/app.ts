@@ -101,6 +101,8 @@ import { previewRoutes } from './render/preview-routes.ts'
 import { templateRoutes } from './render/routes.ts'
 import { streamsRoutes } from './streams/routes.ts'
 import { receipts as trackReceipts } from './track/receipts.ts'
+import { bounceAddresses } from './track/bounce-address.ts'
+import { bounceDoor } from './track/bounce-door.ts'
 import { trackingLinks } from './track/links.ts'
 import { trackedHtml } from './track/rewrite.ts'
 import { callbackRoutes } from './track/routes.ts'
@@ -121,6 +123,8 @@ export interface App {
   api: Api
   /** Of the local mailbox, where mail stays on this machine. */
   mailboxPort: number | undefined
+  /** Where bounces come back, where that is set up. */
+  bouncePort: number | undefined
   stop(): Promise<void>
 }
 
@@ -214,6 +218,13 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     publicUrl: config.http.publicUrl,
     keys: derivedKeys(masterKeyring(config).reveal(), 'tracking'),
   })
+  const bounces =
+    config.bounces.address === undefined
+      ? undefined
+      : bounceAddresses({
+          address: config.bounces.address,
+          keys: derivedKeys(masterKeyring(config).reveal(), 'bounces'),
+        })
   const watch = changeWatch()
   const tenants = tenantBook(watch, sealer)
   const assets = assetLinks({
@@ -302,11 +313,17 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     onError: onError('deliver'),
     onAnswer: ({ tenantId, channel }, to, said) =>
       said === 'taken' ? devices.reached(tenantId, channel, to) : devices.gone(tenantId, channel, to),
-    unsubscribeUrl: ({ tenantId, recipient, channel, notificationId, priority }) =>
-      // A bare address has no preferences to change; a critical message is not one to opt out of by accident.
-      recipient.type === 'user' && channel === 'email' && priority !== 'CRITICAL'
-        ? links.urlFor(tenantId, recipient.id, channel, notificationId)
-        : undefined,
+    linksFor: ({ tenantId, recipient, channel, notificationId, priority }) =>
+      channel !== 'email'
+        ? undefined
+        : {
+            // A bare address has no preferences to change; a critical message is not one to opt out of by accident.
+            unsubscribeUrl:
+              recipient.type === 'user' && priority !== 'CRITICAL'
+                ? links.urlFor(tenantId, recipient.id, channel, notificationId)
+                : undefined,
+            returnPath: bounces?.addressFor(notificationId),
+          },
     contentFor: ({ body, tenantId, notificationId, channel }) =>
       body.track && body.html !== undefined
         ? {
@@ -824,6 +841,17 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   )
 
   let url: string | undefined
+  const door =
+    roles.api && bounces && config.bounces.port !== undefined
+      ? await bounceDoor({
+          addresses: bounces,
+          host: config.http.host,
+          port: config.bounces.port,
+          take: found => tracked.take('bounces', 'email', found),
+          now,
+          onError: onError('bounces'),
+        })
+      : undefined
   if (roles.api) url = await api.listen({ port: config.http.port, host: config.http.host })
 
   let stopping: Promise<void> | undefined
@@ -832,6 +860,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     // First no new work, then what runs, then what it has to write, then what it stands on.
     const closing = api.close()
     const hurry = setTimeout(() => api.server.closeAllConnections(), 1000)
+    await door?.close()
     await acceptor.close()
     await tracked.close()
     await Promise.all([planner.stop(), backlog.stop(), digests.stop(), heartbeats.stop()])
@@ -851,5 +880,11 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     await traces.close()
     await db.close()
   }
-  return { url, api, mailboxPort: outside.mailbox?.port, stop: () => (stopping ??= stop()) }
+  return {
+    url,
+    api,
+    mailboxPort: outside.mailbox?.port,
+    bouncePort: door?.port,
+    stop: () => (stopping ??= stop()),
+  }
 }

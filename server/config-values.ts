@@ -327,6 +327,20 @@ export function readSmtpSecurity(text: string): SmtpSecurity {
   return word === 'true' ? 'tls' : word === 'false' ? 'starttls' : word
 }
 
+/** The token behind the name takes 43 characters of the 64 that RFC 5321 §4.5.3.1.1 grants the part before the @. */
+export function readBounceAddress(text: string): string {
+  if (!/^[A-Za-z0-9._-]{1,20}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?$/.test(text)) {
+    throw new Error(`"${text}" is not a plain address with at most 20 characters before the @`)
+  }
+  return text.toLowerCase()
+}
+
+export function readPort(text: string): number {
+  const port = /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN
+  if (!(port <= 65_535)) throw new Error(`"${text}" is not a port from 0 to 65535`)
+  return port
+}
+
 export function readSender(text: string): string {
   if (/[\r\n]/.test(text) || text.length > 320) throw new Error('it is not one short line')
   if (!/^(?:[^<>]*<[^\s<>@]+@[^\s<>@]+>|[^\s<>@]+@[^\s<>@]+)$/.test(text)) {

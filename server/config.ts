@@ -10,6 +10,7 @@ import {
   integer,
   oneOf,
   optional,
+  readBounceAddress,
   readBucket,
   readDatabaseUrl,
   readHeaders,
@@ -18,6 +19,7 @@ import {
   readNetworks,
   readOrigins,
   readPem,
+  readPort,
   readPublicKey,
   readRatio,
   readRedisUrl,
@@ -313,8 +315,28 @@ export const SETTINGS = {
       'Sender, such as `Carillon <notify@example.org>`. Required with SMTP_HOST.',
       readSender,
     ),
+    dkimSelector: optional(
+      'SMTP_DKIM_SELECTOR',
+      'Signs mail (DKIM) under this selector of the domain.',
+      readText,
+    ),
+    dkimDomain: optional('SMTP_DKIM_DOMAIN', 'Domain it signs for. Default: that of SMTP_FROM.', readText),
+    dkimKey: confidential('SMTP_DKIM_KEY', 'RSA private key to sign with, PEM.', readText),
     connections: integer('SMTP_CONNECTIONS', 5, 1, 100, 'Connections at once.'),
     perSecond: integer('SMTP_PER_SECOND', 0, 0, 100_000, 'Most messages a second. 0: no limit of our own.'),
+  },
+
+  bounces: {
+    address: optional(
+      'CARILLON_BOUNCE_ADDRESS',
+      'Where bounces of mail sent by SMTP come back, such as `bounces@mail.example.org`; what names the delivery is put behind its name: `bounces+…@mail.example.org`.',
+      readBounceAddress,
+    ),
+    port: optional(
+      'CARILLON_BOUNCE_PORT',
+      'TCP port of a small SMTP server that takes these bounces, and complaints. Route mail of the address there.',
+      readPort,
+    ),
   },
 
   providers: {
@@ -829,6 +851,12 @@ function contradictions(read: Read, mode: Config['mode'], before: readonly strin
     found.push('ASSET_STORE_KEY_ID and ASSET_STORE_SECRET belong together')
   } else if (assets.store && !assets.storeKeyId && !(providers.awsKeyId && providers.awsSecret)) {
     found.push('ASSET_STORE_KEY_ID is required with ASSET_STORE_URL, or AWS_ACCESS_KEY_ID')
+  }
+  if ((smtp.dkimSelector === undefined) !== (smtp.dkimKey === undefined) && !smtpReported('SMTP_DKIM')) {
+    found.push('SMTP_DKIM_SELECTOR and SMTP_DKIM_KEY belong together')
+  }
+  if (read.bounces.port !== undefined && read.bounces.address === undefined) {
+    found.push('CARILLON_BOUNCE_ADDRESS is required with CARILLON_BOUNCE_PORT')
   }
   if (retention.feedDays > retention.notificationsDays) {
     found.push(

@@ -174,6 +174,8 @@ export interface Message {
   traceId?: string
   /** Signed one-click unsubscribe link (RFC 8058), where the notification may be unsubscribed from. */
   unsubscribeUrl?: string
+  /** Where bounces of this mail go: an address that names the delivery, and that nobody can make up. */
+  returnPath?: string
   /** Settings that belong to this address, such as a webhook endpoint's signing secret. */
   addressSettings?: JsonObject
   /** What it tells the state of, where the rule says so. */

@@ -36,7 +36,10 @@ export interface LiveBatch {
   left: number
 }
 
-export const toMessage = (delivery: Delivery, unsubscribeUrl?: string): Message => ({
+/** What belongs to one message and is made whenever it is sent. */
+export type MessageLinks = Pick<Message, 'unsubscribeUrl' | 'returnPath'>
+
+export const toMessage = (delivery: Delivery, links?: MessageLinks): Message => ({
   tenantId: delivery.tenantId,
   notificationId: delivery.notificationId,
   channel: delivery.channel,
@@ -50,7 +53,7 @@ export const toMessage = (delivery: Delivery, unsubscribeUrl?: string): Message 
   eventType: delivery.eventType,
   createdAt: delivery.createdAtMs,
   traceId: delivery.traceId,
-  unsubscribeUrl,
+  ...links,
   addressSettings: delivery.body.settings,
   ...(delivery.body.about && { about: delivery.body.about }),
 })

@@ -4,7 +4,7 @@ import type { Settlement } from '../ledger/settle.ts'
 import type { Channel, Content, JsonObject, Message, TenantId } from '../types.ts'
 import type { BreakerPolicy } from './breaker.ts'
 import { toMessage } from './delivery.ts'
-import type { Delivery } from './delivery.ts'
+import type { Delivery, MessageLinks } from './delivery.ts'
 import { lanes } from './lanes.ts'
 import type { Lane, Providers } from './lanes.ts'
 import type { OpenedProvider } from './open-provider.ts'
@@ -46,7 +46,7 @@ export interface LoopParts {
   perChannel: number
   retry?: Partial<Record<Channel, Partial<RetryPolicy>>>
   breaker?: BreakerPolicy
-  unsubscribeUrl?(delivery: Delivery): string | undefined
+  linksFor?(delivery: Delivery): MessageLinks | undefined
   /** What is sent in place of the stored content: made for each try, and nowhere kept. */
   contentFor?(delivery: Delivery): Content
   /** What one address said, of several that a delivery may have: taken, or gone for good. */
@@ -184,7 +184,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
   }
 
   const messageOf = (delivery: Delivery, more: number): Message => {
-    const message = toMessage(delivery, parts.unsubscribeUrl?.(delivery))
+    const message = toMessage(delivery, parts.linksFor?.(delivery))
     message.attempt += more
     return message
   }

@@ -117,6 +117,13 @@ export async function openProviders({
         user: config.smtp.username,
         password: config.smtp.password?.reveal(),
         from: config.smtp.from,
+        ...(config.smtp.dkimSelector !== undefined && {
+          dkim: {
+            selector: config.smtp.dkimSelector,
+            ...(config.smtp.dkimDomain !== undefined && { domain: config.smtp.dkimDomain }),
+            privateKey: config.smtp.dkimKey?.reveal(),
+          },
+        }),
         connections: config.smtp.connections,
       },
       mailHttp,

@@ -259,7 +259,7 @@ export function receipts(parts: ReceiptParts): Receipts {
     const { tenant_id: tenantId, notification_id: id } = about
     const went =
       reason ||
-      receipt.kind === 'deferred' ||
+      isSoft(receipt) ||
       receipt.kind === 'resubscribed' ||
       receipt.kind === 'delivered' ||
       (channel === 'email' && named)
@@ -340,7 +340,7 @@ export function receipts(parts: ReceiptParts): Receipts {
     const clicked = proof && receipt.kind === 'clicked' ? receipt.at : null
     const why = (receipt.vendorCode ?? receipt.code ?? '').slice(0, 100)
     // A message that was put off once is marked so, and not counted again.
-    const soft = receipt.kind === 'deferred' && current === 'sent' && found.detail === null
+    const soft = isSoft(receipt) && current === 'sent' && found.detail === null
     const fresh = next !== current || (opened && !found.opened_at) || (clicked && !found.clicked_at) || soft
     if (fresh) {
       await tx.run(putState, [
@@ -514,6 +514,10 @@ function readAddress(channel: Channel, given: string | undefined): string | unde
     return undefined
   }
 }
+
+/** About today, not about the address: put off, or given up for the time being. */
+const isSoft = ({ kind, code }: Receipt): boolean =>
+  kind === 'deferred' || (kind === 'failed' && (code === 'mailbox_full' || code === 'unavailable'))
 
 const AWAY: Partial<Record<Receipt['kind'], 'hard_bounce' | 'complaint' | 'unsubscribe'>> = {
   bounced: 'hard_bounce',

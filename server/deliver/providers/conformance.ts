@@ -94,6 +94,8 @@ export interface Received {
   texts: string[]
   /** Who it goes to: the path, or the envelope's recipients. */
   to: string[]
+  /** The envelope's sender, where there is an envelope. */
+  from?: string
 }
 
 export interface Vendor {
@@ -598,6 +600,7 @@ export async function smtpVendor(options: { user?: string; password?: string } =
           headers: Object.fromEntries(mail.headers.map(({ key, value }) => [key.toLowerCase(), value])),
           texts: [mail.subject, mail.text, mail.html].filter(each => each !== undefined),
           to: session.envelope.rcptTo.map(each => each.address),
+          from: session.envelope.mailFrom ? session.envelope.mailFrom.address : '',
         })
         const [socket] = sockets
         switch (behaviour) {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { generateKeyPairSync } from 'node:crypto'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { test } from 'node:test'
 import { inspect } from 'node:util'
@@ -8,6 +9,7 @@ import { openHttp } from '../../http.ts'
 import { openProvider } from '../../open-provider.ts'
 import { DeliveryError } from '../../provider.ts'
 import { exampleMessage, smtpVendor, testProvider, type Vendor } from '../conformance.ts'
+import { verifyDkim } from '../dkim.ts'
 import { smtp } from './smtp.ts'
 
 const email = (more: Partial<Message> = {}) =>
@@ -126,6 +128,49 @@ test('a link unsubscribes with one click (RFC 8058)', async () => {
   assert.equal(received[0]?.headers['list-unsubscribe'], `<${unsubscribeUrl}>`)
   assert.equal(received[0]?.headers['list-unsubscribe-post'], 'List-Unsubscribe=One-Click')
   assert.ok(received[0]?.raw.includes(`List-Unsubscribe: <${unsubscribeUrl}>\r\n`), 'the link is folded')
+})
+
+test('a message is signed so that another implementation finds it whole, its one-click headers included', async () => {
+  const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  const dkim = { selector: 's1', privateKey: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string }
+  const { received } = await deliver(
+    email({
+      unsubscribeUrl: `https://carillon.example/u/${'t'.repeat(120)}`,
+      content: { subject: 'Grüße  an\tAlle', body: 'a  b \n\n.\n', html: '<p>ü</p>' },
+    }),
+    { settings: { dkim } },
+  )
+  const raw = received[0]!.raw
+  const checked = verifyDkim(raw, publicKey)
+  assert.deepEqual([checked.ok, checked.domain, checked.selector], [true, 'carillon.example', 's1'])
+  for (const name of ['from', 'to', 'subject', 'list-unsubscribe', 'list-unsubscribe-post'])
+    assert.ok(checked.fields.includes(name), name)
+  assert.equal(verifyDkim(raw.replace('To: alice', 'To: malice'), publicKey).ok, false)
+  assert.equal(verifyDkim(raw.replace('One-Click', 'Two-Click'), publicKey).ok, false)
+
+  // nodemailer would send it without a signature, and say nothing.
+  const http = openHttp()
+  const other = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
+  for (const bad of ['certainly not a key, and much too long to be a word', other]) {
+    const settings = {
+      host: '127.0.0.1',
+      from: 'noreply@carillon.example',
+      dkim: { ...dkim, privateKey: bad },
+    }
+    await assert.rejects(openProvider(smtp, settings, { http, now: () => new Date() }), error => {
+      assert.ok(error instanceof DeliveryError && error.code === 'invalid_settings')
+      return !inspect(error).includes(bad.slice(30, 45))
+    })
+  }
+  await http.close()
+})
+
+test('bounces go to the address of the message, unless the provider has one of its own', async () => {
+  const returnPath = 'bounces+abc@mail.example'
+  assert.equal((await deliver(email({ returnPath }))).received[0]!.from, returnPath)
+  const settings = { returnPath: 'own@mail.example' }
+  assert.equal((await deliver(email({ returnPath }), { settings })).received[0]!.from, 'own@mail.example')
+  assert.equal((await deliver(email())).received[0]!.from, 'noreply@carillon.example')
 })
 
 test('a key that fits no Message-ID is hashed, not changed', async () => {
