@@ -17,6 +17,8 @@ export interface LoadOptions {
   /** Which users and types the events name. */
   users: number
   types: number
+  /** `d`: of the people and types for whom everything is decided (scene.ts). Default `u`. */
+  people?: 'u' | 'd'
   perBatch: number
   connections: number
   seconds: number
@@ -56,17 +58,17 @@ export const sharedClock = (): number => Number(process.hrtime.bigint()) / 1e6
 const WARM_UP_MS = 1000
 
 async function run(options: LoadOptions): Promise<LoadResult> {
-  const { url, key, users, types, perBatch, connections, seconds, perSecond } = options
+  const { url, key, users, types, perBatch, connections, seconds, perSecond, people = 'u' } = options
   const pool = new Pool(url, { connections })
   let serial = 0
 
   const event = () => {
     serial++
     return {
-      type: `shop.t${serial % types}`,
+      type: `${people === 'u' ? 'shop' : 'decided'}.t${serial % types}`,
       data: {
         // A step that is prime to the number of users: everybody is met, in no order.
-        userId: `u${(serial * 7919) % users}`,
+        userId: `${people}${(serial * 7919) % users}`,
         amount: 20 + (serial % 50),
         name: 'Alice',
         title: 'Your order is on its way',

@@ -5,11 +5,11 @@ import { copyRows, runScript } from '../server/ledger/copy.ts'
 import { auditLedger } from '../server/ledger/audit.ts'
 import { argument, machine, median, table } from './machine.ts'
 import { atEnd, bench, benchServer, cpuOf, program, said } from './server.ts'
-import { load, prepare } from './scene.ts'
+import { load, prepare, prepareDecided } from './scene.ts'
 import type { Latency, LoadOptions, LoadResult } from './load.ts'
 
 /**
- * node bench/pipeline.ts [--seconds 60] [--users 100000]
+ * node bench/pipeline.ts [--seconds 60] [--users 100000] [--decisions]
  *
  * The whole way, everything on this machine: batches of 200 events over HTTP → matched against 100 rules → decided
  * for 100,000 people → rendered → sealed, committed and delivered; to the inbox, then to webhooks one by one and
@@ -36,6 +36,7 @@ await bench(20 + (seconds * 6) / 60, async () => {
   console.log(`${users} people, ${RULES} rules, ${seconds} s in ${ROUNDS} rounds\n`)
   await prepare(server, db, { users, rules: RULES, webhook: `${sinkUrl}/hook` })
   await run({ seconds: 5 }) // warm up
+  if (process.argv.includes('--decisions')) return compare()
 
   const plain: Measured[] = []
   const raw: Measured[] = []
@@ -73,6 +74,29 @@ await bench(20 + (seconds * 6) / 60, async () => {
   console.log(differences.length === 0 ? '\naudit: everything adds up' : differences)
 
   // -------------------------------------------------------------- the parts
+
+  async function compare(): Promise<void> {
+    await prepareDecided(server, db, { users, rules: RULES, webhook: `${sinkUrl}/hook` })
+    for (const channel of ['in_app', 'webhook']) {
+      await db.pool.query(`update rules set channels = array[$1]`, [channel])
+      for (const people of ['u', 'd'] as const) await run({ seconds: 5, people })
+      await drained()
+      const plain: Measured[] = []
+      const decided: Measured[] = []
+      for (let round = 0; round < ROUNDS; round++) {
+        const each = seconds / ROUNDS / 4
+        plain.push(await measure({ seconds: each, people: 'u' }))
+        decided.push(await measure({ seconds: each, people: 'd' }))
+      }
+      const ratios = plain.map(({ rate: one }, round) => decided[round]!.rate / one)
+      report(`${channel}, nothing to decide`, plain)
+      const all = ratios.map(ratio => ratio.toFixed(2)).join(', ')
+      report(`${channel}, everything decided`, decided, `${median(ratios).toFixed(2)} × of it (${all})`)
+    }
+    console.log(`\n${table(['', '/s', 'node µs', 'postgres µs', 'sink µs', 'load µs', ''], rows)}`)
+    const differences = await auditLedger(db, {})
+    console.log(differences.length === 0 ? '\naudit: everything adds up' : differences)
+  }
 
   function run(more: Partial<LoadOptions>): Promise<LoadResult> {
     return load({

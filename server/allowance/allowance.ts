@@ -214,7 +214,7 @@ const clearCounts = sql(
   `with held as (
      select c.tenant_id, c.key, c.window_at from unnest($2::text[], $3::timestamptz[]) as w (key, window_at)
      join counters c on c.tenant_id = $1 and c.key = w.key and c.window_at = w.window_at
-     where c.count > 0 order by 1, 2, 3 for update of c
+     where c.count > 0 order by c.key collate "C", c.window_at for update of c
    )
    update counters c set count = 0 from held h
    where c.tenant_id = h.tenant_id and c.key = h.key and c.window_at = h.window_at`,

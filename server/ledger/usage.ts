@@ -30,8 +30,8 @@ export interface UsageWish {
 const readCounts = sql(
   'read_counters',
   `select c.tenant_id, c.key, (extract(epoch from c.window_at) * 1000)::float8 as at, c.count::float8 as n
-   from unnest($1::int[], $2::text[], $3::timestamptz[]) as w (tenant_id, key, since)
-   join counters c on c.tenant_id = w.tenant_id and c.key = w.key and c.window_at >= w.since`,
+   from unnest($1::int[], $2::text[], $3::int8[]) as w (tenant_id, key, since)
+   join counters c on c.tenant_id = w.tenant_id and c.key = w.key and c.window_at >= to_timestamp(w.since / 1000.0)`,
 )
 const readClaims = sql(
   'read_claims',
@@ -58,7 +58,7 @@ export async function readUsage(q: Queryable, { counts, claims }: UsageWish): Pr
     const rows = await q.rows<{ tenant_id: number; key: string; at: number; n: number }>(readCounts, [
       counts.map(wish => wish.tenantId),
       counts.map(wish => wish.key),
-      counts.map(wish => new Date(wish.fromMs)),
+      counts.map(wish => wish.fromMs),
     ])
     for (const row of rows) read.counts.set(usageName(row.tenant_id, row.key, Math.round(row.at)), row.n)
   }
@@ -87,24 +87,34 @@ export function takeUsage({ counts, claims, suspects }: TakenUsage): string {
 }
 
 function take(counts: TakenUsage['counts'], claims: TakenUsage['claims']): string {
-  const taken = {
-    counters: counts.map(({ tenantId, key, windowMs, n, room }) => ({
-      t: tenantId,
-      k: key,
-      w: time(windowMs),
-      n,
-      r: room,
-    })),
-    claims: claims.map(({ tenantId, key, untilMs, wasMs, note }) => ({
-      t: tenantId,
-      k: key,
-      u: time(untilMs),
-      was: wasMs === null ? null : time(wasMs),
-      note,
-    })),
-  }
-  return `select take_usage(${pg.escapeLiteral(JSON.stringify(taken))}::json)`
+  const columns = [
+    numbers(counts, one => one.tenantId),
+    texts(counts, one => one.key),
+    numbers(counts, one => one.windowMs),
+    numbers(counts, one => one.n),
+    numbers(counts, one => one.room),
+    numbers(claims, one => one.tenantId),
+    texts(claims, one => one.key),
+    numbers(claims, one => one.untilMs),
+    numbers(claims, one => one.wasMs),
+    texts(claims, one => one.note ?? null),
+  ]
+  return `select take_usage(${columns.join(', ')})`
 }
+
+/** An array literal (https://www.postgresql.org/docs/current/arrays.html#ARRAYS-INPUT). */
+const numbers = <T>(list: readonly T[], of: (one: T) => number | null): string =>
+  `'{${list.map(one => of(one) ?? 'null').join()}}'`
+
+const texts = <T>(list: readonly T[], of: (one: T) => string | null): string =>
+  pg.escapeLiteral(
+    `{${list
+      .map(one => {
+        const text = of(one)
+        return text === null ? 'null' : `"${text.replaceAll(/["\\]/g, '\\$&')}"`
+      })
+      .join()}}`,
+  )
 
 // One row for each counter and window, however much it stopped there.
 function noteSuspects(suspects: readonly Suspect[]): string {
@@ -134,7 +144,7 @@ const giveBackOf = (source: string): string => `with held as (
      select c.tenant_id, c.key, c.window_at, w.n
      from (select tenant_id, key, window_at, sum(n)::int8 as n from ${source} group by 1, 2, 3) w
      join counters c on c.tenant_id = w.tenant_id and c.key = w.key and c.window_at = w.window_at
-     order by 1, 2, 3 for update of c
+     order by c.tenant_id, c.key collate "C", c.window_at for update of c
    )
    update counters c set count = greatest(0, c.count - h.n) from held h
    where c.tenant_id = h.tenant_id and c.key = h.key and c.window_at = h.window_at`

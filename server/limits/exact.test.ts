@@ -107,6 +107,41 @@ test('whatever was counted meanwhile, a batch is taken exactly when each of its 
   )
 })
 
+test('any key and note is taken as it is', async () => {
+  const tenantId = t.tenant.id
+  await fc.assert(
+    fc.asyncProperty(
+      fc.uniqueArray(fc.string({ unit: 'binary', maxLength: 40 }), { minLength: 1, maxLength: 5 }),
+      fc.string({ unit: 'binary', maxLength: 40 }),
+      async (names, anything) => {
+        // PostgreSQL's texts have no NUL, and what comes in over HTTP has none either.
+        const keys = names.map(name => `any:${name.replaceAll('\0', '')}`)
+        const note = anything.replaceAll('\0', '')
+        const book = usage(NO_USAGE)
+        for (const key of new Set(keys)) {
+          book.take(tenantId, cap(9, { key, bypass: true }), Date.UTC(2026, 0, 1), {})
+          book.claim(tenantId, key, 1_767_225_600_123, {}, note)
+        }
+        const client = await t.db.connect('test')
+        try {
+          await client.query('begin')
+          await client.query(takeUsage(book.taken()!))
+          const { rows } = await client.query(
+            `select k.key, k.note, (extract(epoch from k.until) * 1000)::float8 as until from counters c
+             join claims k on k.key = c.key where c.key like 'any:%'`,
+          )
+          assert.deepEqual(new Set(rows.map(row => row.key)), new Set(keys))
+          for (const row of rows) assert.deepEqual([row.note, row.until], [note, 1_767_225_600_123])
+        } finally {
+          await client.query('rollback')
+          await client.end()
+        }
+      },
+    ),
+    { numRuns: 30 },
+  )
+})
+
 test('of one bound that priorities have different shares of, a batch of all of them takes what each may', async () => {
   await person('share')
   await call('POST', '/api/limits', {
