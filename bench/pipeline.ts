@@ -20,6 +20,7 @@ import type { Latency, LoadOptions, LoadResult } from './load.ts'
 const seconds = argument('seconds', 60)
 const users = argument('users', 100_000)
 const ROUNDS = 3
+const TURNS = 5 // of --decisions
 const RULES = 100
 const LANES = 4 // CARILLON_LANES
 const SMALL = { perBatch: 20, connections: 64 }
@@ -83,15 +84,17 @@ await bench(20 + (seconds * 6) / 60, async () => {
       await drained()
       const plain: Measured[] = []
       const decided: Measured[] = []
-      for (let round = 0; round < ROUNDS; round++) {
-        const each = seconds / ROUNDS / 4
+      for (let turn = 0; turn < TURNS; turn++) {
+        const each = seconds / TURNS / 4
         plain.push(await measure({ seconds: each, people: 'u' }))
         decided.push(await measure({ seconds: each, people: 'd' }))
       }
-      const ratios = plain.map(({ rate: one }, round) => decided[round]!.rate / one)
+      const ratio = (of: (one: Measured) => number) =>
+        median(plain.map((one, turn) => of(decided[turn]!) / of(one))).toFixed(2)
+      const ours = ({ cpu, n }: Measured) => n / (cpu.node + cpu.postgres)
       report(`${channel}, nothing to decide`, plain)
-      const all = ratios.map(ratio => ratio.toFixed(2)).join(', ')
-      report(`${channel}, everything decided`, decided, `${median(ratios).toFixed(2)} × of it (${all})`)
+      const note = `${ratio(one => one.rate)} × of it; by processor time ${ratio(ours)} ×`
+      report(`${channel}, everything decided`, decided, note)
     }
     console.log(`\n${table(['', '/s', 'node µs', 'postgres µs', 'sink µs', 'load µs', ''], rows)}`)
     const differences = await auditLedger(db, {})

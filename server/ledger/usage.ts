@@ -27,22 +27,22 @@ export interface UsageWish {
   claims: { tenantId: TenantId; key: string }[]
 }
 
+// By its place among what was asked, as keys are long; dates as doubles, as numeric costs more than the probe.
 const readCounts = sql(
   'read_counters',
-  `select c.tenant_id, c.key, (extract(epoch from c.window_at) * 1000)::float8 as at, c.count::float8 as n
-   from unnest($1::int[], $2::text[], $3::int8[]) as w (tenant_id, key, since)
-   join counters c on c.tenant_id = w.tenant_id and c.key = w.key and c.window_at >= to_timestamp(w.since / 1000.0)`,
+  `select w.i::int as i, date_part('epoch', c.window_at) * 1000 as at, c.count::float8 as n
+   from unnest($1::int[], $2::text[], $3::int8[]) with ordinality as w (tenant_id, key, since, i)
+   join counters c on c.tenant_id = w.tenant_id and c.key = w.key and c.window_at >= to_timestamp(w.since::float8 / 1000)`,
 )
 const readClaims = sql(
   'read_claims',
-  `select c.tenant_id, c.key, (extract(epoch from c.until) * 1000)::float8 as until, c.note
-   from unnest($1::int[], $2::text[]) as w (tenant_id, key)
+  `select w.i::int as i, date_part('epoch', c.until) * 1000 as until, c.note
+   from unnest($1::int[], $2::text[]) with ordinality as w (tenant_id, key, i)
    join claims c on c.tenant_id = w.tenant_id and c.key = w.key`,
 )
 
 interface ClaimRow {
-  tenant_id: TenantId
-  key: string
+  i: number
   until: number
   note: string | null
 }
@@ -55,22 +55,26 @@ export async function readUsage(q: Queryable, { counts, claims }: UsageWish): Pr
     notes: new Map<string, string>(),
   }
   if (counts.length > 0) {
-    const rows = await q.rows<{ tenant_id: number; key: string; at: number; n: number }>(readCounts, [
+    const rows = await q.rows<{ i: number; at: number; n: number }>(readCounts, [
       counts.map(wish => wish.tenantId),
       counts.map(wish => wish.key),
       counts.map(wish => wish.fromMs),
     ])
-    for (const row of rows) read.counts.set(usageName(row.tenant_id, row.key, Math.round(row.at)), row.n)
+    for (const { i, at, n } of rows) {
+      const { tenantId, key } = counts[i - 1]!
+      read.counts.set(usageName(tenantId, key, Math.round(at)), n)
+    }
   }
   if (claims.length > 0) {
     const rows = await q.rows<ClaimRow>(readClaims, [
       claims.map(wish => wish.tenantId),
       claims.map(wish => wish.key),
     ])
-    for (const row of rows) {
-      const name = claimName(row.tenant_id, row.key)
-      read.claims.set(name, Math.round(row.until))
-      if (row.note !== null) read.notes.set(name, row.note)
+    for (const { i, until, note } of rows) {
+      const { tenantId, key } = claims[i - 1]!
+      const name = claimName(tenantId, key)
+      read.claims.set(name, Math.round(until))
+      if (note !== null) read.notes.set(name, note)
     }
   }
   return read

@@ -228,7 +228,7 @@ function cooldownOf(
   const who = per === 'rule' ? '' : `${recipient.type}:${recipient.id}`
   return {
     // Values of the event may be long; a key is not.
-    key: `cooldown:${rule.id}:${hash('sha256', `${who}\0${cooldownKey}`, 'base64url')}`,
+    key: `cooldown:${hash('sha256', `${rule.id}\0${who}\0${cooldownKey}`, 'base64url')}`,
     untilMs: toldAtMs =>
       seconds !== undefined
         ? toldAtMs + seconds * 1000

@@ -33,9 +33,9 @@ export function memory(options: { through?: Queryable; audiences?: readonly Audi
       const rows: unknown[] = []
       for (const [i, key] of (keys as string[]).entries()) {
         const tenantId = (tenants as number[])[i]!
-        const from = (since as Date[])[i]!.getTime()
+        const from = (since as number[])[i]!
         for (const [at, n] of counts.get(claimName(tenantId, key)) ?? []) {
-          if (at >= from) rows.push({ tenant_id: tenantId, key, at, n })
+          if (at >= from) rows.push({ i: i + 1, at, n })
         }
       }
       return rows
@@ -44,7 +44,7 @@ export function memory(options: { through?: Queryable; audiences?: readonly Audi
       return (keys as string[]).flatMap((key, i) => {
         const tenantId = (tenants as number[])[i]!
         const claim = claims.get(claimName(tenantId, key))
-        return claim ? [{ tenant_id: tenantId, key, until: claim.untilMs, note: claim.note }] : []
+        return claim ? [{ i: i + 1, until: claim.untilMs, note: claim.note }] : []
       })
     },
     already_told: () => [],

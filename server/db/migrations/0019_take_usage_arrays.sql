@@ -13,7 +13,7 @@ declare
 begin
   if cardinality(tenants) > 0 then
     with x as materialized (
-      select t, k, to_timestamp(w / 1000.0) as w, n, r
+      select t, k, to_timestamp(w::float8 / 1000) as w, n, r
       from unnest(tenants, keys, windows, amounts, rooms) as x (t, k, w, n, r)
     ), made as (
       insert into counters as c (tenant_id, key, window_at, count)
@@ -28,7 +28,7 @@ begin
   end if;
   if cardinality(claim_tenants) > 0 then
     insert into claims as c (tenant_id, key, until, was, note)
-      select t, k, to_timestamp(u / 1000.0), to_timestamp(s / 1000.0), note
+      select t, k, to_timestamp(u::float8 / 1000), to_timestamp(s::float8 / 1000), note
       from unnest(claim_tenants, claim_keys, untils, seen, notes) as x (t, k, u, s, note)
       order by t, k collate "C"
     on conflict (tenant_id, key) do update set until = excluded.until, was = excluded.was, note = excluded.note
@@ -38,3 +38,7 @@ begin
   end if;
 end $$;
 drop function take_usage(json);
+
+-- Keys are compared byte by byte, whatever language the database speaks: they are never sorted for anybody to read.
+alter table counters alter column key type text collate "C";
+alter table claims alter column key type text collate "C";
