@@ -224,3 +224,26 @@ test('any rule may be asked why it takes an event or does not, part by part, als
   const nobody = await t.call('GET', `/api/events/${event}/explain?rule=nobody`, { as: t.tenant.adminKey })
   assert.deepEqual([nobody.status, nobody.body.errors[0].field], [404, '/rule'])
 })
+
+// covers: DIC-084
+test('what a message is filed under: what the request says, else the rule, else the first word of the type', async () => {
+  const filed = async (path: string, body: object): Promise<string> => {
+    const { eventId, id } = await call('POST', path, body)
+    const { items } = id
+      ? { items: [await call('GET', `/api/notifications/${id}`)] }
+      : await call('GET', `/api/notifications?eventId=${eventId}`)
+    return items[0].category
+  }
+  const send = { recipientId: 'bob', channels: ['in_app'], body: 'x' }
+  await rule('filed.ruled', { category: 'weather' })
+  await rule('filed.plain')
+  const event = (type: string) => ({ type, data: { who: 'ann' } })
+  assert.deepEqual(
+    [
+      await filed('/api/notifications', { ...send, metadata: { category: 'news' } }),
+      await filed('/api/events/publish', event('filed.ruled')),
+      await filed('/api/events/publish', event('filed.plain')),
+    ],
+    ['news', 'weather', 'filed'],
+  )
+})
