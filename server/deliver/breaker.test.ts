@@ -5,6 +5,7 @@ import { breaker } from './breaker.ts'
 
 const at = (seconds: number) => new Date(seconds * 1000)
 
+// covers: PFM-190, PFM-191
 test('five failures in a row open it; a success between them starts the count anew', () => {
   const one = breaker()
   for (let i = 0; i < 4; i++) assert.equal(one.failed(at(0)), null)
@@ -14,7 +15,7 @@ test('five failures in a row open it; a success between them starts the count an
   assert.deepEqual(one.ask(at(2)), { kind: 'wait', until: at(61) })
 })
 
-// covers: DIC-134
+// covers: DIC-134, PFM-190, PFM-191, PFM-196
 test('after its time one probe at a time goes out, and two good ones close it', () => {
   const one = breaker()
   for (let i = 0; i < 5; i++) one.failed(at(0))
@@ -27,6 +28,7 @@ test('after its time one probe at a time goes out, and two good ones close it', 
   assert.equal(one.ask(at(62)).kind, 'go')
 })
 
+// covers: PFM-195
 test('any failure while half open opens it again for the whole time', () => {
   const one = breaker()
   for (let i = 0; i < 5; i++) one.failed(at(0))

@@ -18,6 +18,7 @@ test('a webhook is tried three times, one and two seconds apart', () => {
   )
 })
 
+// covers: PFM-178, PFM-181, ALP-109
 test('mail is tried five times, its wait doubling', () => {
   assert.deepEqual(
     [1, 2, 3, 4, 5].map(tries => wait('email', tries)),
@@ -25,13 +26,26 @@ test('mail is tried five times, its wait doubling', () => {
   )
 })
 
-test('a text message is tried three times, two and four seconds apart', () => {
-  assert.deepEqual(
-    [1, 2, 3].map(tries => wait('sms', tries)),
-    [2000, 4000, null],
-  )
+// covers: PFM-179, PFM-181, ALP-109
+test('a text message is tried three times, two and six seconds apart', () => {
+  for (const channel of ['sms', 'whatsapp', 'voice'] as const) {
+    assert.deepEqual(
+      [1, 2, 3].map(tries => wait(channel, tries)),
+      [2000, 6000, null],
+    )
+  }
 })
 
+test('a push is tried four times, one, five and fifteen seconds apart', () => {
+  for (const channel of ['push', 'web_push'] as const) {
+    assert.deepEqual(
+      [1, 2, 3, 4].map(tries => wait(channel, tries)),
+      [1000, 5000, 15_000, null],
+    )
+  }
+})
+
+// covers: PFM-180, PFM-185
 test('the wait is spread by a quarter either way and never above its cap by more than that', () => {
   fc.assert(
     fc.property(
@@ -40,7 +54,7 @@ test('the wait is spread by a quarter either way and never above its cap by more
       fc.double({ min: 0, max: 0.999999, noNaN: true }),
       (channel, tries, random) => {
         const policy = { ...RETRY[channel], attempts: 100 }
-        const middle = Math.min(policy.capMs, policy.firstMs * 2 ** (tries - 1))
+        const middle = Math.min(policy.capMs, policy.firstMs * policy.factor ** (tries - 1))
         const actual = nextTry(policy, tries, now, random)!.getTime() - now.getTime()
         assert.ok(actual >= Math.floor(middle * 0.75) && actual <= Math.ceil(middle * 1.25))
       },
