@@ -59,6 +59,7 @@ test('Retry-After is never in the past nor further than a day, whatever is sent'
   )
 })
 
+// covers: PFM-182, PFM-186
 test('a status is judged the same for every vendor', () => {
   const verdict = (status: number, headers = {}) => {
     const error = judge(status, headers, NOW)
@@ -83,6 +84,7 @@ test('a status is judged the same for every vendor', () => {
   assert.equal(judge(429, later, NOW)?.until?.getTime(), NOW.getTime() + 7_000)
 })
 
+// covers: PFM-198
 test('errors say what the loop needs to know', () => {
   assert.deepEqual(
     [

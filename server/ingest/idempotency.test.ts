@@ -92,6 +92,7 @@ test('a fingerprint goes by the JSON value, not by its spelling', () => {
   assert.notDeepEqual(fingerprint({ a: [1, 2] }), fingerprint({ a: [2, 1] }))
 })
 
+// covers: PFM-201
 test('a stored answer is replayed, and only for the same body', async () => {
   const c = claim('stored', { a: 1 })
   await database.db.tx(async tx => {
@@ -118,6 +119,7 @@ test('a claim runs as long as its transaction, and a rollback leaves nothing', a
   assert.deepEqual(await claimOnce(c), { kind: 'fresh' })
 })
 
+// covers: PFM-208
 test('of many transactions at once one is fresh; after it all replay', async () => {
   const c = claim('race')
   const attempt = () =>

@@ -64,7 +64,7 @@ test('delivery latency by channel has the documented buckets, up to 30 s', async
   assert.equal(found.get('notification_delivery_duration_seconds_count{system="core",channel="in_app"}'), 505)
 })
 
-// covers: ALP-179, PFM-259, DIC-203
+// covers: ALP-179, PFM-259, DIC-203, PFM-194
 test('health of providers and breakers', async () => {
   const metrics = createMetrics({ process: false })
   metrics.providerHealth('email', 'smtp', false)

@@ -422,6 +422,23 @@ test('channels, subscriptions and quiet hours have paths of their own', async ()
   assert.deepEqual((await call('GET', '/api/preferences/bob')).quietHours, quiet)
 })
 
+// covers: PFM-221
+test('changes to different things at the same moment are all kept', async () => {
+  await person('busy')
+  const channels = ['email', 'sms', 'push', 'webhook', 'slack', 'whatsapp']
+  await Promise.all([
+    ...channels.map(channel => call('POST', '/api/preferences/busy/channels', { channel, enabled: false })),
+    call('PUT', '/api/preferences/busy/subscriptions', { trading: 'IMPORTANT' }),
+    call('PUT', '/api/preferences/busy/quiet-hours', { enabled: true, endTime: '07:00' }),
+    call('PUT', '/api/preferences/busy', { frequency: { maxPerHour: 3 } }),
+  ])
+  const kept = await call('GET', '/api/preferences/busy')
+  for (const channel of channels) assert.equal(kept.channels[channel].enabled, false, channel)
+  assert.equal(kept.topics.trading, 'IMPORTANT')
+  assert.deepEqual([kept.quietHours.enabled, kept.quietHours.endTime], [true, '07:00'])
+  assert.equal(kept.frequency.maxPerHour, 3)
+})
+
 // covers: ALP-118, ALP-132
 test('of two copies the one that was changed later wins', async () => {
   await person('carol')

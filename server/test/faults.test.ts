@@ -31,7 +31,7 @@ const random = () => {
   return state / 2_147_483_648
 }
 
-// covers: DIC-175, ALP-105, ALP-112, PFM-204, PFM-206
+// covers: DIC-175, ALP-105, ALP-112, PFM-188, PFM-204, PFM-206
 test(`killed ${KILLS} times under load, ${DATABASE_KILLS} times with its database, it loses nothing`, async context => {
   const dir = mkdtempSync(join(tmpdir(), 'carillon-faults-'))
   chmodSync(dir, 0o755)

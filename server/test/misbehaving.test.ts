@@ -85,7 +85,7 @@ const ended = (id: string, channel = 'webhook') =>
     return one && !['in_flight', 'retrying', 'held', 'backlog'].includes(one.status) ? one : undefined
   })
 
-// covers: ALP-104, DIC-119
+// covers: ALP-104, DIC-119, PFM-182, PFM-186, PFM-189
 test('each way of misbehaving ends as it should, under one idempotency key', async () => {
   const ways: Record<string, { behave: (socket: Socket, nth: number) => void; outcomes: string[] }> = {
     hangs: { behave: () => {}, outcomes: ['unknown', 'unknown', 'unknown'] },
@@ -161,7 +161,7 @@ test('an event may ask for its own number of tries', async () => {
   )
 })
 
-// covers: AUR-120
+// covers: AUR-120, PFM-202
 test('what failed for good is a dead letter, and goes out when it is redriven', async () => {
   let mended = false
   const end = await farEnd(
@@ -199,7 +199,7 @@ test('the fallback begins when nothing else arrived, and only then', async () =>
   assert.deepEqual(await auditLedger(app.db, {}), [])
 })
 
-// covers: DIC-134
+// covers: DIC-134, PFM-192
 test('a far end that keeps failing is left alone, and the operator hears of it once', async () => {
   const end = await farEnd(socket => void socket.write('HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n'))
   await person('broken', end.url)

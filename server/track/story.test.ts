@@ -63,7 +63,7 @@ async function twilioSays(
   return answer.status
 }
 
-// covers: DIC-107, ALP-103
+// covers: DIC-107, ALP-103, PFM-212
 test('what a vendor tells later moves a delivery forward, never back; a bounce keeps the address from more', async () => {
   await call('PUT', '/api/users/sam', {
     addresses: [{ channel: 'sms', address: '+15005550001', verified: true }],
