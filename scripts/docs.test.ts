@@ -49,6 +49,7 @@ test('the state machine page has the retry table of the code', () => {
       channel,
       String(policy.attempts),
       `${policy.firstMs / 1000} s`,
+      `× ${policy.factor}`,
       `${policy.capMs / 1000} s`,
       policy.unknown === 'resend' ? 'again' : 'stop as unknown',
     ]),
