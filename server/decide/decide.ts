@@ -11,7 +11,7 @@ import { duplicate } from './duplicate.ts'
 import { expiry } from './expiry.ts'
 import { holdout } from './holdout.ts'
 import { knownUser } from './known-user.ts'
-import { limits, takeLimits } from './limits.ts'
+import { MAX_HOLD_MS, limits, takeLimits } from './limits.ts'
 import { minimumPriority } from './minimum-priority.ts'
 import { preference } from './preference.ts'
 import { quietHours } from './quiet-hours.ts'
@@ -51,9 +51,8 @@ export const APPOINTMENTS: readonly Check[] = [scheduledAt, schedule]
  */
 export const TIMES: readonly Check[] = [quietHours, deliveryWindow, limits]
 
-/** Nothing is promised for later than so many steps, or so many days, from now. */
+/** Nothing is promised for later than so many steps from now. */
 const MAX_STEPS = 200
-export const MAX_HOLD_MS = 366 * 86_400_000
 
 export function decide(candidate: Candidate, now: Date): Decision {
   for (const check of CHECKS) {

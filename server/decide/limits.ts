@@ -48,6 +48,9 @@ const OWN_WORD: ReadonlySet<Reason> = new Set(['spam', 'channel_not_allowed'])
 const risk = ({ cost, max }: Cap, { suspicious, used }: Over): string =>
   suspicious ? `, risk ${Math.round((100 * (used + cost)) / max)}` : ''
 
+/** Nothing is promised for later than so long from now. */
+export const MAX_HOLD_MS = 366 * 86_400_000
+
 /** It can never fit: the bound is zero, or less than this one costs. */
 const NEVER = Number.POSITIVE_INFINITY
 
@@ -72,7 +75,9 @@ function fullAt(
   if (cap.per === 'notification' && usage.has(telling, usageName(tenantId, key, start))) return null
   const used = usage.used(tenantId, key, start)
   if (used + cost <= max) return null
-  return { over: { key, label, windowMs: start, max, used, suspicious }, untilMs: end }
+  const untilMs =
+    cap.overflow === 'hold' ? usage.freeAfter(tenantId, window, cap, atMs, atMs + MAX_HOLD_MS, telling) : end
+  return { over: { key, label, windowMs: start, max, used, suspicious }, untilMs }
 }
 
 /** Counts a delivery that goes at this instant against all its limits, those it passes included. */

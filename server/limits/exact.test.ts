@@ -276,3 +276,28 @@ test('readers have as many a day as their plan says, whoever writes at once', as
     una: 6,
   })
 })
+
+// Limits of deliveries are counted where deliveries are written: Redis may help others, and nothing here waits for it.
+// covers: DIC-092
+test('without the Redis that is configured, notifications go and limits hold', async () => {
+  const alone = await testApp({ REDIS_URL: 'redis://127.0.0.1:1' })
+  try {
+    const ask = async (method: string, path: string, body: object): Promise<Loose> => {
+      const answer = await alone.call(method, path, { as: alone.tenant.adminKey, body })
+      assert.ok(answer.status < 300, `${method} ${path}: ${answer.text}`)
+      return answer.body
+    }
+    await ask('POST', '/api/limits', { name: 'one', scope: 'user', max: 1, window: 'month' })
+    await ask('PUT', '/api/users/ann', {
+      addresses: [{ channel: 'email', address: 'ann@example.org', verified: true }],
+    })
+    const send = { recipientId: 'ann', channels: ['email', 'in_app'], body: 'Hi' }
+    for (let n = 0; n < 3; n++) await ask('POST', '/api/notifications', send)
+    const { rows } = await alone.db.pool.query(
+      `select count(*)::int as windows, max(count)::int as most from counters where key like 'limit:%'`,
+    )
+    assert.deepEqual(rows, [{ windows: 3, most: 1 }])
+  } finally {
+    await alone.stop()
+  }
+})

@@ -5,11 +5,10 @@ import { decide, use } from '../decide/decide.ts'
 import { auditLedger } from '../ledger/audit.ts'
 import { type Loose, type TestApp, testApp } from '../test/app.ts'
 import { candidate } from '../test/candidate.ts'
-import { windowOf } from '../time/window.ts'
 import { PRIORITIES } from '../types.ts'
 import { type LimitQuestion, allCaps } from './limit-book.ts'
 import type { LimitDefinition } from './store.ts'
-import { NO_USAGE, usage, usageName } from './usage.ts'
+import { type CapWindow, NO_USAGE, capWindow, usage, usageName } from './usage.ts'
 
 const limit = (more: Partial<LimitDefinition> = {}) => ({
   id: 'l',
@@ -63,6 +62,21 @@ test('a limit concerns its channels and categories, and counts what its scope sa
   assert.deepEqual(keys({}, { channel: 'in_app' }), [])
   const [low] = allCaps([limit({ max: 10, shares: { LOW: 0.5 } })], question({ priority: 'LOW' }))
   assert.equal(low!.max, 5)
+  // A share of little is not nothing, and what tells of those held back is not held back for its own priority.
+  const [little] = allCaps([limit({ max: 1, shares: { LOW: 0.1 } })], question({ priority: 'LOW' }))
+  assert.equal(little!.max, 1)
+  const [summary] = allCaps(
+    [limit({ max: 10, shares: { LOW: 0 } })],
+    question({ priority: 'LOW', summary: true }),
+  )
+  assert.equal(summary!.max, 10)
+  assert.deepEqual(keys({ eventTypes: ['shop.*'] }), ['limit:l:ann'])
+  assert.deepEqual(keys({ eventTypes: ['shop.*'] }, { eventType: 'shopping' }), [])
+  assert.deepEqual(keys({ eventTypes: ['shop.order'] }, { eventType: 'shop.order.late' }), [])
+  const long = { scope: 'address' as const }
+  const [one, other] = ['a', 'b'].map(end => keys(long, { address: 'x'.repeat(600) + end })[0]!)
+  assert.ok(one!.length <= 500)
+  assert.notEqual(one, other, 'what is too long for a key is not cut off')
   const [critical] = allCaps([limit()], question({ priority: 'CRITICAL' }))
   assert.equal(critical!.bypass, true)
 })
@@ -72,10 +86,19 @@ test('law: no window ever holds more than its bound, CRITICAL passes and is coun
   const windows = ['minute', 'hour', 'day'] as const
   fc.assert(
     fc.property(
-      fc.array(fc.record({ max: fc.integer({ min: 0, max: 4 }), window: fc.constantFrom(...windows) }), {
-        minLength: 1,
-        maxLength: 3,
-      }),
+      fc.array(
+        fc
+          .record({
+            max: fc.integer({ min: 0, max: 4 }),
+            window: fc.constantFrom(...windows),
+            every: fc.integer({ min: 1, max: 7 }),
+            costs: fc.record({ email: fc.nat(3), webhook: fc.nat(3) }, { requiredKeys: [] }),
+            shares: fc.record({ LOW: fc.double({ min: 0, max: 1, noNaN: true }) }, { requiredKeys: [] }),
+            per: fc.constantFrom('delivery' as const, 'notification' as const),
+          })
+          .map(one => ({ ...one, every: one.window === 'day' ? 1 : one.every })),
+        { minLength: 1, maxLength: 3 },
+      ),
       fc.array(
         fc.record({ at: fc.integer({ min: 0, max: 3 * 86_400 }), priority: fc.constantFrom(...PRIORITIES) }),
         { maxLength: 30 },
@@ -86,32 +109,67 @@ test('law: no window ever holds more than its bound, CRITICAL passes and is coun
         const bounded = new Map<string, number>()
         for (const { at, priority } of sends.toSorted((a, b) => a.at - b.at)) {
           const now = new Date(Date.UTC(2026, 0, 5) + at * 1000)
-          const one = candidate({
-            priority,
-            caps: allCaps(definitions, question({ priority })),
-            usage: book,
-            telling: {},
-          })
-          const decision = decide(one, now)
-          assert.ok(decision.kind === 'send' || decision.kind === 'hold' || decision.kind === 'skip')
-          if (priority === 'CRITICAL') assert.equal(decision.kind, 'send')
-          if (decision.kind === 'skip') {
-            assert.equal(decision.reason, 'over_limit')
-            assert.ok(limits.some(({ max }) => max === 0))
-            continue
-          }
-          const goes = decision.kind === 'hold' ? decision.until : now
-          if (decision.kind === 'hold') assert.ok(decision.until > now)
-          use(one, goes)
-          for (const cap of one.caps) {
-            const start = windowOf(cap.window as 'hour', 'UTC', goes.getTime()).start
-            const name = usageName(1, cap.key, start)
-            if (priority !== 'CRITICAL') {
-              bounded.set(name, (bounded.get(name) ?? 0) + 1)
+          const telling = {}
+          for (const channel of ['email', 'webhook'] as const) {
+            const caps = allCaps(definitions, question({ priority, channel }))
+            const one = candidate({ priority, channel, caps, usage: book, telling })
+            const decision = decide(one, now)
+            assert.ok(decision.kind === 'send' || decision.kind === 'hold' || decision.kind === 'skip')
+            if (priority === 'CRITICAL') assert.equal(decision.kind, 'send')
+            if (decision.kind === 'skip') {
+              assert.equal(decision.reason, 'over_limit')
+              assert.ok(caps.some(({ max, cost }) => cost > max))
+              continue
+            }
+            const goes = decision.kind === 'hold' ? decision.until : now
+            if (decision.kind === 'hold') assert.ok(decision.until > now)
+            for (const place of use(one, goes)) {
+              const name = usageName(1, place.key, place.windowMs)
+              const cap = caps.find(({ key }) => key === place.key)!
+              const { start, end } = capWindow(cap.window as CapWindow, cap, goes.getTime())
+              assert.equal(place.windowMs, start)
+              assert.ok(goes.getTime() < end)
+              if (priority === 'CRITICAL') continue
+              bounded.set(name, (bounded.get(name) ?? 0) + place.n)
               assert.ok(bounded.get(name)! <= cap.max)
-              assert.ok(book.used(1, cap.key, start) <= cap.max, 'also with those that passed')
+              assert.ok(
+                place.n === 0 || book.used(1, place.key, start) <= cap.max,
+                'also with those that passed',
+              )
             }
           }
+        }
+      },
+    ),
+  )
+})
+
+test('law: what waits goes with the first window that has room, however many before it are full', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.boolean(), { minLength: 1, maxLength: 600 }),
+      fc.nat(59_999),
+      fc.integer({ min: 1, max: 3 }),
+      (filled, offset, ask) => {
+        const start = Date.UTC(2026, 0, 5)
+        const definition = { ...limit({ window: 'minute', max: 2 }), id: 'l' }
+        const counts = new Map(
+          filled.flatMap((full, minute) =>
+            full ? [[usageName(1, 'limit:l:ann', start + minute * 60_000), 2] as const] : [],
+          ),
+        )
+        const book = usage({ ...NO_USAGE, counts })
+        const now = new Date(start + offset)
+        const free = Array.from({ length: 10 }, (_, i) => i + filled.length)
+        const open = [...filled.keys()].filter(minute => !filled[minute]).concat(free)
+        for (let n = 0; n < ask * 2; n++) {
+          const caps = allCaps([definition], question())
+          const one = candidate({ caps, usage: book, telling: {} })
+          const decision = decide(one, now)
+          const minute = open[n >> 1]!
+          const at = Math.max(now.getTime(), start + minute * 60_000)
+          assert.equal(decision.kind === 'hold' ? decision.until.getTime() : now.getTime(), at)
+          use(one, new Date(at))
         }
       },
     ),

@@ -126,6 +126,15 @@ export interface Usage {
   /** 0: free. */
   claimedUntil(tenantId: TenantId, key: string): number
   has(telling: object, name: string): boolean
+  /** When the first window begins, after the full one of `atMs`, that has room; not looked for long after `lastMs`. */
+  freeAfter(
+    tenantId: TenantId,
+    window: CapWindow,
+    cap: Cap,
+    atMs: number,
+    lastMs: number,
+    telling: object,
+  ): number
   /** Null: another channel of the same notification took it already. */
   take(tenantId: TenantId, cap: Cap, windowMs: number, telling: object): Place | null
   /** With a note it is another claim each time, even of the same instant: notes are compared by it. */
@@ -141,6 +150,9 @@ export function usage(read: UsageRead): Usage {
   const counts = new Map<string, TakenCount>()
   const claims = new Map<string, TakenClaim>()
   const suspects = new Map<string, Suspect>()
+  // A backlog fills window after window, and everybody in it asks for the end of the same row of them. What is full
+  // stays full while a batch is decided.
+  const full = new Map<string, Window>()
   const told = new WeakMap<object, Set<string>>()
 
   const note = (telling: object, name: string): void => {
@@ -149,11 +161,29 @@ export function usage(read: UsageRead): Usage {
     else told.set(telling, new Set([name]))
   }
 
+  const used = (name: string): number => (read.counts.get(name) ?? 0) + (counts.get(name)?.n ?? 0)
+
   return {
-    used(tenantId, key, windowMs) {
-      const name = usageName(tenantId, key, windowMs)
-      const taken = counts.get(name)
-      return (read.counts.get(name) ?? 0) + (taken?.n ?? 0)
+    used: (tenantId, key, windowMs) => used(usageName(tenantId, key, windowMs)),
+    freeAfter(tenantId, window, cap, atMs, lastMs, telling) {
+      const { key, max, cost, per } = cap
+      const mine = per === 'notification' ? told.get(telling) : undefined
+      const row = `${tenantId} ${max} ${cost} ${key}`
+      let { start, end } = capWindow(window, cap, atMs)
+      // What this notification has a place in has room for its other channels, however full.
+      const known = mine ? undefined : full.get(row)
+      if (known && known.start <= start && start < known.end) {
+        start = known.start
+        end = known.end
+      }
+      while (end <= lastMs) {
+        const next = capWindow(window, cap, end)
+        const name = usageName(tenantId, key, next.start)
+        if (mine?.has(name) || used(name) + cost <= max) break
+        end = next.end
+      }
+      if (!mine) full.set(row, { start, end })
+      return end
     },
     claimedUntil(tenantId, key) {
       const name = claimName(tenantId, key)
