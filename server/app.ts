@@ -93,6 +93,7 @@ import { unsubscribeLinks } from './people/unsubscribe.ts'
 import { pipeline as openPipeline } from './pipeline.ts'
 import {
   findTemplate,
+  publishTemplate,
   resolveTemplates,
   templates as openTemplates,
   updateTemplate,
@@ -712,7 +713,12 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       async template(tx, actor, id, revision, traceId) {
         const winner = await findTemplate(tx, actor.tenantId, id, revision)
         if (!winner) throw new AppError('conflict', 'The template was deleted meanwhile.')
-        await updateTemplate(tx, actor, id, { ...winner, version: undefined }, undefined, traceId)
+        const published = winner.publishedRevision ?? 0
+        if (revision > published) await publishTemplate(tx, actor, id, revision, traceId)
+        // What was before comes again as the next revision, as a rollback has it.
+        else if (revision < published) {
+          await updateTemplate(tx, actor, id, { ...winner, version: undefined }, undefined, traceId)
+        }
       },
       async rule(tx, actor, id, { templateId, channels }, traceId) {
         await updateRule(

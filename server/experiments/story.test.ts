@@ -29,14 +29,11 @@ const refused = async (method: string, path: string, body?: unknown): Promise<Lo
   return answer.body
 }
 
-/** A template whose first revision is current and whose second says it otherwise. */
+/** A template whose first revision is sent, and whose second, a draft, says it otherwise. */
 async function twoTexts(name: string): Promise<string> {
-  const { id } = await call('POST', '/api/templates', {
-    name,
-    channels: { default: { subject: 'A', body: 'plain' } },
-  })
-  await call('PUT', `/api/templates/${id}`, { name, channels: { default: { subject: 'B', body: 'bold' } } })
-  await call('POST', `/api/templates/${id}/rollback`, { revision: 1 })
+  const texts = (subject: string, body: string) => ({ name, channels: { default: { subject, body } } })
+  const { id } = await call('POST', '/api/templates', texts('A', 'plain'))
+  await call('PUT', `/api/templates/${id}`, { ...texts('B', 'bold'), draft: true })
   return id
 }
 const ruleFor = (name: string, more: object) =>
@@ -92,7 +89,7 @@ test('two texts told to 200 people: each hears theirs, some hear nothing, what t
   assert.equal(started.status, 'running')
   assert.deepEqual(
     started.variants.map((one: Loose) => one.revision),
-    [3, 2],
+    [1, 2],
     'the control is pinned',
   )
 
@@ -207,7 +204,11 @@ test('two texts told to 200 people: each hears theirs, some hear nothing, what t
 
   const picked = await call('POST', `/api/experiments/${experiment.id}/pick`, { variant: 'bold' })
   assert.deepEqual([picked.status, picked.winner], ['stopped', 'bold'])
-  assert.equal((await call('GET', `/api/templates/${templateId}`)).channels.default.subject, 'B')
+  const published = await call('GET', `/api/templates/${templateId}`)
+  assert.deepEqual(
+    [published.channels.default.subject, published.revision, published.publishedRevision],
+    ['B', 2, 2],
+  )
   const later = await toldOf((await call('POST', '/api/events/publish', { type: 'app.welcome' })).eventId)
   assert.deepEqual(count([...later.values()].map(({ subject, experiment }) => `${subject} ${experiment}`)), {
     'B null': 200,
@@ -506,7 +507,7 @@ test('one of a kind runs at a time; what it compares stays; its shares may move;
   assert.deepEqual(
     changed.variants.map((each: Loose) => [each.weight, each.revision]),
     [
-      [5, 3],
+      [5, 1],
       [1, 2],
     ],
   )
