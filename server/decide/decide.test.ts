@@ -38,6 +38,20 @@ test('every reason not to send is named', () => {
   assert.equal(reason({ level: 'IMPORTANT', priority: 'HIGH' }), 'send')
 })
 
+test('whoever an experiment holds out is told nothing, unless it is critical or forced', () => {
+  const heldOut = { name: 'Plain or bold' }
+  assert.deepEqual(decide(candidate({ heldOut }), now), {
+    kind: 'skip',
+    reason: 'holdout',
+    detail: 'Plain or bold',
+  })
+  assert.equal(reason({ heldOut, priority: 'CRITICAL' }), 'send')
+  const direct = { force: true, recipients: [], channels: [], fallback: [] }
+  assert.equal(reason({ heldOut, event: { ...event, direct } }), 'send')
+  // Whoever would have heard nothing anyway is no part of the comparison.
+  assert.equal(reason({ heldOut, channelOpen: false }), 'skip channel_unavailable')
+})
+
 test('a suppression that has run out no longer counts, and in-app needs no address', () => {
   const suppression = { reason: 'manual' as const, until: now.getTime() }
   assert.equal(reason({ address: { ...verified, suppression } }), 'send')

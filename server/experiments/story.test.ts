@@ -278,7 +278,8 @@ async function recounted(experimentId: string): Promise<{ counted: Loose; found:
 
 test('under many writers and readers at once each person counts once, and nobody waits in a circle', async () => {
   const templateId = await twoTexts('busy')
-  await ruleFor('app.busy', { templateId, channels: ['in_app', 'email'] })
+  const some = PEOPLE.slice(0, 60)
+  await ruleFor('app.busy', { templateId, channels: ['in_app', 'email'], recipientSelector: { users: some } })
   const experiment = await call('POST', '/api/experiments', {
     name: 'Busy',
     templateId,
@@ -286,7 +287,7 @@ test('under many writers and readers at once each person counts once, and nobody
   })
   await call('POST', `/api/experiments/${experiment.id}/start`)
   const publish = async () => {
-    for (let n = 0; n < 4; n++) await call('POST', '/api/events/publish', { type: 'app.busy' })
+    for (let n = 0; n < 2; n++) await call('POST', '/api/events/publish', { type: 'app.busy' })
   }
   const read = async (name: string) => {
     const as = await t.tenant.token(name)
@@ -309,7 +310,7 @@ test('under many writers and readers at once each person counts once, and nobody
   assert.deepEqual(before.counted, before.found)
   assert.equal(
     before.counted.reduce((sum: number, one: Loose) => sum + one.people, 0),
-    200,
+    some.length,
   )
 
   // Housekeeping adds rows up, and the sums stay what they were, whoever writes meanwhile.
