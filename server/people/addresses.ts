@@ -38,10 +38,16 @@ export interface AddressSettings {
   headers?: Record<string, string>
   /** Up to so many notifications in one request. */
   batch?: number
+  /**
+   * Of a WhatsApp address, and kept by us: when its owner last wrote to us, in milliseconds since 1970 (`noteWriters`).
+   */
+  wroteAt?: number
 }
 
 /** Fields left out stay as they are; null takes one away. */
-export type AddressSettingsChange = { [K in keyof AddressSettings]?: AddressSettings[K] | null }
+export type AddressSettingsChange = {
+  [K in Exclude<keyof AddressSettings, 'wroteAt'>]?: AddressSettings[K] | null
+}
 
 export interface AddressInput {
   channel: Channel
@@ -81,6 +87,7 @@ interface StoredSettings {
   authType?: AddressAuth['type']
   hasSecret?: boolean
   headerNames?: string[]
+  wroteAt?: number
   /** base64 of the sealed JSON of secret, formerSecrets, headers and auth. */
   sealed?: string
 }
@@ -246,13 +253,14 @@ export function openAddressSettings(
   key: Buffer,
   { id, settings }: { id: Id; settings: JsonObject },
 ): AddressSettings {
-  const { batch, method, sealed } = settings as StoredSettings
+  const { batch, method, wroteAt, sealed } = settings as StoredSettings
   const open: AddressSettings =
     sealed === undefined
       ? {}
       : JSON.parse(sealer.open(key, Buffer.from(sealed, 'base64'), id).toString('utf8'))
   if (batch !== undefined) open.batch = batch
   if (method !== undefined) open.method = method
+  if (wroteAt !== undefined) open.wroteAt = wroteAt
   return open
 }
 
@@ -335,10 +343,11 @@ async function changeSettings(
   }
   // Sealing the same again would look like a change.
   if (isDeepStrictEqual(open, opened)) return before
-  const { batch, method, ...secrets } = open
+  const { batch, method, wroteAt, ...secrets } = open
   const stored: StoredSettings = {}
   if (batch !== undefined) stored.batch = batch
   if (method !== undefined) stored.method = method
+  if (wroteAt !== undefined) stored.wroteAt = wroteAt
   if (secrets.auth !== undefined) stored.authType = secrets.auth.type
   if (secrets.secret !== undefined) stored.hasSecret = true
   if (secrets.headers !== undefined) stored.headerNames = Object.keys(secrets.headers).sort()
@@ -561,17 +570,48 @@ export async function changeAddress(
     }
   }
   if (change.settings !== undefined) checkSettings(channel, change.settings, '/settings')
+  const { wroteAt: _, ...before } = row.settings
   const settings = await changeSettings(
     seal.sealer,
     once(() => tenantKey(tx, seal)),
     id,
-    row.settings,
+    // Another number has not written.
+    input.address === undefined || input.address === row.address ? row.settings : before,
     change.settings ?? {},
   )
   if (differs(row, input, settings)) {
     await write(tx, seal.tenantId, { inserts: [], updates: [{ row, settings, input }], deletes: [] })
   }
   return (await findAddress(tx, seal.tenantId, userId, id))!
+}
+
+// Once in a while is enough for windows of 24 hours, and each change makes every process read the person again.
+const noteWroteAt = sql(
+  'note_wrote_at',
+  `update addresses a set settings = a.settings || jsonb_build_object('wroteAt', w.at)
+   from (select address, max(at) as at from unnest($3::text[], $4::int8[]) as i (address, at) group by 1) w
+   where a.tenant_id = any ($1::int[]) and a.channel = $2 and a.address = w.address
+     and coalesce((a.settings ->> 'wroteAt')::int8, 0) < w.at - $5`,
+)
+const NOTE_EVERY_MS = 10 * 60_000
+
+/**
+ * Somebody wrote to us from these addresses: on some channels that alone allows us to answer freely for a while. A
+ * number of ours serves all tenants, so all of them may.
+ */
+export const noteWriters = async (
+  q: Queryable,
+  tenantIds: readonly TenantId[],
+  channel: Channel,
+  writers: readonly { address: string; at: Date }[],
+): Promise<void> => {
+  await q.run(noteWroteAt, [
+    tenantIds,
+    CHANNELS.indexOf(channel),
+    writers.map(({ address }) => address),
+    writers.map(({ at }) => at.getTime()),
+    NOTE_EVERY_MS,
+  ])
 }
 
 /**

@@ -7,7 +7,7 @@ import { counterDelta } from '../ledger/counters.ts'
 import { ENDED_BADLY, startFallbacks } from '../ledger/settle.ts'
 import { CHANNEL_CODE, OUTCOME_CODE } from '../ledger/rows.ts'
 import { forward } from '../ledger/status.ts'
-import { normalizeAddress } from '../people/addresses.ts'
+import { normalizeAddress, noteWriters } from '../people/addresses.ts'
 import { OUTCOMES, RECIPIENT_TYPES } from '../types.ts'
 import type { Channel, Event, Id, JsonObject, Outcome, TenantId } from '../types.ts'
 import { earlyReceipts } from './early-receipts.ts'
@@ -221,6 +221,7 @@ export function receipts(parts: ReceiptParts): Receipts {
   }
 
   async function take(provider: string, channel: Channel, list: readonly Receipt[]): Promise<number> {
+    await note(channel, list)
     const { found, lost } = await takeNow(provider, channel, list)
     // Whose receipt names no message of ours can find none later either.
     const mayCome = lost.filter(
@@ -233,6 +234,22 @@ export function receipts(parts: ReceiptParts): Receipts {
       )
     }
     return found
+  }
+
+  /** Who writes to a WhatsApp number may be answered freely for a day, whatever it was about. */
+  async function note(channel: Channel, list: readonly Receipt[]): Promise<void> {
+    if (channel !== 'whatsapp') return
+    const nowMs = parts.now().getTime()
+    const writers = list.flatMap(({ kind, address: given, at }) => {
+      const address = WROTE.has(kind) ? readAddress(channel, given) : undefined
+      return address === undefined ? [] : [{ address, at: new Date(Math.min(at.getTime(), nowMs)) }]
+    })
+    if (writers.length === 0) return
+    try {
+      await noteWriters(db, await tenants(), channel, writers)
+    } catch (error) {
+      parts.onError(error)
+    }
   }
 
   async function one(
@@ -524,6 +541,9 @@ const AWAY: Partial<Record<Receipt['kind'], 'hard_bounce' | 'complaint' | 'unsub
   complained: 'complaint',
   unsubscribed: 'unsubscribe',
 }
+
+/** What comes of a message that somebody wrote to us. */
+const WROTE: ReadonlySet<Receipt['kind']> = new Set(['replied', 'unsubscribed', 'resubscribed'])
 
 const SAID: Partial<Record<Receipt['kind'], Outcome>> = {
   delivered: 'delivered',

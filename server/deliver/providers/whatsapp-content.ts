@@ -1,5 +1,6 @@
+import { Type } from 'typebox'
 import type { Json, Message } from '../../types.ts'
-import { permanent } from '../provider.ts'
+import { fit, permanent } from '../provider.ts'
 import { isObject } from './answers.ts'
 
 /**
@@ -16,6 +17,36 @@ export interface WhatsAppContent {
   template?: WhatsAppTemplate
   media?: WhatsAppMedia
 }
+
+/** What of an address comes with the message. */
+export const sessionSettings = Type.Object({
+  wroteAt: Type.Optional(
+    Type.Integer({
+      title: 'Wrote at',
+      description: 'When its owner last wrote to us, in milliseconds since 1970. Kept by Carillon.',
+    }),
+  ),
+})
+
+/**
+ * Free text may be sent for so long after the recipient last wrote:
+ * https://developers.facebook.com/docs/whatsapp/cloud-api/guides/send-messages#customer-service-windows
+ */
+const SESSION_MS = 24 * 60 * 60 * 1000
+/** The vendor's clock is another one, and it asks when the message arrives there. */
+const MARGIN_MS = 60_000
+
+/** Is the window known to be open? What is not known counts as closed: most recipients have never written. */
+export function sessionOpen({ addressSettings }: Message, now: Date): boolean {
+  const wroteAt = addressSettings?.wroteAt
+  return typeof wroteAt === 'number' && now.getTime() < wroteAt + SESSION_MS - MARGIN_MS
+}
+
+/** A template's whole body has 1,024 characters; the rest is left for its own words. */
+const MAX_VARIABLE = 900
+
+/** The text as the one variable of a template. */
+export const variableOf = (text: string): string => fit(templateText(text), MAX_VARIABLE)
 
 export interface WhatsAppTemplate {
   name?: string

@@ -188,3 +188,28 @@ test('outside the 24 hours the answer says what to do', async () => {
   assert.deepEqual([sent.kind, sent.code, sent.vendorCode], ['permanent', 'content_refused', '63016'])
   assert.match(sent.response ?? '', /24 hours.*contentSid/)
 })
+
+// covers: AUR-103, AUR-113
+test('with a fallback template, free text goes out only while the recipient is known to have written', async () => {
+  const settings = { fallbackTemplate: { contentSid: CONTENT_SID, withText: true } }
+  const content = { body: 'Order 17\nis on its way' }
+  const hours = (n: number) => NOW.getTime() - n * 3_600_000
+  const open = { content, addressSettings: { wroteAt: hours(1) } }
+  const text = await deliver(whatsapp(open), { settings })
+  assert.deepEqual([text.form.get('Body'), text.form.get('ContentSid')], [content.body, null])
+  const closed: (JsonObject | undefined)[] = [undefined, {}, { wroteAt: hours(24) }]
+  for (const addressSettings of closed) {
+    const { form, requests } = await deliver(whatsapp({ content, addressSettings }), { settings })
+    assert.deepEqual([form.get('Body'), form.get('ContentSid'), requests], [null, CONTENT_SID, 1])
+    assert.equal(form.get('ContentVariables'), '{"1":"Order 17 is on its way"}')
+  }
+  const bare = await deliver(whatsapp({ content }), {
+    settings: { fallbackTemplate: { contentSid: CONTENT_SID, withText: false } },
+  })
+  assert.deepEqual([bare.form.get('ContentSid'), bare.form.get('ContentVariables')], [CONTENT_SID, null])
+  // We thought it open, and the vendor says at once that it is not: two requests, of which one was refused.
+  const late = await deliver(whatsapp(open), { settings, refuses: refusal(400, 63016, 'freeform') })
+  assert.equal(late.requests, 2)
+  const other = await deliver(whatsapp(open), { settings, refuses: refusal(400, 63024, 'recipient') })
+  assert.equal(other.requests, 1)
+})

@@ -389,7 +389,11 @@ test('after 24 hours the fallback template goes out instead of the text', async 
     (JSON.parse(body) as JsonObject).type === 'template'
       ? undefined
       : metaError(400, 131047, 'More than 24 hours have passed')
-  const message = whatsapp({ content: { body: 'Order 17\nis on its way' } })
+  // By what we know it is open; the vendor knows better.
+  const message = whatsapp({
+    content: { body: 'Order 17\nis on its way' },
+    addressSettings: { wroteAt: NOW.getTime() - 60_000 },
+  })
   const without = await deliver(message, { answer: closed })
   assert.ok(without.sent instanceof DeliveryError)
   assert.deepEqual([without.sent.kind, without.sent.code], ['permanent', 'content_refused'])
@@ -573,4 +577,29 @@ test('what cannot be read is left out of a batch, the rest stands', async () => 
   const signature = createHmac('sha256', APP_SECRET).update(body).digest('hex')
   const odd = { ...posted({}), body, headers: { 'x-hub-signature-256': `sha256=${signature}` } }
   assert.deepEqual((await callback(odd)).receipts, [])
+})
+
+// covers: AUR-103, AUR-113
+test('free text goes out while the recipient is known to have written within 24 hours, else the template', async () => {
+  const fallbackTemplate = { name: 'news', language: 'en_US' }
+  const typeAfter = async (wroteAt: number | undefined, settings: JsonObject, data?: JsonObject) => {
+    const message = whatsapp({
+      content: { body: 'Hello', ...(data && { data }) },
+      ...(wroteAt !== undefined && { addressSettings: { wroteAt } }),
+    })
+    const { bodies } = await deliver(message, { settings })
+    assert.equal(bodies.length, 1)
+    return [bodies[0]!.type, (bodies[0]!.template as JsonObject)?.name]
+  }
+  const hours = (n: number) => NOW.getTime() - n * 3_600_000
+  assert.deepEqual(await typeAfter(hours(23), { fallbackTemplate }), ['text', undefined])
+  assert.deepEqual(await typeAfter(hours(24), { fallbackTemplate }), ['template', 'news'])
+  assert.deepEqual(await typeAfter(hours(23.995), { fallbackTemplate }), ['template', 'news'])
+  assert.deepEqual(await typeAfter(undefined, { fallbackTemplate }), ['template', 'news'])
+  // Nothing to say instead; nobody tells us who writes; a template of the message's own.
+  assert.deepEqual(await typeAfter(undefined, {}), ['text', undefined])
+  const deaf = { fallbackTemplate, appSecret: undefined } as unknown as JsonObject
+  assert.deepEqual(await typeAfter(undefined, deaf), ['text', undefined])
+  const own = { template: { name: 'order_shipped', language: 'en' } }
+  assert.deepEqual(await typeAfter(undefined, { fallbackTemplate }, own), ['template', 'order_shipped'])
 })

@@ -26,7 +26,9 @@ import { isObject, readObject } from '../answers.ts'
 import { costOf, inbound, notificationOf, phoneNumber, withoutPerson } from '../phone.ts'
 import { costSettings } from '../sms-text.ts'
 import {
-  templateText,
+  sessionOpen,
+  sessionSettings,
+  variableOf,
   whatsappContent,
   type WhatsAppContent,
   type WhatsAppTemplate,
@@ -70,7 +72,8 @@ const settings = Type.Object(
         },
         {
           title: 'Template outside the 24 hours',
-          description: 'Sent instead when free text is refused because the recipient has not written lately.',
+          description:
+            'Sent instead of free text when the recipient has not written lately. Taken at once where callbacks say who writes.',
           additionalProperties: false,
         },
       ),
@@ -99,22 +102,21 @@ type Context = SendContext<WhatsAppCloudSettings>
 
 /** https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages: caption of media. */
 const MAX_CAPTION = 1_024
-/** A template's whole body has 1,024 characters; the rest is left for its own words. */
-const MAX_VARIABLE = 900
 const MAX_OPAQUE = 512
 
 /**
  * WhatsApp through Meta's Cloud API: text, media, and templates (`content.data.template`: name, language,
  * components). https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages
  *
- * Most refusals for a closed 24-hour window come later, by callback: only those that come as the answer can be
- * followed by the fallback template.
+ * Most refusals for a closed 24-hour window come later, by callback, when it is too late for the fallback template.
+ * So where callbacks tell who has written, free text goes out only while the window is known to be open.
  */
 export const whatsAppCloud: Provider<WhatsAppCloudSettings> = {
   id: 'whatsapp-cloud',
   channel: 'whatsapp',
   title: 'WhatsApp Business Cloud',
   settings,
+  addressSettings: sessionSettings,
   limits: {
     // https://developers.facebook.com/docs/whatsapp/cloud-api/messages/text-messages
     bodyChars: 4_096,
@@ -125,20 +127,23 @@ export const whatsAppCloud: Provider<WhatsAppCloudSettings> = {
   async send(message, ctx) {
     const to = phoneNumber(message.to)
     const content = whatsappContent(message)
+    const { fallbackTemplate, appSecret } = ctx.settings
+    const fallback = content.template === undefined ? fallbackTemplate : undefined
+    if (fallback === undefined) return post(message, { to, ...payloadOf(content) }, ctx)
+    const instead = templatePayload({
+      name: fallback.name,
+      language: fallback.language,
+      variables: fallback.withText ? { 1: variableOf(content.text) } : {},
+    })
+    if (appSecret !== undefined && !sessionOpen(message, ctx.now())) {
+      return post(message, { to, ...instead }, ctx)
+    }
     try {
       return await post(message, { to, ...payloadOf(content) }, ctx)
     } catch (thrown) {
-      const { fallbackTemplate: fallback } = ctx.settings
-      const closed = thrown instanceof DeliveryError && thrown.vendorCode === WINDOW_CLOSED
-      if (!closed || content.template !== undefined || fallback === undefined) throw thrown
-      const text = fit(templateText(content.text), MAX_VARIABLE)
-      const template: WhatsAppTemplate = {
-        name: fallback.name,
-        language: fallback.language,
-        variables: fallback.withText ? { 1: text } : {},
-      }
+      if (!(thrown instanceof DeliveryError) || thrown.vendorCode !== WINDOW_CLOSED) throw thrown
       // The refusal was an answer: nothing was sent, so this cannot become a second message.
-      return post(message, { to, ...templatePayload(template) }, ctx)
+      return post(message, { to, ...instead }, ctx)
     }
   },
 
