@@ -570,13 +570,14 @@ export async function changeAddress(
     }
   }
   if (change.settings !== undefined) checkSettings(channel, change.settings, '/settings')
-  const { wroteAt: _, ...before } = row.settings
+  const before = { ...row.settings }
+  // Another number has not written.
+  if (input.address !== undefined && input.address !== row.address) delete before.wroteAt
   const settings = await changeSettings(
     seal.sealer,
     once(() => tenantKey(tx, seal)),
     id,
-    // Another number has not written.
-    input.address === undefined || input.address === row.address ? row.settings : before,
+    before,
     change.settings ?? {},
   )
   if (differs(row, input, settings)) {
