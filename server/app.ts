@@ -705,7 +705,11 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     },
   })
   eventTypeRoutes(api, { db })
-  templateRoutes(api, { db })
+  const picturesOf = async (tenantId: TenantId) => {
+    await watch.look(db)
+    return (await pictures.load(db, [tenantId], now()))(tenantId)
+  }
+  templateRoutes(api, { db, assets: picturesOf })
   experimentRoutes(api, {
     db,
     now,
@@ -742,10 +746,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   previewRoutes(api, {
     db,
     now,
-    async assets(tenantId) {
-      await watch.look(db)
-      return (await pictures.load(db, [tenantId], now()))(tenantId)
-    },
+    assets: picturesOf,
   })
   assetRoutes(api, {
     db,

@@ -67,6 +67,9 @@ test('a picture in a bucket is shown by templates, from the address it has as of
     },
   }
   const template = await call('POST', '/api/templates', { name: 'with logo', channels })
+  assert.deepEqual(template.warnings, [
+    { field: '/channels/in_app/body', message: 'There is no picture called "nothing"' },
+  ])
   const first = await told(template.id)
   assert.equal(first.body, `Look: ${url}; missing: ""`)
   assert.equal(first.html, `<img src="${url}" alt="Logo">`)

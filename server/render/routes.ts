@@ -31,6 +31,7 @@ import {
   updateTemplate,
 } from './templates.ts'
 import { MAX_KEYS, MAX_MESSAGE } from './messages.ts'
+import { missingPictures } from './missing-pictures.ts'
 import { compileMarkup, warningsOf } from './publish.ts'
 import { MAX_SOURCE } from './template.ts'
 
@@ -238,8 +239,21 @@ const write = { role: 'service', scope: 'templates:write' } as const
 const tags = ['Templates']
 const byId = Type.Object({ id: Id }, closed)
 
+export interface TemplateRoutesDeps {
+  db: Db
+  /** Addresses of a tenant's pictures, by name; absent: nothing is said of those that are missing. */
+  assets?(tenantId: number): Promise<Readonly<Record<string, string>>>
+}
+
 /** Templates and their revisions. */
-export function templateRoutes(api: Api, { db }: { db: Db }): void {
+export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): void {
+  const warned = async (tenantId: number, given: Pick<Texts, 'channels' | 'translations'>) =>
+    assets ? missingPictures(given, await assets(tenantId)) : []
+  const saved = async (template: Template, tenantId: number) => ({
+    ...show(template),
+    warnings: [...warningsOf(template), ...(await warned(tenantId, template))],
+  })
+
   api.post(
     '/api/templates',
     {
@@ -261,7 +275,7 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
         return findTemplate(tx, caller.tenantId, id)
       })
       reply.code(201).header('location', `/api/templates/${template!.id}`)
-      return saved(template!)
+      return saved(template!, caller.tenantId)
     },
   )
 
@@ -345,7 +359,7 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
         await write(tx, caller, params.id, definition, revision, traceId)
         return findTemplate(tx, caller.tenantId, params.id, 'last')
       })
-      return saved(template!)
+      return saved(template!, caller.tenantId)
     },
   )
 
@@ -476,7 +490,7 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
         await publishTemplate(tx, caller, params.id, body?.revision, traceId)
         return findTemplate(tx, caller.tenantId, params.id)
       })
-      return saved(template!)
+      return saved(template!, caller.tenantId)
     },
   )
 
@@ -563,7 +577,7 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
         await write(tx, caller, params.id, definition, current.revision, traceId)
         return findTemplate(tx, caller.tenantId, params.id, 'last')
       })
-      return saved(template!)
+      return saved(template!, caller.tenantId)
     },
   )
 
@@ -582,7 +596,10 @@ export function templateRoutes(api: Api, { db }: { db: Db }): void {
     },
     async request => {
       const template = await existing(db, request.caller.tenantId, request.params.id)
-      return verdictOn(request.body ? { name: template.name, ...textsOf(request.body) } : template)
+      const given = request.body ? { name: template.name, ...textsOf(request.body) } : template
+      const verdict = await verdictOn(given)
+      if (verdict.valid) verdict.warnings.push(...(await warned(request.caller.tenantId, given)))
+      return verdict
     },
   )
 }
@@ -687,8 +704,6 @@ const show = (template: Template) => ({
   ...withTimes(template),
   locales: Object.keys(template.translations),
 })
-
-const saved = (template: Template) => ({ ...show(template), warnings: warningsOf(template) })
 
 async function verdictOn(given: Texts & { name: string }): Promise<Static<typeof Verdict>> {
   let errors: TemplateProblem[]
