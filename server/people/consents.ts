@@ -2,6 +2,7 @@ import { newId } from '../db/ids.ts'
 import { type Queryable, sql } from '../db/pool.ts'
 import type { Channel, Id, JsonObject, TenantId, UserId } from '../types.ts'
 import { classOf, isKind } from './preference-scopes.ts'
+import { TRACK_CLICKS, TRACK_OPENS } from './tracking-consent.ts'
 
 /** Who changed something, and where: what a receipt must be able to say years later. */
 export interface Origin {
@@ -84,6 +85,8 @@ export const listReceipts = (
 export function receiptSubject(scope: string, channel: Channel | null): string | undefined {
   if (scope === '') return channel === null ? 'global' : `channel:${channel}`
   const name = scope.slice(scope.indexOf(':') + 1)
+  // What is noticed of a reader is as much a matter of consent (tracking-consent.ts).
+  if (scope === TRACK_OPENS || scope === TRACK_CLICKS) return channel === null ? scope : `${scope}:${channel}`
   if (!isKind(scope) || scope.startsWith('topic:') || classOf(name, '') !== 'marketing') return undefined
   return channel === null ? scope : `${scope}:${channel}`
 }

@@ -1,10 +1,12 @@
-import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
 import type { Db } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Api } from '../http/api.ts'
-import { PAGE_POLICY, preferencePage, readPreferenceForm } from './preference-page.ts'
+import { pageOf, sendPage } from './page.ts'
+import { preferencePage, readPreferenceForm } from './preference-page.ts'
+import { changePreferences, readPreferences, TENANT } from './preference-store.ts'
 import { getPreferences, putPreferences } from './preferences.ts'
+import { TRACK_CLICKS, TRACK_OPENS, trackingShown } from './tracking-consent.ts'
 import type { PeopleSealer } from './users.ts'
 import type { UnsubscribeLinks } from './unsubscribe.ts'
 
@@ -31,9 +33,10 @@ export function preferencePageRoutes(
 
   api.get('/u/:token/preferences', { config, schema }, async (request, reply) => {
     const who = links.read(request.params.token)
-    const view = who && (await choices(who))
-    if (!view) return answer(reply, 404, NOT_VALID)
-    return answer(reply, 200, preferencePage(view, request.query.saved !== undefined))
+    const found = who && (await choices(who))
+    if (!found) return sendPage(reply, 404, NOT_VALID)
+    const saved = request.query.saved !== undefined
+    return sendPage(reply, 200, preferencePage(found.view, { saved, tracked: found.tracked }))
   })
 
   api.post(
@@ -41,19 +44,26 @@ export function preferencePageRoutes(
     { config: { ...config, rawBody: true }, bodyLimit: BODY_LIMIT, schema },
     async (request, reply) => {
       const who = links.read(request.params.token)
-      const view = who && (await choices(who))
-      if (!who || !view) return answer(reply, 404, NOT_VALID)
-      const input = readPreferenceForm(new URLSearchParams(request.rawBody?.toString('utf8') ?? ''), view)
-      if (!input) return answer(reply, 400, preferencePage(view, false))
-      await db.tx(tx =>
-        putPreferences(
+      const found = who && (await choices(who))
+      if (!who || !found) return sendPage(reply, 404, NOT_VALID)
+      const { view, tracked } = found
+      const form = new URLSearchParams(request.rawBody?.toString('utf8') ?? '')
+      const input = readPreferenceForm(form, view)
+      if (!input) return sendPage(reply, 400, preferencePage(view, { tracked }))
+      const by = { actor: 'user', origin: 'preference page' }
+      const wanted = form.get('tracking') === 'on'
+      await db.tx(async tx => {
+        await putPreferences(tx, { sealer, tenantId: who.tenantId }, who.userId, by, input)
+        if (tracked === undefined || tracked === wanted) return
+        await changePreferences(
           tx,
-          { sealer, tenantId: who.tenantId },
+          who.tenantId,
           who.userId,
-          { actor: 'user', origin: 'preference page' },
-          input,
-        ),
-      )
+          by,
+          // The row about e-mail, which is asked first.
+          [TRACK_OPENS, TRACK_CLICKS].map(scope => ({ scope, channel: 'email', enabled: wanted })),
+        )
+      })
       // See other: going back or reloading does not send the form again.
       return reply.code(303).header('location', '?saved').send()
     },
@@ -61,7 +71,9 @@ export function preferencePageRoutes(
 
   async function choices({ tenantId, userId }: { tenantId: number; userId: string }) {
     try {
-      return await getPreferences(db, tenantId, userId)
+      const view = await getPreferences(db, tenantId, userId)
+      const own = await readPreferences(db, tenantId, userId)
+      return { view, tracked: trackingShown(own, await readPreferences(db, tenantId, TENANT)) }
     } catch (error) {
       // Somebody nobody has created, or who was erased, has nothing to choose.
       if (error instanceof AppError && (error.code === 'not_found' || error.code === 'gone')) return undefined
@@ -70,18 +82,4 @@ export function preferencePageRoutes(
   }
 }
 
-const NOT_VALID =
-  '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>This link is not valid</title></head>' +
-  '<body><main><h1>This link is not valid</h1><p>Use the link in a newer message.</p></main></body></html>\n'
-
-const answer = (reply: FastifyReply, status: number, html: string): FastifyReply =>
-  reply
-    .code(status)
-    .type('text/html; charset=utf-8')
-    .headers({
-      'content-security-policy': PAGE_POLICY,
-      'cache-control': 'no-store',
-      'referrer-policy': 'no-referrer',
-      'x-robots-tag': 'noindex, nofollow',
-    })
-    .send(html)
+const NOT_VALID = pageOf('en', 'This link is not valid', '<p>Use the link in a newer message.</p>')

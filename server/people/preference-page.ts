@@ -1,4 +1,4 @@
-import { hash } from 'node:crypto'
+import { type PageLanguage, escapeText, languageOf, pageOf } from './page.ts'
 import { MESSAGE_CLASSES, type MessageClass } from './preference-scopes.ts'
 import type { PreferencesInput, PreferencesView } from './preferences.ts'
 
@@ -22,11 +22,12 @@ interface Words {
   until: string
   summary: string
   summaryNames: Record<'INSTANT' | 'HOURLY' | 'DAILY' | 'WEEKLY', string>
+  tracking: string
   save: string
   required: string
 }
 
-const WORDS: Record<'en' | 'pt' | 'zh', Words> = {
+const WORDS: Record<PageLanguage, Words> = {
   en: {
     title: 'What you are told, and how',
     intro: 'Choose what may reach you. Changes hold as soon as you save them.',
@@ -60,6 +61,7 @@ const WORDS: Record<'en' | 'pt' | 'zh', Words> = {
       DAILY: 'A summary every day',
       WEEKLY: 'A summary every week',
     },
+    tracking: 'Let the sender see when I open messages and which links I follow',
     save: 'Save',
     required: 'Some messages, such as those about security, are sent in any case.',
   },
@@ -96,6 +98,7 @@ const WORDS: Record<'en' | 'pt' | 'zh', Words> = {
       DAILY: 'Um resumo por dia',
       WEEKLY: 'Um resumo por semana',
     },
+    tracking: 'Permitir que o remetente veja quando abro mensagens e quais links sigo',
     save: 'Salvar',
     required: 'Algumas mensagens, como as de segurança, são enviadas em todo caso.',
   },
@@ -127,75 +130,55 @@ const WORDS: Record<'en' | 'pt' | 'zh', Words> = {
     until: '至',
     summary: '频率',
     summaryNames: { INSTANT: '立即发送', HOURLY: '每小时汇总', DAILY: '每天汇总', WEEKLY: '每周汇总' },
+    tracking: '允许发送方了解我何时打开消息以及点击了哪些链接',
     save: '保存',
     required: '部分消息（例如安全消息）在任何情况下都会发送。',
   },
 }
 
-const languageOf = (locale: string): keyof typeof WORDS => {
-  const language = locale.toLowerCase().split(/[-_]/)[0]!
-  return Object.hasOwn(WORDS, language) ? (language as keyof typeof WORDS) : 'en'
-}
-
 /** Channels of people; what only machines read has no place on a page for people. */
 export const SHOWN_CHANNELS = ['inApp', 'email', 'sms', 'whatsapp', 'voice', 'push', 'webPush'] as const
 
-// Contrast: text on background 16:1 in light and 13:1 in dark; the button's 7:1; its focus ring 3 px (WCAG 1.4.3, 2.4.13).
-const STYLE =
-  ':root{color-scheme:light dark;--fg:#1a1a1a;--bg:#fff;--accent:#0b4f9e;--on:#fff}' +
-  '@media(prefers-color-scheme:dark){:root{--fg:#eee;--bg:#161616;--accent:#9cc8ff;--on:#10233a}}' +
-  'body{font:1.0625rem/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:36rem;margin:2rem auto;padding:0 1.25rem}' +
-  'h1{font-size:1.5rem;line-height:1.25}fieldset{border:1px solid;border-radius:.5rem;margin:1.25rem 0;padding:.75rem 1rem}' +
-  'legend{font-weight:600;padding:0 .35rem}label{display:flex;gap:.6rem;align-items:center;min-height:2.75rem}' +
-  'input[type=checkbox],input[type=radio]{width:1.35rem;height:1.35rem;flex:none}input[type=time]{font:inherit;padding:.35rem}' +
-  'button{font:inherit;font-weight:600;padding:.7rem 1.6rem;min-height:2.75rem;border:0;border-radius:.5rem;background:var(--accent);color:var(--on)}' +
-  ':focus-visible{outline:3px solid var(--accent);outline-offset:2px}.saved{border-left:.3rem solid var(--accent);padding:.5rem .9rem}'
-
-/** The style may run because of its hash; nothing else may, and the form may come back to us alone. */
-export const PAGE_POLICY =
-  `default-src 'none'; style-src 'sha256-${hash('sha256', STYLE, 'base64')}'; form-action 'self'; ` +
-  `frame-ancestors 'none'; base-uri 'none'`
-
-const escape = (text: string): string =>
-  text.replaceAll(/[&<>"']/g, character => `&#${character.charCodeAt(0)};`)
-
 /** Nothing of the person but their choices is shown: whoever has the link need not learn an address. */
-export function preferencePage(view: PreferencesView, saved: boolean): string {
+export function preferencePage(view: PreferencesView, more: { saved?: boolean; tracked?: boolean }): string {
   const language = languageOf(view.language)
   const words = WORDS[language]
   const box = (name: string, label: string, checked: boolean) =>
-    `<label><input type="checkbox" name="${name}" value="on"${checked ? ' checked' : ''}>${escape(label)}</label>`
+    `<label><input type="checkbox" name="${name}" value="on"${checked ? ' checked' : ''}>${escapeText(label)}</label>`
   const channels = SHOWN_CHANNELS.filter(
     name => name === 'inApp' || view.channels[name]?.address !== undefined,
   )
   const frequency = view.frequency.digestEnabled ? view.frequency.digestFrequency : 'INSTANT'
   const { quietHours } = view
-  return (
-    `<!doctype html>\n<html lang="${language}"><head><meta charset="utf-8">` +
-    `<meta name="viewport" content="width=device-width, initial-scale=1"><title>${escape(words.title)}</title>` +
-    `<style>${STYLE}</style></head><body><main><h1>${escape(words.title)}</h1>` +
-    (saved ? `<p class="saved" role="status">${escape(words.saved)}</p>` : '') +
-    `<p>${escape(words.intro)}</p><form method="post">` +
-    box('all', words.all, view.globalEnabled) +
-    `<fieldset><legend>${escape(words.channels)}</legend>` +
-    channels
-      .map(name => box(`channel.${name}`, words.channelNames[name]!, view.channels[name]?.enabled ?? true))
-      .join('') +
-    `</fieldset><fieldset><legend>${escape(words.classes)}</legend>` +
-    MESSAGE_CLASSES.map(name => box(`class.${name}`, words.classNames[name], classOn(view, name))).join('') +
-    `</fieldset><fieldset><legend>${escape(words.quiet)}</legend>` +
-    box('quiet', words.quietOn, quietHours.enabled) +
-    `<label>${escape(words.from)} <input type="time" name="quietFrom" required value="${escape(quietHours.startTime)}"></label>` +
-    `<label>${escape(words.until)} <input type="time" name="quietUntil" required value="${escape(quietHours.endTime)}"></label>` +
-    `</fieldset><fieldset><legend>${escape(words.summary)}</legend>` +
-    (['INSTANT', 'HOURLY', 'DAILY', 'WEEKLY'] as const)
-      .map(
-        value =>
-          `<label><input type="radio" name="summary" value="${value}"${value === frequency ? ' checked' : ''}>` +
-          `${escape(words.summaryNames[value])}</label>`,
-      )
-      .join('') +
-    `</fieldset><p>${escape(words.required)}</p><button type="submit">${escape(words.save)}</button></form></main></body></html>\n`
+  return pageOf(
+    language,
+    words.title,
+    (more.saved ? `<p class="saved" role="status">${escapeText(words.saved)}</p>` : '') +
+      `<p>${escapeText(words.intro)}</p><form method="post">` +
+      box('all', words.all, view.globalEnabled) +
+      `<fieldset><legend>${escapeText(words.channels)}</legend>` +
+      channels
+        .map(name => box(`channel.${name}`, words.channelNames[name]!, view.channels[name]?.enabled ?? true))
+        .join('') +
+      `</fieldset><fieldset><legend>${escapeText(words.classes)}</legend>` +
+      MESSAGE_CLASSES.map(name => box(`class.${name}`, words.classNames[name], classOn(view, name))).join(
+        '',
+      ) +
+      `</fieldset><fieldset><legend>${escapeText(words.quiet)}</legend>` +
+      box('quiet', words.quietOn, quietHours.enabled) +
+      `<label>${escapeText(words.from)} <input type="time" name="quietFrom" required value="${escapeText(quietHours.startTime)}"></label>` +
+      `<label>${escapeText(words.until)} <input type="time" name="quietUntil" required value="${escapeText(quietHours.endTime)}"></label>` +
+      `</fieldset><fieldset><legend>${escapeText(words.summary)}</legend>` +
+      (['INSTANT', 'HOURLY', 'DAILY', 'WEEKLY'] as const)
+        .map(
+          value =>
+            `<label><input type="radio" name="summary" value="${value}"${value === frequency ? ' checked' : ''}>` +
+            `${escapeText(words.summaryNames[value])}</label>`,
+        )
+        .join('') +
+      '</fieldset>' +
+      (more.tracked === undefined ? '' : box('tracking', words.tracking, more.tracked)) +
+      `<p>${escapeText(words.required)}</p><button type="submit">${escapeText(words.save)}</button></form>`,
   )
 }
 

@@ -36,6 +36,20 @@ export function trackingOf(
   return { ...(opens && { opens }), ...(clicks && { clicks }) }
 }
 
+/**
+ * What the preference page shows in its one box: undefined where neither the tenant nor the person ever said anything
+ * of it, so that people are not asked about what nobody does.
+ */
+export function trackingShown(
+  own: readonly PreferenceRow[],
+  defaults: readonly PreferenceRow[],
+): boolean | undefined {
+  const said = [...own, ...defaults].some(({ scope, enabled }) => isTracking(scope) && enabled !== null)
+  return said ? trackingOf({ preferences: own }, defaults) !== undefined : undefined
+}
+
+const isTracking = (scope: string): boolean => scope === TRACK_OPENS || scope === TRACK_CLICKS
+
 /** Its row about e-mail, else the one about every channel. */
 function saysOf(rows: readonly PreferenceRow[], scope: string): boolean | undefined {
   let found: boolean | undefined

@@ -161,14 +161,14 @@ test('on the page: looking changes nothing, a button switches off, another on ag
   assert.deepEqual(await receipts('dave'), [])
 
   const first = await (await fetch(base + path)).text()
-  assert.match(first, /<h1>Stop SMS notifications\?<\/h1>/)
+  assert.match(first, /<h1>Stop notifications by SMS\?<\/h1>/)
   const off = await (await press(path, first)).text()
-  assert.match(off, /<h1>SMS notifications are off<\/h1>/)
+  assert.match(off, /<h1>Notifications by SMS are off<\/h1>/)
   assert.deepEqual(await told('dave', 'sms'), { ...OFF, layer: 'user:sms' })
   assert.equal(await (await fetch(base + path)).text(), off)
 
   const on = await (await press(path, off)).text()
-  assert.match(on, /<h1>SMS notifications are on<\/h1>/)
+  assert.match(on, /<h1>Notifications by SMS are on<\/h1>/)
   assert.deepEqual(await told('dave', 'sms'), { ...ON, layer: 'user:sms' })
   assert.equal(await (await fetch(`${base + path}?undo`)).text(), on)
   await press(`${path}?undo`, on)
