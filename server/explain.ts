@@ -142,10 +142,11 @@ export async function explainNotification(
     throw new AppError('not_found', 'There is no notification with this id.')
   }
   const whole = await explain(q, tenantId, key.event_id, { recipient: { type, id: key.recipient_id } })
+  const rules = whole.rules.filter(rule => rule.id === key.rule_id && rule.recipients.length > 0)
   return {
     ...whole,
     moreRules: undefined,
-    rules: whole.rules.filter(rule => rule.id === key.rule_id && rule.recipients.length > 0),
+    rules: onlyFor === undefined ? rules : rules.map(withoutOperators),
   }
 }
 
@@ -176,9 +177,22 @@ export async function explainFor(
     ...whole,
     ...answer,
     moreRules: undefined,
-    rules: whole.rules.filter(rule => rule.recipients.length > 0),
+    rules: whole.rules.filter(rule => rule.recipients.length > 0).map(withoutOperators),
   }
 }
+
+/** Who silenced something, and with what words, is between operators. */
+const withoutOperators = (rule: ExplainedRule): ExplainedRule => ({
+  ...rule,
+  recipients: rule.recipients.map(recipient => ({
+    ...recipient,
+    decisions: recipient.decisions.map(decision => {
+      if (decision.reason !== 'silenced' && decision.reason !== 'inhibited') return decision
+      const { detail: _, because: __, ...rest } = decision
+      return rest
+    }),
+  })),
+})
 
 async function explain(
   q: Queryable,

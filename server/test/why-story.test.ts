@@ -99,7 +99,12 @@ test('a silence and an inhibition: which one, whose, why and until when; the rea
     explain(whole),
     /An operator silenced it \(silenced\): silence .* of ops-ann {2}“Being exchanged”/,
   )
-  assert.doesNotMatch(JSON.stringify(await mine(event, 'ann')), /ops-ann|exchanged/)
+  const asAnn = await t.tenant.token('ann')
+  const own = await call('GET', `/api/explain?event=${event}&user=ann`, undefined, asAnn)
+  for (const hers of [await mine(event, 'ann'), own]) {
+    assert.match(JSON.stringify(hers), /silenced/)
+    assert.doesNotMatch(JSON.stringify(hers), /ops-ann|exchanged/)
+  }
 
   await call('POST', '/api/inhibitions', {
     name: 'critical covers warning',
