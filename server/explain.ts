@@ -188,8 +188,8 @@ const withoutOperators = (rule: ExplainedRule): ExplainedRule => ({
     ...recipient,
     decisions: recipient.decisions.map(decision => {
       if (decision.reason !== 'silenced' && decision.reason !== 'inhibited') return decision
-      const { detail: _, because: __, ...rest } = decision
-      return rest
+      const { channel, decision: said, reason, text } = decision
+      return { channel, decision: said, reason, ...(text === undefined ? {} : { text }) }
     }),
   })),
 })
