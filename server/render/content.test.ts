@@ -6,6 +6,7 @@ import type { Channel, Event, JsonObject } from '../types.ts'
 import { revisionCache } from './cache.ts'
 import {
   type TemplateRevision,
+  type TemplateVariable,
   checkRevision,
   compileRevision,
   normalizeRevision,
@@ -114,7 +115,7 @@ test('the reader’s locale, else a shorter one, else the original; by channel o
   const parts: Partial<TemplateRevision> = {
     channels: {
       default: { subject: 'Hello', body: 'en' },
-      email: { subject: 'Mail', body: 'en mail', data: { k: 'v' } },
+      email: { subject: 'Mail', body: 'en mail', data: { k: 'v' }, layout: 'none' },
     },
     translations: {
       de: { default: { subject: 'Hallo', body: 'de' }, email: { body: 'de Mail' } },
@@ -144,7 +145,9 @@ test('a translation with text alone does not send the original’s HTML along', 
     channels: { email: { subject: 'S', body: 'en', html: '<p>en</p>' } },
     translations: { de: { email: { body: 'de' } } },
   }
-  assert.equal(rendered(parts, 'email', 'de').html, undefined)
+  const { html } = rendered(parts, 'email', 'de')
+  assert.match(html!, /<html lang="de" dir="ltr">[\s\S]*<p[^>]*>de<\/p>/)
+  assert.doesNotMatch(html!, />en</)
 })
 
 test('dates speak the language of the text around them, in the reader’s region', () => {
@@ -157,17 +160,117 @@ test('dates speak the language of the text around them, in the reader’s region
   assert.equal(rendered(parts, 'in_app', 'en-GB').body, '21 November 2026')
 })
 
-test('HTML alone gets a text alternative; text alone gets no HTML', () => {
+test('HTML alone gets a text alternative; text alone gets the base layout, unless it is to stay alone', () => {
   const html =
     '<style>p{}</style><h1>Hi {{name}}</h1><p>See <a href="https://x.test/a">this</a>.<img src="x.png" alt="pic"></p>'
   const content = rendered({ channels: { email: { subject: 's', html } } }, 'email', 'en', {
     name: '<A> & B',
   })
   assert.equal(content.body, 'Hi <A> & B\n\nSee this [https://x.test/a].')
-  assert.deepEqual(rendered({ channels: { email: { subject: 's', body: 'b' } } }, 'email'), {
+  assert.deepEqual(rendered({ channels: { email: { subject: 's', body: 'b', layout: 'none' } } }, 'email'), {
     subject: 's',
     body: 'b',
   })
+  const mail = rendered(
+    {
+      channels: {
+        email: {
+          subject: 'Hi {{name}}',
+          body: 'One\ntwo\n\n{{name}}',
+          image: 'https://x.test/p.png?a=1&b=2',
+          actions: [{ label: 'Go <there>', url: 'https://x.test/{{urlencode name}}' }, { label: 'Answer' }],
+        },
+      },
+    },
+    'email',
+    'en',
+    { name: '<b>"Ann"</b>' },
+  )
+  assert.match(mail.html!, /^<!doctype html>\n<html lang="en" dir="ltr">/)
+  assert.match(mail.html!, /<meta name="color-scheme" content="light dark">/)
+  assert.match(mail.html!, /<title>Hi &lt;b&gt;&quot;Ann&quot;&lt;\/b&gt;<\/title>/)
+  assert.match(mail.html!, /<p[^>]*>One<br>two<\/p>\n<p[^>]*>&lt;b&gt;&quot;Ann&quot;&lt;\/b&gt;<\/p>/)
+  assert.match(mail.html!, /<img src="https:\/\/x\.test\/p\.png\?a&#x3D;1&amp;b&#x3D;2" alt=""/)
+  assert.match(
+    mail.html!,
+    /<a href="https:\/\/x\.test\/%3Cb%3E%22Ann%22%3C%2Fb%3E"[^>]*>Go &lt;there&gt;<\/a>/,
+  )
+  assert.doesNotMatch(mail.html!, /Answer|(?<!-)color:|background/, 'no dead buttons, no colours to invert')
+  const fragment = { email: { subject: 's', html: '<p>own</p>', layout: 'base' as const } }
+  assert.match(rendered({ channels: fragment }, 'email').html!, /^<!doctype[\s\S]*<p>own<\/p>/)
+})
+
+test('a mail says which language it is in, and which way that is read', () => {
+  const parts = (html: string) => ({
+    channels: { email: { subject: 's', html: '<p>x</p>' }, default: { body: 'x' } },
+    translations: { ar: { email: { html } }, de: { email: { html } }, he: { body: 'שלום' } },
+  })
+  const said = (html: string, locale: string) => rendered(parts(html), 'email', locale).html
+  assert.equal(said('<p>x</p>', 'ar-EG'), '<div dir="rtl" lang="ar"><p>x</p></div>')
+  assert.equal(said('<p>x</p>', 'de'), '<p>x</p>')
+  assert.equal(
+    said('<!doctype html><HTML><body></body></HTML>', 'ar'),
+    '<!doctype html><HTML lang="ar" dir="rtl"><body></body></HTML>',
+  )
+  assert.equal(said('<html class="a"><p>x</p></html>', 'de'), '<html lang="de" class="a"><p>x</p></html>')
+  assert.equal(said('<html lang="x" dir="ltr"></html>', 'ar'), '<html lang="x" dir="ltr"></html>')
+  assert.match(said('', 'he')!, /<html lang="he" dir="rtl">/)
+})
+
+// covers: PFM-167
+test('what an SMS marks as fit is shortened, no more than needed, where that saves a segment', () => {
+  const sms = (body: string, data: JsonObject) =>
+    rendered({ channels: { sms: { body } } }, 'sms', 'en', data).body
+  const rest = 'x'.repeat(130)
+  const name = 'The long name of an account that somebody gave it'
+  const text = sms(`{{fit name}}: ${rest}`, { name })
+  assert.equal(text, `${name.slice(0, 27)}.: ${rest}`)
+  assert.equal(text.length, 160)
+  assert.equal(sms(`{{fit name}}: ok`, { name }), `${name}: ok`, 'it fits')
+  assert.equal(sms(`{{name}}: ${rest}`, { name }), `${name}: ${rest}`, 'nothing is marked')
+  assert.equal(
+    sms(`{{fit name}}: ${rest}${rest}`, { name: 'Ann' }),
+    `Ann: ${rest}${rest}`,
+    'it would save nothing',
+  )
+  const both = sms(`{{fit a}} {{upper (fit b)}} ${rest}`, { a: name, b: 'é'.repeat(40) })
+  assert.ok(both.length <= 160 && both.endsWith(rest))
+  assert.equal(
+    rendered({ channels: { email: { body: `{{fit name}}${rest}`, layout: 'none' } } }, 'email', 'en', {
+      name,
+    }).body,
+    `${name}${rest}`,
+    'only in SMS',
+  )
+})
+
+test('variables are of their type, where they are given', () => {
+  const variables: TemplateVariable[] = [
+    { name: 'n', type: 'number' },
+    { name: 'on', type: 'boolean' },
+    { name: 'at', type: 'date' },
+    { name: 'list', type: 'array' },
+    { name: 'who', type: 'string' },
+  ]
+  const channels = { default: { body: '{{n}}|{{#if on}}yes{{else}}no{{/if}}|{{at}}|{{join list}}|{{who}}' } }
+  const said = (data: JsonObject) => rendered({ channels, variables }, 'in_app', 'en', data).body
+  assert.equal(said({}), '|no|||')
+  assert.equal(
+    said({ n: '12', on: 'false', at: '2026-01-02', list: '[1,2]', who: 5 }),
+    '12|no|2026-01-02|1, 2|5',
+  )
+  assert.match(said({ on: 'true', who: null }), /yes/)
+  for (const [data, message] of [
+    [{ n: 'many' }, /"n" must be a number/],
+    [{ on: 'maybe' }, /"on" must be true or false/],
+    [{ at: 'soon' }, /"at" must be a time/],
+    [{ list: 'a' }, /"list" must be a list/],
+    [{ who: {} }, /"who" must be text/],
+  ] as const) {
+    assert.throws(() => said(data), { code: 'invalid_template', message })
+  }
+  const wrong = { channels, variables: [{ name: 'n', type: 'number' as const, default: 'x' }] }
+  assert.deepEqual(checkRevision(wrong), [{ field: '/variables/0/default', message: 'must be a number' }])
 })
 
 test('a subject is one line, whatever the data', () => {
@@ -248,15 +351,16 @@ test('texts that hold JSON are decoded where the variables say so', () => {
     'cpu=90 [1]',
   )
   assert.equal(rendered({ channels }, 'sms', 'en', {}, vars).body, '[1]')
-  assert.equal(
-    rendered(
-      { channels, variables: [{ name: 'Metrics', type: 'object' }] },
-      'sms',
-      'en',
-      {},
-      { Metrics: '{oops' },
-    ).body,
-    '',
+  assert.throws(
+    () =>
+      rendered(
+        { channels, variables: [{ name: 'Metrics', type: 'object' }] },
+        'sms',
+        'en',
+        {},
+        { Metrics: '{oops' },
+      ),
+    { code: 'invalid_template', message: /"Metrics" must be an object/ },
   )
 })
 

@@ -9,8 +9,11 @@ import {
   type Json,
   type JsonObject,
 } from '../types.ts'
+import { smsSize } from '../sms-size.ts'
+import { baseLayout, inLanguage, paragraphsHtml } from './base-layout.ts'
 import type { Escape } from './escape.ts'
 import { toHandlebars } from './go-notation.ts'
+import { isNumeric, toInstant } from './helpers.ts'
 import { type Catalogue, type Messages, catalogue, checkMessages, fallbacks } from './messages.ts'
 import { type CompiledTemplate, type View, compileTemplate } from './template.ts'
 
@@ -27,6 +30,11 @@ export interface ChannelContent {
   mjml?: string
   /** Absolute URL of a picture, a template. */
   image?: string
+  /**
+   * E-mail: `base` puts the text, or the HTML, into a document that clients show well; `none` leaves it as it is.
+   * Text gets the base layout unless stated, HTML does not.
+   */
+  layout?: (typeof LAYOUTS)[number]
   /** Buttons; label and link are templates, and one whose link is empty then is left out. */
   actions?: { id?: string; label: string; url?: string }[]
   /** For the channel's own purposes: an object whose texts are templates, or a template of a JSON object. */
@@ -35,13 +43,18 @@ export interface ChannelContent {
 
 export type { Messages }
 
+export const LAYOUTS = ['base', 'none'] as const
+
 export type ChannelContents = Partial<Record<Channel | 'default', ChannelContent>>
 
 export const VARIABLE_TYPES = ['string', 'number', 'boolean', 'date', 'object', 'array'] as const
 
 export interface TemplateVariable {
   name: string
-  /** `object` and `array`: a text that holds such JSON is decoded, because some senders can only send texts. */
+  /**
+   * A value of another type is not rendered. `object`, `array` and `boolean`: a text that holds such JSON is decoded,
+   * because some senders can only send texts.
+   */
   type?: (typeof VARIABLE_TYPES)[number]
   /** Without it nothing is rendered. */
   required?: boolean
@@ -73,6 +86,7 @@ export interface CompiledRevision {
   select(channel: Channel, locale: string, ofTenant?: string): SelectedContent
   required: readonly string[]
   decoded: readonly string[]
+  typed: readonly TemplateVariable[]
   defaults: JsonObject | undefined
 }
 
@@ -91,6 +105,9 @@ interface CompiledContent {
   actions: { id: string; label: CompiledTemplate; url: CompiledTemplate | undefined }[] | undefined
   /** The body is a JSON document for the channel, not text. */
   bodyIsJson: boolean
+  layout: ChannelContent['layout']
+  /** Whether the body has something to shorten. */
+  fits: boolean
 }
 
 /** A mistake in a template, with a JSON pointer to where it is and the place in that text. */
@@ -126,7 +143,7 @@ export function render(compiled: CompiledRevision, channel: Channel, locale: str
 
   const subject = content.subject && oneLine(content.subject.render(seen))
   const html = content.html?.render(seen)
-  const written = content.body?.render(seen)
+  const written = channel === 'sms' ? fitting(content, seen) : content.body?.render(seen)
   const data = content.data?.(seen)
   const more = extrasOf(content, seen, selected.locale)
 
@@ -139,13 +156,67 @@ export function render(compiled: CompiledRevision, channel: Channel, locale: str
       ...more,
     }
   }
+  const body = written ?? (html === undefined ? '' : htmlToText(html))
+  const document =
+    channel === 'email' ? mailOf(content, subject ?? '', body, html, more, selected.locale) : html
   return {
     ...(subject !== undefined && { subject }),
-    body: written ?? (html === undefined ? '' : htmlToText(html)),
-    ...(html !== undefined && { html }),
+    body,
+    ...(document !== undefined && { html: document }),
     ...(data !== undefined && { data }),
     ...more,
   }
+}
+
+/** The HTML of a mail: the author's, in the language it is in, or the text in the base layout. */
+function mailOf(
+  { layout }: CompiledContent,
+  subject: string,
+  body: string,
+  html: string | undefined,
+  { image, actions }: Partial<Content>,
+  language: string,
+): string | undefined {
+  if ((layout ?? (html === undefined ? 'base' : 'none')) === 'none') {
+    return html === undefined ? undefined : inLanguage(html, language)
+  }
+  const inner = html ?? paragraphsHtml(body)
+  return baseLayout({
+    subject,
+    inner,
+    language,
+    ...(image !== undefined && { image }),
+    ...(actions && { actions }),
+  })
+}
+
+/** So much of what is shortened stays. */
+const LEAST_FIT = 6
+const MOST_FIT = 100
+
+/** The body of an SMS, what `fit` marks shortened, as little as possible, where that saves a segment. */
+function fitting({ body, fits }: CompiledContent, view: View): string | undefined {
+  const whole = body?.render(view)
+  if (!fits || whole === undefined) return whole
+  const { segments } = smsSize(whole)
+  if (segments === 1) return whole
+  const at = (fit: number) => body!.render({ ...view, fit })
+  const shortest = at(LEAST_FIT)
+  const least = smsSize(shortest).segments
+  if (least >= segments) return whole
+  let fitted = shortest
+  let low = LEAST_FIT
+  let high = MOST_FIT + 1
+  while (high - low > 1) {
+    const middle = (low + high) >> 1
+    const text = at(middle)
+    if (smsSize(text).segments > least) high = middle
+    else {
+      low = middle
+      fitted = text
+    }
+  }
+  return fitted
 }
 
 const ABSOLUTE = /^https?:\/\//i
@@ -180,7 +251,41 @@ function viewFor(compiled: CompiledRevision, written: string, wanted: string, vi
       throw new AppError('invalid_template', `the variable "${name}" is required and missing`)
     }
   }
+  for (const { name, type } of compiled.typed) {
+    const value = layers.find(layer => layer && Object.hasOwn(layer, name))?.[name]
+    if (!isOfType(value, type!)) {
+      throw new AppError('invalid_template', `the variable "${name}" must be ${TYPE_WORDS[type!]}`)
+    }
+  }
   return locale === view.locale && layers === view.layers ? view : { ...view, locale, layers }
+}
+
+const TYPE_WORDS: Record<NonNullable<TemplateVariable['type']>, string> = {
+  string: 'text',
+  number: 'a number',
+  boolean: 'true or false',
+  date: 'a time: ISO 8601, or seconds or milliseconds since 1970',
+  object: 'an object',
+  array: 'a list',
+}
+
+/** Whether a value will do. What is not given, or null, will: `required` is for that. Texts may hold what they name. */
+function isOfType(value: unknown, type: NonNullable<TemplateVariable['type']>): boolean {
+  if (value === undefined || value === null) return true
+  switch (type) {
+    case 'string':
+      return typeof value !== 'object'
+    case 'number':
+      return isNumeric(value)
+    case 'boolean':
+      return typeof value === 'boolean'
+    case 'date':
+      return toInstant(value) !== undefined
+    case 'object':
+      return typeof value === 'object' && !Array.isArray(value)
+    case 'array':
+      return Array.isArray(value)
+  }
 }
 
 function decode(layer: Record<string, unknown> | undefined, names: readonly string[]) {
@@ -188,7 +293,7 @@ function decode(layer: Record<string, unknown> | undefined, names: readonly stri
   for (const name of names) {
     if (!layer || !Object.hasOwn(layer, name)) continue
     const text = layer[name]
-    if (typeof text !== 'string' || !/^\s*[{[]/.test(text)) continue
+    if (typeof text !== 'string' || !/^\s*([{[]|(true|false)\s*$)/.test(text)) continue
     try {
       const value: unknown = JSON.parse(text)
       if (decoded === layer) decoded = { ...layer }
@@ -312,7 +417,8 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
       return selected
     },
     required: variables.filter(variable => variable.required).map(variable => variable.name),
-    decoded: variables.filter(({ type }) => type === 'object' || type === 'array').map(({ name }) => name),
+    decoded: variables.filter(({ type }) => DECODED.includes(type ?? '')).map(({ name }) => name),
+    typed: variables.filter(({ type }) => type !== undefined),
     defaults:
       defaults.length === 0 ? undefined : Object.fromEntries(defaults.map(v => [v.name, v.default ?? null])),
   }
@@ -325,9 +431,13 @@ const inherited = (base: ChannelContent | undefined): ChannelContent => ({
   ...(base?.data !== undefined && { data: base.data }),
   ...(base?.image !== undefined && { image: base.image }),
   ...(base?.actions !== undefined && { actions: base.actions }),
+  ...(base?.layout !== undefined && { layout: base.layout }),
 })
 
-const CONTENT_FIELDS = ['subject', 'title', 'body', 'html', 'mjml', 'image', 'actions', 'data']
+/** Types of which a text may hold the JSON; "false" would count as true otherwise. */
+const DECODED = ['object', 'array', 'boolean']
+
+const CONTENT_FIELDS = ['subject', 'title', 'body', 'html', 'mjml', 'image', 'layout', 'actions', 'data']
 
 /** Whether a translation is one content for all channels, rather than contents by channel. */
 const isFlat = (contents: ChannelContents | ChannelContent): contents is ChannelContent =>
@@ -391,6 +501,8 @@ function compileContent(
     }),
     data: content.data === undefined ? undefined : compileData(content.data, slack, messages, report),
     bodyIsJson,
+    layout: content.layout,
+    fits: /[{(]\s*fit\s/.test(content.body ?? ''),
   }
 }
 
@@ -582,7 +694,10 @@ export function checkRevision(revision: Checked): TemplateProblem[] {
     problems.push({ field: '/variables', message: `more than ${MAX_VARIABLES} variables` })
   }
   const names = new Set<string>()
-  for (const [i, { name }] of variables.entries()) {
+  for (const [i, { name, type, default: otherwise }] of variables.entries()) {
+    if (type !== undefined && !isOfType(otherwise, type)) {
+      problems.push({ field: `/variables/${i}/default`, message: `must be ${TYPE_WORDS[type]}` })
+    }
     if (names.has(name)) problems.push({ field: `/variables/${i}/name`, message: `"${name}" is there twice` })
     names.add(name)
   }

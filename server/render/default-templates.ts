@@ -1,9 +1,10 @@
 import { LRUCache } from 'lru-cache'
 import { type Channel, type Content, type InlineContent, type Json } from '../types.ts'
+import { baseLayout, paragraphsHtml } from './base-layout.ts'
 import { htmlToText, oneLine } from './content.ts'
-import { escapeSlack, toText } from './escape.ts'
+import { escapeHtml, escapeSlack, toText } from './escape.ts'
 import { truncate } from './helpers.ts'
-import { type View, compileTemplate } from './template.ts'
+import type { View } from './template.ts'
 import type { EventView } from './view.ts'
 
 /**
@@ -30,7 +31,12 @@ export function renderDefault(channel: Channel, view: View, inline: InlineConten
         body: body || subject,
         html:
           html ??
-          EMAIL.render({ ...view, names: { subject, paragraphs: paragraphs(text), fields }, layers: [] }),
+          baseLayout({
+            subject,
+            heading: subject,
+            inner: text === undefined ? fieldsHtml(fields) : paragraphsHtml(text),
+            language: view.locale,
+          }),
         ...(inline.data && { data: inline.data }),
       }
     // One text and no title: the title goes on top, unless the request wrote the whole text itself.
@@ -101,43 +107,15 @@ function makeLabel(key: string): string {
   return truncate(lower.charAt(0).toUpperCase() + lower.slice(1), MAX_NAME)
 }
 
-/** Blank lines separate paragraphs, single ones are kept. */
-const paragraphs = (text: string | undefined): string[][] =>
-  text === undefined
-    ? []
-    : text
-        .split(/\r?\n[ \t]*(?:\r?\n[ \t]*)+/)
-        .slice(0, 500)
-        .map(paragraph => paragraph.split(/\r?\n/))
-
-// Mail clients know neither style sheets nor, reliably, media queries. No colour is set but where both text and
-// background are, so that a client's dark mode has nothing to get wrong.
-const EMAIL = compileTemplate(
-  `<!doctype html>
-<html>
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="supported-color-schemes" content="light dark">
-<title>{{subject}}</title>
-</head>
-<body style="margin:0;padding:0;font-family:-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-serif;font-size:16px;line-height:1.5">
-<div style="max-width:600px;margin:0 auto;padding:24px">
-<h1 style="margin:0 0 16px;font-size:20px;line-height:1.3">{{subject}}</h1>
-{{#each paragraphs}}
-<p style="margin:0 0 16px">{{#each this}}{{this}}{{#unless @last}}<br>{{/unless}}{{/each}}</p>
-{{/each}}
-{{#if fields}}
-<table role="presentation" cellpadding="0" cellspacing="0" style="border-collapse:collapse">
-{{#each fields}}
-<tr><td style="padding:2px 16px 2px 0;vertical-align:top;opacity:0.7">{{name}}</td><td style="padding:2px 0;vertical-align:top">{{value}}</td></tr>
-{{/each}}
-</table>
-{{/if}}
-</div>
-</body>
-</html>
-`,
-  'html',
-)
+/** Names and values, one below the other. */
+const fieldsHtml = (fields: readonly { name: string; value: string }[]): string =>
+  fields.length === 0
+    ? ''
+    : `<table role="presentation" cellpadding="0" cellspacing="0" style="border-collapse:collapse">
+${fields
+  .map(
+    ({ name, value }) =>
+      `<tr><td style="padding:2px 16px 2px 0;vertical-align:top;opacity:0.7">${escapeHtml(name)}</td><td style="padding:2px 0;vertical-align:top">${escapeHtml(value)}</td></tr>`,
+  )
+  .join('\n')}
+</table>`

@@ -9,6 +9,8 @@ export interface Reader {
   timezone: string
   /** Addresses of the tenant's assets, by name. */
   assets?: Readonly<Record<string, string>>
+  /** Most characters of what may be shortened, `{{fit name}}`, where the whole would be too long. */
+  fit?: number
 }
 
 export interface Helper {
@@ -291,6 +293,11 @@ export const HELPERS: Record<string, Helper> = {
         suffix === undefined ? undefined : toText(suffix),
       ),
     check: ([, max]) => wholeNumber('the length', max, MAX_TRUNCATE),
+  },
+  /** What is shortened first when an SMS would take another segment. The dot is in the GSM alphabet, `…` is not. */
+  fit: {
+    args: [1, 1],
+    run: ([value], { fit }) => (fit === undefined ? toText(value) : truncate(toText(value), fit, '.')),
   },
   date: {
     args: [1, 2],

@@ -4,10 +4,12 @@ import { type Db, sql } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Api } from '../http/api.ts'
 import { getUser } from '../people/users.ts'
+import { smsSize } from '../sms-size.ts'
 import { CHANNEL_SPELLINGS, readChannel } from '../spelling.ts'
 import type { Channel, Content, JsonObject, TenantId } from '../types.ts'
 import { compileRevision, render } from './content.ts'
 import { type Draft, renderDraft } from './preview.ts'
+import { CLIPPED_BYTES } from './publish.ts'
 import { Draft as DraftTexts, textsOf } from './routes.ts'
 import { type Template, findTemplate, resolveTemplates } from './templates.ts'
 import { templateView } from './view.ts'
@@ -41,6 +43,20 @@ const Rendered = Type.Object({
   revision: Type.Optional(Type.Integer()),
   channel: Type.String(),
   locale: Type.String(),
+  size: Type.Object(
+    {
+      html: Type.Optional(Type.Integer({ description: 'Bytes; Gmail shows the first 102 KiB.' })),
+      sms: Type.Optional(
+        Type.Object({
+          encoding: Type.Enum(['gsm7', 'ucs2']),
+          units: Type.Integer(),
+          segments: Type.Integer({ description: 'What is paid for.' }),
+        }),
+      ),
+    },
+    { description: 'How large it is where that matters.' },
+  ),
+  warnings: Type.Array(Type.String()),
   content: Type.Object({
     subject: Type.Optional(Type.String()),
     body: Type.String(),
@@ -188,18 +204,32 @@ async function show(
       locale: reader,
       view,
     } satisfies Draft)
-    return { channel, locale: reader, content: shown(content) }
+    return { channel, locale: reader, ...sized(channel, content), content: shown(content) }
   }
   const template = await saved(db, tenantId, templateId!, revision)
   const channel = wanted ?? first(template.channels)
   const compiled = compileRevision({ ...template, templateId: template.id })
+  const content = render(compiled, channel, reader, templateView(view))
   return {
     templateId: template.id,
     revision: template.revision,
     channel,
     locale: reader,
-    content: shown(render(compiled, channel, reader, templateView(view))),
+    ...sized(channel, content),
+    content: shown(content),
   }
+}
+
+/** How large a text is, and what follows from it. */
+function sized(channel: Channel, { body, html }: Content) {
+  const bytes = html === undefined ? undefined : Buffer.byteLength(html)
+  const sms = channel === 'sms' ? smsSize(body) : undefined
+  const warnings: string[] = []
+  if (bytes !== undefined && bytes > CLIPPED_BYTES) {
+    warnings.push(`The HTML has ${bytes} bytes; Gmail shows only the first ${CLIPPED_BYTES}`)
+  }
+  if (sms && sms.segments > 1) warnings.push(`The text takes ${sms.segments} SMS`)
+  return { size: { ...(bytes !== undefined && { html: bytes }), ...(sms && { sms }) }, warnings }
 }
 
 const first = (channels: object): Channel => {

@@ -8,6 +8,7 @@ import {
   type TemplateVariable,
   variablesOf,
 } from './content.ts'
+import { smsSize } from '../sms-size.ts'
 import { messageWarnings } from './messages.ts'
 
 /**
@@ -146,13 +147,14 @@ export function warningsOf(given: Texts): TemplateWarning[] {
       }
       if (channel === 'sms' && content.body !== undefined) {
         const text = content.body.replaceAll(TAGS, '')
-        const wide = /[^\p{ASCII}£¥èéùìòÇØøÅåΔΦΓΛΩΠΨΣΘΞÆæßÉÄÖÑÜ§¿äöñüà€]/u.exec(text)
-        if (wide) {
+        const { encoding, segments } = smsSize(text)
+        if (encoding === 'ucs2') {
+          const wide = [...text].find(character => smsSize(character).encoding === 'ucs2')
           warnings.push({
             field: `${field}/body`,
-            message: `"${wide[0]}" is not in GSM-7: a segment then holds 70 characters, not 160`,
+            message: `"${wide}" is not in GSM-7: a segment then holds 70 characters, not 160`,
           })
-        } else if (text.length > 160)
+        } else if (segments > 1)
           warnings.push({ field: `${field}/body`, message: 'It takes more than one SMS' })
       }
     }

@@ -7,6 +7,7 @@ import { decodeCursor, encodeCursor } from '../http/cursor.ts'
 import { pageOf, pageQuery, toPage } from '../http/page.ts'
 import { CHANNELS } from '../types.ts'
 import {
+  LAYOUTS,
   canonicalLocale,
   type ChannelContent,
   type TemplateProblem,
@@ -62,6 +63,12 @@ const CONTENT = {
     Type.String({ maxLength: MAX_SOURCE, description: 'MJML, from which html is made when it is saved.' }),
   ),
   image: Type.Optional(Type.String({ maxLength: 2_048, description: 'Absolute URL of a picture.' })),
+  layout: Type.Optional(
+    Type.Enum([...LAYOUTS], {
+      description:
+        'E-mail: `base` puts the text, or HTML, into a document that clients show well; text gets it unless `none` is stated.',
+    }),
+  ),
   actions: Type.Optional(
     Type.Array(
       Type.Object(
@@ -681,7 +688,7 @@ const byName = (given: object): TemplateRevision['channels'] =>
   )
 
 function contentOf(given: WrittenContent): ChannelContent {
-  const { subject, title, body, html, htmlBody, mjml, image, actions, data } = given
+  const { subject, title, body, html, htmlBody, mjml, image, layout, actions, data } = given
   return {
     ...(subject !== undefined && { subject }),
     ...(title !== undefined && { title }),
@@ -689,6 +696,7 @@ function contentOf(given: WrittenContent): ChannelContent {
     ...((html ?? htmlBody) !== undefined && { html: html ?? htmlBody }),
     ...(mjml !== undefined && { mjml }),
     ...(image !== undefined && { image }),
+    ...(layout !== undefined && { layout }),
     ...(actions !== undefined && { actions }),
     ...(data !== undefined && { data }),
   }
