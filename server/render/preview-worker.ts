@@ -2,6 +2,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { AppError } from '../errors.ts'
 import { compileRevision, render } from './content.ts'
 import { type Draft, type Previewed } from './preview.ts'
+import { loadMarkup } from './publish.ts'
 import { publishable } from './templates.ts'
 import { templateView } from './view.ts'
 
@@ -17,4 +18,8 @@ async function preview({ definition, channel, locale, view }: Draft): Promise<Pr
   }
 }
 
-parentPort!.postMessage(await preview(workerData as Draft))
+const draft = workerData as Draft
+// What has to be loaded is loaded before the clock starts: it says nothing about the draft.
+await loadMarkup(draft.definition)
+parentPort!.postMessage('ready')
+parentPort!.postMessage(await preview(draft))

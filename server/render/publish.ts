@@ -77,6 +77,13 @@ async function compileContent(
   return { ...content, html: await inlineStyles(html) }
 }
 
+/** Loads the libraries that saving these texts will need. */
+export async function loadMarkup({ channels, translations }: Texts): Promise<void> {
+  const all = JSON.stringify([channels, translations])
+  if (all.includes('"mjml"')) await import('mjml')
+  if (/<style/i.test(all)) await import('juice')
+}
+
 async function compileMjml(
   source: string,
   field: string,

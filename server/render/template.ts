@@ -3,6 +3,18 @@ import { AppError } from '../errors.ts'
 import { type Escape, escapeHtml, escapeJson, escapeSlack, toText } from './escape.ts'
 import { HELPERS, type Helper, type Reader, truncate, truthy } from './helpers.ts'
 import {
+  type HtmlPosition,
+  advanceHtml,
+  afterHtmlValue,
+  htmlStart,
+  meetHtml,
+  placeOf,
+  safeAddress,
+  safeAddressPart,
+  safeStyle,
+  safeStyleAddress,
+} from './html-position.ts'
+import {
   type JsonPosition,
   advanceJson,
   afterValue,
@@ -25,6 +37,7 @@ import { type Catalogue, type Message, compileMessage } from './messages.ts'
  * decorators, `{{#anything}}` else, unknown helpers, `{{{raw}}}` where values are escaped.
  *
  * Where the two differ, on purpose:
+ * - in HTML a value is written as what belongs where it stands: see html-position.ts;
  * - `{{a}}{{b}}` with two numbers in plain text is "12"; Handlebars' noEscape adds them up to "3";
  * - an object with its own `toString` prints as any other object; in Handlebars it throws;
  * - `../` is the enclosing #each or #with as written; Handlebars skips one whose value equals (`==`) its parent;
@@ -83,7 +96,7 @@ export function compileTemplate(source: string, escape: Escape, messages?: Catal
   // Most subjects and many bodies have nothing to fill in.
   if (!source.includes('{{')) return { render: () => source, variables: [] }
 
-  const compiler: Compiler = { escape, variables: new Set(), json: jsonStart(), messages }
+  const compiler: Compiler = { escape, variables: new Set(), json: jsonStart(), html: htmlStart(), messages }
   const { part } = compileProgram(parse(source), undefined, compiler)
   return {
     variables: [...compiler.variables],
@@ -157,6 +170,8 @@ interface Compiler {
   variables: Set<string>
   /** Where the JSON text has arrived; moves on as nodes are compiled in order. */
   json: JsonPosition
+  /** The same for HTML. */
+  html: HtmlPosition
   messages: Catalogue | undefined
 }
 
@@ -213,6 +228,7 @@ function compileProgram(
       const { value } = node as hbs.AST.ContentStatement
       texts[texts.length - 1] += value
       if (isJson(compiler.escape)) compiler.json = advanceJson(compiler.json, value)
+      else if (compiler.escape === 'html') compiler.html = advanceHtml(compiler.html, value)
       continue
     }
     if (node.type === 'CommentStatement') continue
@@ -267,9 +283,29 @@ function compileMustache(
   if (isJson(escape)) return compileJsonMustache(node, scope, compiler)
   const { value } = compileCall(node, scope, compiler)
   const cost = 1
-  if (escape === 'html') return { part: (s, run) => escapeHtml(toText(value(s, run))), cost }
+  if (escape === 'html') return { part: htmlPart(node, value, compiler), cost }
   if (escape === 'slack') return { part: (s, run) => escapeSlack(toText(value(s, run))), cost }
   return { part: (s, run) => toText(value(s, run)), cost }
+}
+
+/** A value as what it is where it stands: running text, an address, a style. */
+function htmlPart(node: Node, value: Value, compiler: Compiler): Part {
+  const place = placeOf(compiler.html)
+  compiler.html = afterHtmlValue(compiler.html)
+  switch (place) {
+    case 'text':
+      return (s, run) => escapeHtml(toText(value(s, run)))
+    case 'address':
+      return (s, run) => escapeHtml(safeAddress(toText(value(s, run))))
+    case 'addressPart':
+      return (s, run) => escapeHtml(safeAddressPart(toText(value(s, run))))
+    case 'style':
+      return (s, run) => safeStyle(toText(value(s, run)))
+    case 'styleAddress':
+      return (s, run) => escapeHtml(safeStyleAddress(toText(value(s, run))))
+    default:
+      return fail(node, place.refused)
+  }
 }
 
 function compileJsonMustache(
@@ -350,14 +386,24 @@ function compileBranches(
   compiler: Compiler,
 ): [CompiledPart, CompiledPart] {
   const start = compiler.json
+  const htmlStart = compiler.html
   const program = compileProgram(node.program, inside, compiler)
   const end = compiler.json
+  const htmlEnd = compiler.html
   compiler.json = start
+  compiler.html = htmlStart
   const inverse = compileProgram(node.inverse, outside, compiler)
+  // A loop runs any number of times, so it must end where it started.
+  const loops = inside?.kind === 'each' && inside !== outside
+  if (compiler.escape === 'html') {
+    const meeting = meetHtml(htmlEnd, compiler.html)
+    if (!meeting || (loops && !meetHtml(htmlEnd, htmlStart))) {
+      return fail(node, 'what begins in a branch, a tag or a quoted value, must end there')
+    }
+    compiler.html = meeting
+  }
   if (isJson(compiler.escape)) {
     const meeting = meetJson(end, compiler.json)
-    // A loop runs any number of times, so it must end where it started.
-    const loops = inside?.kind === 'each' && inside !== outside
     if (!meeting || (loops && end.inString !== start.inString)) {
       return fail(node, 'a quoted JSON string must begin and end in the same branch')
     }
