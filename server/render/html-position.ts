@@ -62,7 +62,7 @@ export function placeOf({
     case 'value':
       if (quote === '') return { refused: 'put the value of an attribute in quotes' }
       if (attribute === '') return { refused: 'it is not clear which attribute this is the value of' }
-      if (/^on/.test(attribute) || attribute === 'srcdoc') {
+      if (attribute.startsWith('on') || attribute === 'srcdoc') {
         return { refused: `a value cannot stand in ${attribute}` }
       }
       if (attribute === 'style') return placeInStyle(tail)
