@@ -104,6 +104,7 @@ test('help of everything, and what cannot be understood', async () => {
     'key create',
     'send',
     'event publish',
+    'beat',
     'why',
     'tail',
     'audit',
@@ -442,6 +443,38 @@ test('tail ends at Ctrl-C, and at a refusal', async t => {
   const refused = await carillon(['tail', 'mallory'], env)
   assert.equal(refused.code, 1)
   assert.match(refused.err, /Not yours\. \(forbidden\)/)
+})
+
+test('beat tries again while nobody can answer, and no longer than it is worth', async t => {
+  let asked = 0
+  const { seen, env } = await scripted(t, ({ url }, response) => {
+    if (url.includes('unknown')) {
+      return json(response, 404, {
+        title: 'No',
+        detail: 'There is no heartbeat of this name.',
+        code: 'not_found',
+      })
+    }
+    asked++
+    if (asked === 2) return response.writeHead(204).end()
+    json(response, 503, { title: 'No', detail: 'The server is shutting down', code: 'shutting_down' })
+  })
+  const heard = await carillon(['beat', 'backup.nightly'], env)
+  assert.deepEqual([heard.code, heard.out], [0, 'backup.nightly was heard.\n'])
+  assert.match(heard.err, /shutting down.*; trying again/)
+  const once = await carillon(['beat', 'backup.nightly', '--patience', '0'], env)
+  assert.equal(once.code, 1)
+  const unknown = await carillon(['beat', 'unknown'], env)
+  assert.equal(unknown.code, 1)
+  assert.match(unknown.err, /no heartbeat of this name/)
+  assert.deepEqual(
+    seen.map(one => `${one.method} ${one.url}`),
+    [
+      ...Array.from({ length: 3 }, () => 'POST /api/heartbeats/backup.nightly/beat'),
+      'POST /api/heartbeats/unknown/beat',
+    ],
+  )
+  assert.equal((await carillon(['beat', 'x', '--patience', 'long'], env)).code, 2)
 })
 
 test('redrive lists, sends single ones, and all that fit', async t => {

@@ -11,6 +11,7 @@ const COMMANDS: Record<string, () => Promise<{ command: Command }>> = {
   'key create': () => import('./key-create.ts'),
   send: () => import('./send.ts'),
   'event publish': () => import('./event-publish.ts'),
+  beat: () => import('./beat.ts'),
   why: () => import('./why.ts'),
   tail: () => import('./tail.ts'),
   audit: () => import('./audit.ts'),
