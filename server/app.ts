@@ -549,7 +549,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   })
 
   // ---- what is watched over time, and becomes an event
-  const tellOwn = ownEvents({ sealer, look, tenantKey, ledger, shard: (owner.number * 16 + 14) % SHARDS })
+  const tellOwn = ownEvents({ sealer, look, tenantKey, ledger, shard: (owner.number * 16 + 15) % SHARDS })
   const onTold = () => roles.plan && planner.expect()
   const heartbeats = heartbeatWatcher({
     db,

@@ -63,7 +63,7 @@ export interface CommitOptions {
   nowMs: number
   /** What the plans used up. The commit fails with `USAGE_CONFLICT` when it is no longer to be had. */
   usage?: TakenUsage | null
-  /** Further statements of the same transaction, without parameters. */
+  /** Further statements of the same transaction, without parameters; once nothing more is waited for but counters. */
   also?: string
   /** Counter changes of the same transaction that the plans do not show, such as duplicates. */
   count?(delta: CounterDelta): void
@@ -192,12 +192,12 @@ export function ledgerWriter(shard: number): LedgerWriter {
       copy(COPY_JOBS, jobs)
       const sending = batches.filter(batch => batch.sends > 0)
       if (sending.length > 0) script.push(insertBatches(sending, options))
-      if (options.also) script.push(options.also)
       const collect = collectScript(collecting(batches), options.nowMs)
       if (collect) script.push(collect)
       const alerts = alertScript(plans, options.nowMs)
       if (alerts) script.push(alerts)
       if (options.usage) script.push(takeUsage(options.usage))
+      if (options.also) script.push(options.also)
       // Last, because these rows are shared between writers: the shorter they are locked, the better.
       const counters = delta.take(shard)
       if (counters) script.push(counters.trimEnd().replace(/;$/, ''))

@@ -18,10 +18,10 @@ import { type Running, killStarted, startProcess } from './process.ts'
 
 const PROCESSES = 4
 const WRITERS = 8
-const KILLS = 6
+const KILLS = 5
 /** Batches of each writer, in one epoch; each epoch has people of its own, so that there is room to fight for till the end. */
 const ROUNDS = 4
-const EPOCHS = 8
+const EPOCHS = 6
 const BATCH = 20
 const PEOPLE = 4
 
@@ -40,7 +40,7 @@ const endpoint = (epoch: number, n: number) => `${epoch}-${n >> 1}`
 
 const PER_USER = 3
 const PER_ADDRESS = 4
-const PER_TENANT = 200
+const PER_TENANT = 150
 const PER_MINUTE = 2
 const MAX_ITEMS = 5
 
@@ -121,7 +121,7 @@ test(`${WRITERS} writers, ${PROCESSES} processes, ${KILLS} of them killed: no ca
 
     /** Asked of any process that lives, again and again until one answers. */
     const ask = async (method: string, path: string, body?: unknown): Promise<Loose> => {
-      for (const deadline = Date.now() + 60_000; ; ) {
+      for (const deadline = Date.now() + 120_000; ; ) {
         assert.ok(Date.now() < deadline, `nobody answers ${method} ${path}`)
         const process = living().length > 0 ? among(living()) : undefined
         try {
@@ -138,7 +138,7 @@ test(`${WRITERS} writers, ${PROCESSES} processes, ${KILLS} of them killed: no ca
           if (error instanceof assert.AssertionError) throw error
         }
         unanswered++
-        await delay(20)
+        await delay(100)
       }
     }
     let unanswered = 0
@@ -159,6 +159,13 @@ test(`${WRITERS} writers, ${PROCESSES} processes, ${KILLS} of them killed: no ca
       })
       if (limit) limits[name] = (await made('/api/limits', { name, categories: [name], ...limit })).id
     }
+
+    // Told by the product itself, in the transactions of others: every batch is a beat, every writer crosses the bound.
+    await made('/api/thresholds', { name: 'epochs', stream: 'epochs', when: 'above', bounds: [0] })
+    assert.equal(
+      (await ask('PUT', '/api/heartbeats/load', { everySeconds: 2, eventTypes: ['load.*'] })).status,
+      201,
+    )
 
     // ---- the load
     let batches = 0
@@ -183,6 +190,8 @@ test(`${WRITERS} writers, ${PROCESSES} processes, ${KILLS} of them killed: no ca
           }
           batches++
         }
+        const samples = [{ series: `${epoch}`, value: 1 + writer }]
+        assert.equal((await ask('POST', '/api/streams/epochs/samples', { samples })).status, 200)
       }
     }
     const total = WRITERS * EPOCHS * ROUNDS
@@ -256,6 +265,7 @@ test(`${WRITERS} writers, ${PROCESSES} processes, ${KILLS} of them killed: no ca
     await checkCaps(db, limits)
     await checkHolds(db, limits['hold']!)
     const { digests, items } = await checkDigests(db)
+    await checkOwnEvents(db)
     await checkSink(db, sink.seen)
     assert.deepEqual(await auditLedger(db, {}), [])
     context.diagnostic(
@@ -398,6 +408,24 @@ async function checkDigests(db: Db): Promise<{ digests: number; items: number }>
   )
   assert.deepEqual(strays, [], 'a digest event without its digest')
   return { digests: digests!, items: all! }
+}
+
+async function checkOwnEvents(db: Db): Promise<void> {
+  const { rows } = await db.pool.query<{ type: string; n: number }>(
+    `select type, count(*)::int as n from events where type like 'carillon.%' group by 1`,
+  )
+  const told = (type: string) => rows.find(row => row.type === `carillon.${type}`)?.n ?? 0
+  assert.equal(told('threshold.crossed'), EPOCHS)
+  // While no process lived, nobody listened; while few did, the load itself may have stopped for longer than its time.
+  const missing = told('heartbeat.missed') - told('heartbeat.recovered')
+  const { rows: states } = await db.pool.query(
+    `select missed_at is not null as missing, last_beat_at from heartbeat_states`,
+  )
+  assert.equal(states[0].missing, missing === 1)
+  assert.ok(
+    states[0].last_beat_at !== null && (missing === 0 || missing === 1),
+    `${missing} more missed than recovered`,
+  )
 }
 
 /** What is delivered has left, and nothing else has. */
