@@ -1,9 +1,16 @@
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import fc from 'fast-check'
+import { startApp } from '../app.ts'
+import { loadConfig } from '../config.ts'
 import { sql } from '../db/pool.ts'
 import { auditLedger } from '../ledger/audit.ts'
 import { isUsageConflict, takeUsage } from '../ledger/usage.ts'
+import { createLogger } from '../observe/log.ts'
 import { type Loose, type TestApp, testApp } from '../test/app.ts'
 import { type Cap, NO_USAGE, usage, usageName } from './usage.ts'
 
@@ -277,10 +284,80 @@ test('readers have as many a day as their plan says, whoever writes at once', as
   })
 })
 
+// covers: DIC-093, PFM-143
+test('several processes keep one budget: what each interrupts, and what joins the one summary', async () => {
+  const key = { CARILLON_MASTER_KEY: randomBytes(32).toString('hex'), OUTBOUND_ALLOW: '127.0.0.1/32' }
+  const dir = await mkdtemp(join(tmpdir(), 'carillon-limits-'))
+  const first = await testApp(key)
+  const others = await Promise.all(
+    Array.from({ length: 3 }, () =>
+      startApp({
+        config: loadConfig({
+          ...key,
+          ...{ CARILLON_DATA_DIR: dir, PORT: '0', MAILBOX_PORT: '0', LOG_LEVEL: 'error' },
+          CARILLON_LIMIT_PER_KEY: '10000000',
+        }),
+        databaseUrl: first.databaseUrl,
+        log: createLogger({ level: 'error' }),
+      }),
+    ),
+  )
+  try {
+    const ask = async (url: string, method: string, path: string, body: object): Promise<Loose> => {
+      const response = await fetch(url + path, {
+        method,
+        headers: { authorization: `Bearer ${first.tenant.adminKey}`, 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+      })
+      const text = await response.text()
+      assert.ok(response.ok, `${method} ${path}: ${response.status} ${text}`)
+      return JSON.parse(text)
+    }
+    await ask(first.url, 'PUT', '/api/users/ann', {
+      addresses: [
+        { channel: 'email', address: 'ann@example.org', verified: true },
+        { channel: 'webhook', address: 'http://127.0.0.1:1/', verified: true },
+      ],
+    })
+    await ask(first.url, 'POST', '/api/limits', {
+      name: 'budget',
+      scope: 'user',
+      max: 10,
+      window: 'month',
+      per: 'notification',
+      overflow: 'digest',
+      shares: { LOW: 0.5 },
+      reason: 'attention',
+    })
+    const urls = [first.url, ...others.map(({ url }) => url!)]
+    await everybody(6, (writer, n) =>
+      ask(urls[writer % urls.length]!, 'POST', '/api/notifications', {
+        recipientId: 'ann',
+        channels: ['email', 'webhook', 'in_app'],
+        priority: n % 3 === 0 ? 'LOW' : 'HIGH',
+        body: `${writer} ${n}`,
+      }),
+    )
+    const { rows: budget } = await first.db.pool.query(
+      `select count::int as n from counters where key like 'limit:%'`,
+    )
+    assert.deepEqual(budget, [{ n: 10 }])
+    const { rows: planned } = await first.db.pool.query(
+      `select (select count(*)::int from feed) as inbox, (select count(*)::int from digest_items) as gathered`,
+    )
+    assert.deepEqual(planned, [{ inbox: WRITERS * 6, gathered: 2 * (WRITERS * 6 - 10) }])
+    assert.deepEqual(await auditLedger(first.db), [])
+  } finally {
+    await Promise.all(others.map(app => app.stop()))
+    await first.stop()
+    await rm(dir, { recursive: true, force: true })
+  }
+})
+
 // Limits of deliveries are counted where deliveries are written: Redis may help others, and nothing here waits for it.
 // covers: DIC-092
 test('without the Redis that is configured, notifications go and limits hold', async () => {
-  const alone = await testApp({ REDIS_URL: 'redis://127.0.0.1:1' })
+  const alone = await testApp({ REDIS_URL: 'redis://127.0.0.1:1', LOG_LEVEL: 'silent' })
   try {
     const ask = async (method: string, path: string, body: object): Promise<Loose> => {
       const answer = await alone.call(method, path, { as: alone.tenant.adminKey, body })
