@@ -294,7 +294,10 @@ test('several processes keep one budget: what each interrupts, and what joins th
       startApp({
         config: loadConfig({
           ...key,
-          ...{ CARILLON_DATA_DIR: dir, PORT: '0', MAILBOX_PORT: '0', LOG_LEVEL: 'error' },
+          CARILLON_DATA_DIR: dir,
+          PORT: '0',
+          MAILBOX_PORT: '0',
+          LOG_LEVEL: 'error',
           CARILLON_LIMIT_PER_KEY: '10000000',
         }),
         databaseUrl: first.databaseUrl,
