@@ -89,7 +89,7 @@ test('what still fires is told again after its repeat interval, until all is res
   const at = now().getTime()
   await alert('ann', 'CpuHot')
   const fresh = Date.parse((await open('ann')).closesAt) - at
-  assert.ok(fresh > 25_000 && fresh < 60_000, `${fresh} ms`)
+  assert.ok(fresh > 25_000 && fresh < 200_000, `${fresh} ms`)
   wait(31)
   await nth('ann', 6)
   assert.deepEqual(await auditLedger(t.db), [])
