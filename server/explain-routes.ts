@@ -84,6 +84,7 @@ const Delivery = Type.Object({
       provider: MaybeText,
       code: MaybeText,
       durationMs: Type.Union([Type.Integer(), Type.Null()]),
+      cost: Type.Union([Type.Number(), Type.Null()]),
       error: MaybeText,
     }),
   ),

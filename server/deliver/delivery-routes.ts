@@ -113,6 +113,12 @@ export function deliveryRoutes(api: Api, deps: DeliveryRoutesDeps): void {
                 provider: Maybe(Type.String()),
                 code: Maybe(Type.String()),
                 durationMs: Maybe(Type.Integer()),
+                cost: Maybe(
+                  Type.Number({
+                    description:
+                      'What the vendor asks for it, in the currency of the provider; later than the try where it is told later.',
+                  }),
+                ),
               }),
             ),
           }),
@@ -153,6 +159,7 @@ export function deliveryRoutes(api: Api, deps: DeliveryRoutesDeps): void {
           provider: one.provider,
           code: one.code,
           durationMs: one.durationMs,
+          cost: one.cost,
         })),
       }
     },

@@ -199,12 +199,14 @@ export interface AttemptView {
   code: string | null
   durationMs: number | null
   error: string | null
+  /** In the currency that the provider is set up with. */
+  cost: number | null
 }
 
 const selectAttempts = sql(
   'attempts_of',
   `select a.notification_id, a.channel, a.attempt, a.at, outcome_name(a.outcome) as outcome, a.final, a.provider,
-     a.code, a.duration_ms, a.error
+     a.code, a.duration_ms, a.error, a.cost::float8 as cost
    from unnest($2::uuid[]) as wanted (id)
    cross join lateral (
      select * from attempts x where x.tenant_id = $1 and x.notification_id = wanted.id
@@ -231,6 +233,7 @@ export async function attemptsOf(
     code: string | null
     duration_ms: number | null
     error: string | null
+    cost: number | null
   }>(selectAttempts, [tenantId, notificationIds])
   for (const { notification_id, channel, duration_ms, ...attempt } of rows) {
     const key = attemptsKey(notification_id, CHANNELS[channel]!)

@@ -18,7 +18,7 @@ const said = (set: (typeof SET_NAMES)[number]): Record<string, string> =>
     }),
   )
 
-// covers: DIC-087, DIC-088, DIC-089, DIC-090, DIC-091
+// covers: DIC-087, DIC-088, DIC-089, DIC-090, DIC-091, DIC-117
 test('the set of dictamesh has its documented numbers', () => {
   assert.deepEqual(said('dictamesh'), {
     'user email': '100/1 hour, user: email',

@@ -162,7 +162,7 @@ test('a final refusal is not offered to another provider', async () => {
   assert.equal(twilio.got.length, 0)
 })
 
-// covers: ALP-096, ALP-098, ALP-099, ALP-100
+// covers: ALP-096, ALP-098, ALP-099, ALP-100, ALP-106
 test('each documented door takes its own message, and only that', async () => {
   await call('PUT', '/api/users/dora', {
     addresses: [{ channel: 'email', address: 'dora@example.org', verified: true }],

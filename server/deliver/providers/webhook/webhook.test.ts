@@ -49,7 +49,7 @@ async function deliver(
 
 const bodyOf = ({ raw }: Received) => raw.slice(raw.indexOf('\r\n\r\n') + 4)
 
-// covers: ALP-190
+// covers: ALP-190, DIC-121
 test('a receiver verifies it with the standardwebhooks package', async () => {
   const { received, sent } = await deliver([
     {
@@ -120,6 +120,7 @@ test('signs as the library does, whatever the body', () => {
   )
 })
 
+// covers: DIC-121
 test('signs as the published vector says', t => {
   const file = new URL('../../../../../shared/contracts/standard-webhooks-vectors.json', import.meta.url)
   let vectors: {
