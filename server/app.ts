@@ -569,12 +569,14 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       const [bodies] = sealed ? await contentOpener(sealer)(db, tenantId, [sealed]) : []
       return bodies?.[channel]?.to
     },
-    publish: event =>
-      acceptor.accept({
+    async publish(event) {
+      const { body } = await acceptor.accept({
         tenantId: event.tenantId,
         events: [event],
-        answer: () => ({ status: 202, body: null }),
-      }),
+        answer: ([result]) => ({ status: 202, body: result?.status !== 'duplicate' }),
+      })
+      return body as boolean
+    },
     seal: { sealer, keys: derivedKeys(masterKeyring(config).reveal(), 'receipts') },
     onFallback: () => backlog.expect(now().getTime()),
     now,

@@ -320,6 +320,7 @@ test('bad input is refused under its field, and nothing is stored', async () => 
     [{ recipientSelector: {} }, 'invalid_rule', '/recipientSelector'],
     [{ recipientSelector: { type: 'role', users: ['a'] } }, 'invalid_rule', '/recipientSelector/type'],
     [{ recipientSelector: { targets: { fax: ['1'] } } }, 'invalid_rule', '/recipientSelector/targets'],
+    [{ recipientSelector: { targets: { constructor: [] } } }, 'invalid_rule', '/recipientSelector/targets'],
     [{ recipientSelector: { targets: { IN_APP: ['1'] } } }, 'invalid_rule', '/recipientSelector/targets'],
     [{ eventTypes: ['com*'] }, 'invalid_rule', '/eventTypes'],
     [{ schedule: { cron: '0 9 * * 1-5', interval_seconds: 5 } }, 'invalid_request'],

@@ -521,12 +521,13 @@ const channelsOf = (names: string[]): Channel[] => [...new Set(names.map(name =>
 
 function selectorOf({ targets, ...selector }: Static<typeof Selector>): object {
   if (targets === undefined) return selector
-  const byChannel: Record<string, string[]> = {}
+  // A map, as a target may be named "constructor".
+  const byChannel = new Map<string, string[]>()
   for (const [name, addresses] of Object.entries(targets)) {
     const channel = readChannel(name) ?? name
-    byChannel[channel] = [...(byChannel[channel] ?? []), ...addresses]
+    byChannel.set(channel, [...(byChannel.get(channel) ?? []), ...addresses])
   }
-  return { ...selector, targets: byChannel }
+  return { ...selector, targets: Object.fromEntries(byChannel) }
 }
 
 /** A stored rule as a body, for the fields that a change leaves alone. */

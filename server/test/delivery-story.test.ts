@@ -241,6 +241,7 @@ test('the same request twice is one message', async () => {
   assert.equal(bird.got.length, 1)
 })
 
+// covers: ALP-111
 test('operators see what is set up, what could be, and whether a vendor would take a message', async () => {
   const { items } = await call('GET', '/api/providers')
   const sms = items.filter((one: Loose) => one.channel === 'sms')
@@ -252,6 +253,8 @@ test('operators see what is set up, what could be, and whether a vendor would ta
     ],
   )
   assert.match(sms[1].callbackUrl, /\/webhooks\/twilio-eu$/)
+  // Not every far end reports back.
+  assert.equal(items.find((one: Loose) => one.provider === 'webhook').callbackUrl, null)
   const known = await call('GET', '/api/providers/catalog')
   const settings = known.items.find((one: Loose) => one.id === 'twilio').settings
   assert.equal(settings.properties.authToken.secret, true)

@@ -49,8 +49,9 @@ const open = (): Receipts =>
     addressOf: async () => TO,
     // As the acceptor does it: what bears an id that came before is a duplicate.
     async publish(event) {
-      if (!told.some(one => one.tenantId === event.tenantId && one.externalId === event.externalId))
-        told.push(event)
+      const fresh = !told.some(one => one.tenantId === event.tenantId && one.externalId === event.externalId)
+      if (fresh) told.push(event)
+      return fresh
     },
     now: () => AT,
     shard: 9,
@@ -240,6 +241,12 @@ test('whoever said stop may say start; a bounce is not theirs to take back', asy
   assert.deepEqual(await suppressions(), [])
   const types = told.filter(({ tenantId }) => tenantId === tenant).map(({ type }) => type)
   assert.deepEqual(types, ['carillon.address.suppressed', 'carillon.address.restored'])
+  // A START that comes again does not undo the STOP that came since.
+  await take({ kind: 'unsubscribed', address: TO, receiptId: 'stop again' })
+  await take({ kind: 'resubscribed', address: TO, receiptId: 'start' })
+  assert.deepEqual(await suppressions(), [{ address: TO, reason: 'unsubscribe' }])
+  await take({ kind: 'resubscribed', address: TO, receiptId: 'another start' })
+  assert.deepEqual(await suppressions(), [])
 
   const { messageId } = await sent()
   await take({ kind: 'bounced', providerMessageId: messageId })

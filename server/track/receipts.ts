@@ -29,8 +29,8 @@ export interface ReceiptParts {
   db: Db
   /** The address a delivery went to, as its sealed content says; undefined for the erased. */
   addressOf(tenantId: TenantId, notificationId: Id, channel: Channel): Promise<string | undefined>
-  /** Tells the application. */
-  publish(event: Event): Promise<unknown>
+  /** Tells the application. @returns false when it was told before */
+  publish(event: Event): Promise<boolean>
   seal: EarlyReceiptsParts['seal']
   /** A receipt told of a failure, and another channel stands in. */
   onFallback(): void
@@ -457,12 +457,13 @@ export function receipts(parts: ReceiptParts): Receipts {
   ): Promise<void> {
     const values = [tenantId, CHANNEL_CODE[channel], address]
     if (!(await db.one(unsubscribed, values))) return
-    await tell(tenantId, 'carillon.address.restored', [provider, nameOf(receipt), address], {
+    // One that comes again, by mistake or by malice, must not undo a STOP that came since.
+    const fresh = await tell(tenantId, 'carillon.address.restored', [provider, nameOf(receipt), address], {
       channel,
       address,
       provider,
     })
-    await db.run(resubscribe, values)
+    if (fresh) await db.run(resubscribe, values)
   }
 
   /** A pressed button, or an answer: for the application to act on. */
@@ -492,9 +493,9 @@ export function receipts(parts: ReceiptParts): Receipts {
     type: string,
     name: readonly string[],
     data: JsonObject,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const at = parts.now()
-    await parts.publish({
+    return parts.publish({
       tenantId,
       id: newId(at.getTime()),
       externalId: hashOf(type, ...name),
