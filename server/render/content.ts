@@ -168,7 +168,7 @@ export function render(compiled: CompiledRevision, channel: Channel, locale: str
   }
 }
 
-/** The HTML of a mail: the author's, in the language it is in, or the text in the base layout. */
+/** The HTML of a mail: the author's, or the text in the base layout. */
 function mailOf(
   { layout }: CompiledContent,
   subject: string,
@@ -178,7 +178,7 @@ function mailOf(
   language: string,
 ): string | undefined {
   if ((layout ?? (html === undefined ? 'base' : 'none')) === 'none') {
-    return html === undefined ? undefined : inLanguage(html, language)
+    return html
   }
   const inner = html ?? paragraphsHtml(body)
   return baseLayout({
@@ -385,21 +385,31 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
       if (tag === base.toLowerCase() && ofBase) break
       const contents = languages.get(tag)
       const own = contents?.[channel] ?? contents?.default
-      if (own) return { locale: tag, content: compileOnce(channel, tag, { ...inherited(ofBase), ...own }) }
+      if (own)
+        return { locale: tag, content: compileOnce(channel, tag, { ...inherited(ofBase), ...own }, tag) }
       // Texts made of messages are in whatever language the messages are.
       if (ofBase && messages?.tags.has(tag)) {
-        return { locale: tag, content: compileOnce(channel, '', ofBase) }
+        return { locale: tag, content: compileOnce(channel, `as ${tag}`, ofBase, tag) }
       }
     }
     if (!ofBase) {
       throw new AppError('invalid_template', `the template "${revision.name}" has nothing for ${channel}`)
     }
-    return { locale: base, content: compileOnce(channel, '', ofBase) }
+    return { locale: base, content: compileOnce(channel, '', ofBase, base) }
   }
-  const compileOnce = (channel: Channel, tag: string, content: ChannelContent): CompiledContent => {
-    const key = `${channel} ${tag}`
+  const compileOnce = (
+    channel: Channel,
+    name: string,
+    content: ChannelContent,
+    locale: string,
+  ): CompiledContent => {
+    const key = `${channel} ${name}`
     let compiled = compiledContents.get(key)
-    if (!compiled) compiledContents.set(key, (compiled = compileContent(content, channel, messages)))
+    if (!compiled)
+      compiledContents.set(
+        key,
+        (compiled = compileContent(localized(content, channel, locale), channel, messages)),
+      )
     return compiled
   }
 
@@ -423,6 +433,12 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
       defaults.length === 0 ? undefined : Object.fromEntries(defaults.map(v => [v.name, v.default ?? null])),
   }
 }
+
+/** A mail's own HTML says which language it is in; the base layout does so itself. */
+const localized = (content: ChannelContent, channel: Channel, locale: string): ChannelContent =>
+  channel === 'email' && content.html !== undefined && content.layout !== 'base'
+    ? { ...content, html: inLanguage(content.html, locale) }
+    : content
 
 /** A translation says the words; structure and a subject it does not have come from the original. */
 const inherited = (base: ChannelContent | undefined): ChannelContent => ({

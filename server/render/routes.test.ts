@@ -38,7 +38,7 @@ test('every route keeps the rules of routes', () => {
   assert.deepEqual(brokenRouteRules(t.api), [])
 })
 
-// covers: ALP-135, ALP-145, DIC-148
+// covers: ALP-135, ALP-145, DIC-065, DIC-148
 test('a template is made and read back whole', async () => {
   const given = draft({
     description: 'd',
@@ -132,6 +132,7 @@ test('two people who change the same revision: the second learns of it', async (
   assert.equal((await call('GET', `/api/templates/${id}`)).body.revision, 6, 'no update is lost')
 })
 
+// covers: DIC-017
 test('a name is used once, and free again after deletion', async () => {
   const one = await create()
   const two = await create()
@@ -204,6 +205,23 @@ test('the list pages through everything once, and filters', async () => {
   const [item] = (await call('GET', `/api/templates?tag=${tag}&limit=1`)).body.items
   assert.deepEqual(item.channels.toSorted(), ['default', 'email'], 'names of channels, not their texts')
   assert.equal((await call('GET', '/api/templates?cursor=nonsense')).body.code, 'invalid_cursor')
+})
+
+// covers: DIC-015, DIC-016
+test('the database keeps channels an object, and finds templates by name and by tag', async () => {
+  const { id } = await create()
+  await assert.rejects(
+    t.db.pool.query(
+      `insert into template_revisions (template_id, tenant_id, revision, version, channels) values ($1, $2, 9, '9', '[]')`,
+      [id, t.tenant.id],
+    ),
+    { code: '23514' },
+  )
+  const { rows } = await t.db.pool.query<{ indexdef: string }>(
+    `select indexdef from pg_indexes where tablename = 'templates'`,
+  )
+  assert.ok(rows.some(({ indexdef }) => /UNIQUE.*\(tenant_id, name\)/.test(indexdef)))
+  assert.ok(rows.some(({ indexdef }) => /USING gin \(tags\)/.test(indexdef)))
 })
 
 // covers: ALP-140

@@ -124,7 +124,7 @@ test('a load that was overtaken by a change keeps nothing', async () => {
   assert.equal(compiled?.revision.revision, 2)
 })
 
-// covers: DIC-062
+// covers: DIC-062, PFM-152
 test('templates are found by id or by name, within their tenant', async () => {
   const id = await create({ name: 'order-shipped' })
   await create({ name: 'order-shipped' }, stranger)
