@@ -75,6 +75,21 @@ policy: { cooldown: { seconds: 60 } }
     [['Rain', false]],
   )
 
+  // What if? Documents of the folder, one or a list of them.
+  const limit = join(dir, 'limit.yaml')
+  const silence = join(dir, 'silences.yaml')
+  await writeFile(limit, 'name: mails\nscope: user\nmax: 1\nwindow: day\n')
+  await writeFile(
+    silence,
+    `- comment: c\n  author: a\n  endsAt: 2099-01-01T00:00:00Z\n  matchers: [{ name: x, value: y }]\n`,
+  )
+  const whatIf = await carillon('replay', '--limit', limit, '--silence', silence, '--since', '1h', '--json')
+  assert.equal(whatIf.code, 0, whatIf.out)
+  assert.deepEqual(JSON.parse(whatIf.out).totals, { new: 0, lost: 0, changed: 0, moved: 0 })
+  const wrong = await carillon('replay', '--limit', silence, '--since', '1h')
+  assert.equal(wrong.code, 1)
+  assert.match(wrong.out, /\/limits\/0\//)
+
   await writeFile(join(folder, 'rules', 'rain.yaml'), 'name: Rain\nchannels: [pigeon]\n')
   const refused = await carillon('push', folder)
   assert.equal(refused.code, 1)
