@@ -24,6 +24,12 @@ before(async () => {
     authToken: \${TRACK_TEST_TOKEN}
     from: '+15005550006'
     baseUrl: http://127.0.0.1:${vendor.port}
+- provider: twilio-voice
+  settings:
+    accountSid: ${ACCOUNT_SID}
+    authToken: \${TRACK_TEST_TOKEN}
+    from: '+15005550006'
+    baseUrl: http://127.0.0.1:${vendor.port}
 `,
   )
   process.env.TRACK_TEST_TOKEN = AUTH_TOKEN
@@ -48,8 +54,8 @@ async function twilioSays(
   status: string,
   more: Record<string, string> = {},
   token = AUTH_TOKEN,
+  path = '/webhooks/twilio',
 ): Promise<number> {
-  const path = '/webhooks/twilio'
   const { headers, body } = signedForm(
     `${PUBLIC}${path}`,
     { MessageSid: SID, MessageStatus: status, ...more },
@@ -104,6 +110,32 @@ test('what a vendor tells later moves a delivery forward, never back; a bounce k
     const { rows } = await t.db.pool.query(`select 1 from events where type = 'carillon.address.suppressed'`)
     return rows.length === 1
   })
+})
+
+// covers: DIC-109
+test('a text message that turns out not to have arrived is followed by a call', async () => {
+  const phone = '+15005550003'
+  await call('PUT', '/api/users/tom', {
+    addresses: ['sms', 'voice'].map(channel => ({ channel, address: phone, verified: true })),
+  })
+  const { id } = await call('POST', '/api/notifications', {
+    recipientId: 'tom',
+    channels: ['sms'],
+    fallbackChannels: ['voice'],
+    body: 'Call me',
+  })
+  await eventually('the text message', async () => (await delivery(id)).status === 'sent')
+  const path = `/webhooks/twilio?delivery=${id}.sms`
+  assert.ok((await twilioSays('undelivered', { ErrorCode: '30008' }, AUTH_TOKEN, path)) < 300)
+  const deliveries = async () => (await call('GET', `/api/notifications/${id}`)).deliveries
+  await eventually('the call', async () => (await deliveries()).find((one: Loose) => one.channel === 'voice'))
+  await eventually('its end', async () =>
+    (await deliveries()).some((one: Loose) => one.channel === 'voice' && one.status === 'sent'),
+  )
+  assert.equal((await delivery(id)).status, 'failed')
+  const letters = (await call('GET', '/api/dead-letters')).items
+  assert.ok(letters.some((one: Loose) => one.notificationId === id && one.channel === 'sms'))
+  assert.deepEqual(await auditLedger(t.db), [])
 })
 
 // covers: PFM-216, PFM-224
