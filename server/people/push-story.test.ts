@@ -1,12 +1,17 @@
 import assert from 'node:assert/strict'
-import { generateKeyPairSync } from 'node:crypto'
+import { createECDH, generateKeyPairSync } from 'node:crypto'
 import { after, before, test } from 'node:test'
 import { type TestApp, testApp } from '../test/app.ts'
 
 let t: TestApp
 before(async () => {
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  const browser = createECDH('prime256v1')
+  browser.generateKeys()
   t = await testApp({
+    VAPID_PUBLIC_KEY: browser.getPublicKey('base64url'),
+    VAPID_PRIVATE_KEY: browser.getPrivateKey('base64url'),
+    VAPID_SUBJECT: 'mailto:push@example.org',
     FCM_CREDENTIALS: JSON.stringify({
       type: 'service_account',
       project_id: 'demo-project',
@@ -46,4 +51,25 @@ test('a registered device is an address: no other one is needed for push', async
   const shown = await call('GET', `/api/notifications/${both.notifications[0].id}?include=content`)
   assert.equal(shown.body.content.push.to, tablet, 'registered last, it comes first')
   assert.equal(shown.body.content.push.others, undefined)
+})
+
+// covers: AUR-110
+test('whose browser takes no push finds the message in the inbox', async () => {
+  const call = (method: string, path: string, body?: unknown, as = t.tenant.adminKey) =>
+    t.call(method, path, { as, body })
+  await call('PUT', '/api/users/ida', {})
+  const { body: sent } = await call('POST', '/api/notifications', {
+    recipientId: 'ida',
+    channels: ['web_push', 'in_app'],
+    body: 'The meeting moves to noon',
+  })
+  assert.deepEqual(sent.notifications[0].channels, ['in_app'])
+  const why = (await call('GET', `/api/events/${sent.eventId}/explain`)).body
+  const browser = why.rules[0].recipients[0].decisions.find(
+    ({ channel }: { channel: string }) => channel === 'web_push',
+  )
+  assert.equal(browser.reason, 'missing_address')
+  const inbox = await call('GET', '/api/notifications/feed', undefined, await t.tenant.token('ida'))
+  assert.equal(inbox.status, 200, inbox.text)
+  assert.match(inbox.text, /The meeting moves to noon/)
 })

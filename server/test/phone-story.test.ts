@@ -124,6 +124,33 @@ test('whom an SMS cannot reach is called, and hears the text', async () => {
   assert.match(form.get('Twiml')!, /<Say[^>]*>[^<]*The pump in hall 3 has stopped &amp; does not start/)
 })
 
+// covers: PFM-175, PFM-207, ALP-107
+test('each channel comes to its own end, and one without an address to none', async () => {
+  await call('PUT', '/api/users/nora', {
+    addresses: (['sms', 'voice'] as const).map(channel => ({
+      channel,
+      address: '+15557650000',
+      verified: true,
+    })),
+  })
+  texts.behave('refuse')
+  const { notifications } = await call('POST', '/api/notifications', {
+    recipientId: 'nora',
+    channels: ['in_app', 'sms', 'voice', 'email'],
+    body: 'The pump has stopped',
+  })
+  const { id, channels } = notifications[0]
+  // Nora has no mail address: nothing is planned there that could never go.
+  assert.deepEqual([...channels].sort(), ['in_app', 'sms', 'voice'])
+  assert.equal((await ended(`${id}.voice`)).status, 'SENT')
+  assert.match((await ended(`${id}.sms`)).status, /FAILED|BOUNCED/)
+  assert.equal((await ended(`${id}.in_app`)).status, 'DELIVERED')
+  assert.equal(
+    (await t.call('GET', `/api/delivery/status/${id}.email`, { as: t.tenant.adminKey })).status,
+    404,
+  )
+})
+
 // covers: ALP-106, ALP-107, ALP-111
 test('of every channel an address is checked before it is kept, and a vendor is told where to report', async () => {
   const wrong: [channel: string, address: string][] = [
