@@ -101,10 +101,11 @@ export function inLanguage(html: string, tag: string): string {
       ? `<div dir="rtl" lang="${escapeHtml(tag)}">${html}</div>`
       : html
   }
-  const [found] = open
+  // MJML says that it does not know the language.
+  const found = open[0].replace(/\slang\s*=\s*["']?und["']?/i, '').replace(/\sdir\s*=\s*["']?auto["']?/i, '')
   const lang = /\slang\s*=/i.test(found) ? '' : ` lang="${escapeHtml(tag)}"`
-  const dir = direction === 'ltr' || /\sdir\s*=/i.test(found) ? '' : ' dir="rtl"'
-  if (lang === '' && dir === '') return html
-  const at = open.index + '<html'.length
-  return html.slice(0, at) + lang + dir + html.slice(at)
+  const dir =
+    /\sdir\s*=/i.test(found) || (direction === 'ltr' && found === open[0]) ? '' : ` dir="${direction}"`
+  const end = open.index + open[0].length
+  return html.slice(0, open.index) + found.slice(0, 5) + lang + dir + found.slice(5) + html.slice(end)
 }

@@ -60,6 +60,17 @@ test('MJML becomes HTML when it is saved; its Handlebars are rendered and escape
   assert.doesNotMatch(html!, /<mj-/)
 })
 
+test('MJML may leave colours and pictures to the data, and says which language it is in', async () => {
+  const mjml = `<mjml><mj-body><mj-section background-url="{{data.picture}}"><mj-column>
+<mj-text color="{{data.colour}}">Hello</mj-text></mj-column></mj-section></mj-body></mjml>`
+  const shown = async (colour: string) =>
+    (await said({ email: { mjml } }, { colour, picture: 'https://x.test/p.png' })).html!
+  assert.match(await shown('#123456'), /color:#123456;/)
+  assert.match(await shown('red;position:fixed'), /color:redpositionfixed;/)
+  assert.match(await shown('red'), /url\('https:\/\/x\.test\/p\.png'\)/)
+  assert.match(await shown('red'), /<html lang="en" dir="ltr" xmlns/)
+})
+
 test('a mistake in MJML is named with its line; nothing is read from the server', async () => {
   const refused = async (mjml: string) => {
     const error = await compileMarkup(definition({ email: { mjml } })).then(

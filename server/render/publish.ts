@@ -101,8 +101,10 @@ async function compileMjml(
       ignoreIncludes: true,
       keepComments: false,
     })
-    for (const { line, message } of errors) problems.push({ field, message, line, column: 1 })
-    return errors.length > 0 ? undefined : html
+    // A colour or a width that is filled in later is not one yet.
+    const mistakes = errors.filter(({ message }) => !/has invalid value: [^]*\{\{/.test(message))
+    for (const { line, message } of mistakes) problems.push({ field, message, line, column: 1 })
+    return mistakes.length > 0 ? undefined : html
   } catch (error) {
     problems.push({ field, message: (error as Error).message.split('\n')[0]!.slice(0, 300) })
     return undefined
