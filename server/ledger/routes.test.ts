@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { deadLettersRoutes } from '../admin/dead-letters-routes.ts'
-import { explainRoutes } from '../explain-routes.ts'
+import { explainRoutes } from '../explain/routes.ts'
 import { newId } from '../db/ids.ts'
 import { sql } from '../db/pool.ts'
 import type { Tx } from '../db/pool.ts'

@@ -81,7 +81,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/digest/store.ts', ['server/ledger/', ...BASE]],
   // When a group goes, who stands against its alerts is asked once more.
   [
-    'server/standing-again.ts',
+    'server/alerts/standing-again.ts',
     ['server/alerts/standing-book.ts', 'server/digest/group-state.ts', 'server/people/facts.ts', ...BASE],
   ],
   [
@@ -121,43 +121,11 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ],
   ['server/dry-run.ts', ['server/pipeline.ts', 'server/match/', 'server/decide/trace.ts', ...BASE]],
   // Questions across the stages: what was decided, beside what came of it.
-  ['server/explain-because.ts', ['server/decide/trace.ts', 'server/ledger/', ...BASE]],
-  ['server/explain-rule.ts', ['server/decide/trace.ts', 'server/match/', ...BASE]],
-  [
-    'server/explain.ts',
-    [
-      'server/explain-because.ts',
-      'server/explain-rule.ts',
-      'server/decide/trace.ts',
-      'server/ledger/',
-      ...BASE,
-    ],
-  ],
-  ['server/explain-words.ts', ['server/explain.ts', ...BASE]],
-  [
-    'server/explain-me.ts',
-    [
-      'server/explain-because.ts',
-      'server/explain.ts',
-      'server/explain-words.ts',
-      'server/ledger/status.ts',
-      'server/people/users.ts',
-      ...BASE,
-    ],
-  ],
-  [
-    'server/explain-routes.ts',
-    [
-      'server/explain-because.ts',
-      'server/explain-me.ts',
-      'server/explain-rule.ts',
-      'server/explain-words.ts',
-      'server/explain.ts',
-      'server/http/',
-      'server/ledger/',
-      ...BASE,
-    ],
-  ],
+  ['server/explain/because.ts', ['server/decide/trace.ts', 'server/ledger/', ...BASE]],
+  ['server/explain/rule.ts', ['server/decide/trace.ts', 'server/match/', ...BASE]],
+  ['server/explain/explain.ts', ['server/explain/', 'server/decide/trace.ts', 'server/ledger/', ...BASE]],
+  ['server/explain/routes.ts', ['server/explain/', 'server/http/', 'server/ledger/', ...BASE]],
+  ['server/explain/**', ['server/explain/', 'server/ledger/status.ts', 'server/people/users.ts', ...BASE]],
 
   // A provider can be written knowing one file. What several of them share lies beside their folders.
   ['server/deliver/providers/index.ts', ['server/deliver/provider.ts', 'server/deliver/providers/']],

@@ -1,14 +1,14 @@
-import type { Queryable } from './db/pool.ts'
-import { AppError } from './errors.ts'
-import type { Because, CounterValue, NamedDigest } from './explain-because.ts'
+import type { Queryable } from '../db/pool.ts'
+import { AppError } from '../errors.ts'
+import type { Because, CounterValue, NamedDigest } from './because.ts'
 import { ANSWERS, explainFor, explainNotification } from './explain.ts'
 import type { ExplainedDelivery, Explanation, Why } from './explain.ts'
-import { CHOSEN, COUNTED, STATES, WORDS, languageOf, say } from './explain-words.ts'
-import type { Language } from './explain-words.ts'
-import { isLive } from './ledger/status.ts'
-import { getUser } from './people/users.ts'
-import { REASONS } from './reasons.ts'
-import type { Channel, Id, TenantId, UserId } from './types.ts'
+import { CHOSEN, COUNTED, STATES, WORDS, languageOf, say } from './words.ts'
+import type { Language } from './words.ts'
+import { isLive } from '../ledger/status.ts'
+import { getUser } from '../people/users.ts'
+import { REASONS } from '../reasons.ts'
+import type { Channel, Id, TenantId, UserId } from '../types.ts'
 
 /** Why the person themself got something, or did not, in their language. Names no rule and nobody else. */
 export interface OwnExplanation {

@@ -1,12 +1,12 @@
-import { sql } from './db/pool.ts'
-import type { Queryable } from './db/pool.ts'
-import type { TraceDecision } from './decide/trace.ts'
-import { deliveriesOf } from './ledger/status.ts'
-import type { DeliveryState, WaitsFor } from './ledger/status.ts'
-import { REASONS } from './reasons.ts'
-import type { Reason } from './reasons.ts'
-import { CHANNELS } from './types.ts'
-import type { Channel, Id, TenantId } from './types.ts'
+import { sql } from '../db/pool.ts'
+import type { Queryable } from '../db/pool.ts'
+import type { TraceDecision } from '../decide/trace.ts'
+import { deliveriesOf } from '../ledger/status.ts'
+import type { DeliveryState, WaitsFor } from '../ledger/status.ts'
+import { REASONS } from '../reasons.ts'
+import type { Reason } from '../reasons.ts'
+import { CHANNELS } from '../types.ts'
+import type { Channel, Id, TenantId } from '../types.ts'
 
 /** What a decision rests on, by name: read out of the detail that was kept with it, so it is what held then. */
 export interface Because {

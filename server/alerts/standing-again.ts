@@ -1,10 +1,10 @@
-import type { StandingBook } from './alerts/standing-book.ts'
-import { sql } from './db/pool.ts'
-import type { Db } from './db/pool.ts'
-import type { Sealer } from './db/seal.ts'
-import type { StandingAgain } from './digest/group-state.ts'
-import type { PeopleFacts } from './people/facts.ts'
-import type { Event, Id, JsonObject, TenantId } from './types.ts'
+import type { StandingBook } from './standing-book.ts'
+import { sql } from '../db/pool.ts'
+import type { Db } from '../db/pool.ts'
+import type { Sealer } from '../db/seal.ts'
+import type { StandingAgain } from '../digest/group-state.ts'
+import type { PeopleFacts } from '../people/facts.ts'
+import type { Event, Id, JsonObject, TenantId } from '../types.ts'
 
 const loadEvents = sql(
   'standing_again_events',

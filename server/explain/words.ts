@@ -1,5 +1,5 @@
 import type { Why } from './explain.ts'
-import type { Channel } from './types.ts'
+import type { Channel } from '../types.ts'
 
 /**
  * The reasons as they are said to the person themself: no rules, no operators, nobody else. `{channel}` and `{time}`

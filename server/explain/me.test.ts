@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { LANGUAGES, STATES, WORDS, languageOf, say } from './explain-words.ts'
-import { type Loose, eventually, testApp } from './test/app.ts'
+import { LANGUAGES, STATES, WORDS, languageOf, say } from './words.ts'
+import { type Loose, eventually, testApp } from '../test/app.ts'
 
 test('every reason has a sentence in every language, and no blank is left in any', () => {
   const at = new Date('2026-11-22T06:00:00Z')

@@ -1,12 +1,12 @@
-import { sql } from './db/pool.ts'
-import type { Queryable } from './db/pool.ts'
-import { readTrace } from './decide/trace.ts'
-import type { StoredTrace } from './decide/trace.ts'
-import { AppError } from './errors.ts'
-import { celEvent, compile, domainOf, termsOf } from './match/cel.ts'
-import { type Rule, type RuleRow, ruleFromRow } from './match/rules.ts'
-import { PRIORITIES } from './types.ts'
-import type { Event, Id, JsonObject, TenantId } from './types.ts'
+import { sql } from '../db/pool.ts'
+import type { Queryable } from '../db/pool.ts'
+import { readTrace } from '../decide/trace.ts'
+import type { StoredTrace } from '../decide/trace.ts'
+import { AppError } from '../errors.ts'
+import { celEvent, compile, domainOf, termsOf } from '../match/cel.ts'
+import { type Rule, type RuleRow, ruleFromRow } from '../match/rules.ts'
+import { PRIORITIES } from '../types.ts'
+import type { Event, Id, JsonObject, TenantId } from '../types.ts'
 
 /**
  * Why one rule takes one recorded event, or does not: each condition for itself. The trace names the rules that came

@@ -1,18 +1,18 @@
-import { readTrace } from './decide/trace.ts'
-import type { StoredTrace, TraceDecision, TraceRecipient, TraceRule } from './decide/trace.ts'
-import { sql } from './db/pool.ts'
-import type { Queryable } from './db/pool.ts'
-import { AppError } from './errors.ts'
-import { becauseOf, digestOf, digestsOf, endOf, silencesOf } from './explain-because.ts'
-import type { Because, NamedDigest } from './explain-because.ts'
-import type { RuleAnswer } from './explain-rule.ts'
-import { findEvent, notificationIdsOf } from './ledger/events.ts'
-import { attemptsKey, attemptsOf, deliveriesOf, eventStatus } from './ledger/status.ts'
-import type { AttemptView, DeliveryState, EventStatus, WaitsFor } from './ledger/status.ts'
-import { REASONS } from './reasons.ts'
-import type { Reason } from './reasons.ts'
-import { RECIPIENT_TYPES } from './types.ts'
-import type { Channel, Id, RecipientType, TenantId, UserId } from './types.ts'
+import { readTrace } from '../decide/trace.ts'
+import type { StoredTrace, TraceDecision, TraceRecipient, TraceRule } from '../decide/trace.ts'
+import { sql } from '../db/pool.ts'
+import type { Queryable } from '../db/pool.ts'
+import { AppError } from '../errors.ts'
+import { becauseOf, digestOf, digestsOf, endOf, silencesOf } from './because.ts'
+import type { Because, NamedDigest } from './because.ts'
+import type { RuleAnswer } from './rule.ts'
+import { findEvent, notificationIdsOf } from '../ledger/events.ts'
+import { attemptsKey, attemptsOf, deliveriesOf, eventStatus } from '../ledger/status.ts'
+import type { AttemptView, DeliveryState, EventStatus, WaitsFor } from '../ledger/status.ts'
+import { REASONS } from '../reasons.ts'
+import type { Reason } from '../reasons.ts'
+import { RECIPIENT_TYPES } from '../types.ts'
+import type { Channel, Id, RecipientType, TenantId, UserId } from '../types.ts'
 
 /**
  * Why people got what they got, or did not: what was decided (the trace that planning left) beside what came of it
@@ -28,7 +28,7 @@ export interface Explanation {
   /** Why nobody, or not this user, was told. */
   why?: Why
   text?: string
-  /** The rule that was asked about (server/explain-rule.ts). */
+  /** The rule that was asked about (server/explain/rule.ts). */
   rule?: RuleAnswer
 }
 
