@@ -237,7 +237,7 @@ await bench(20 + (seconds * 6) / 60, async () => {
             for (let i = 0; i < how.rows; i++) {
               serial++
               const one = samples[serial % samples.length]
-              rows.row(20)
+              rows.row(22)
               rows.int4(one.tenant_id)
               rows.uuid(newId())
               rows.uuid(one.event_id)
@@ -258,6 +258,8 @@ await bench(20 + (seconds * 6) / 60, async () => {
               rows.timestamp(null)
               rows.text(null)
               rows.bytes(one.content)
+              rows.uuid(one.experiment_id)
+              rows.text(one.variant)
             }
             await runScript(client, 'copy bench_notifications from stdin (format binary)', [rows.finish()])
             copied += how.rows

@@ -32,6 +32,7 @@ const GROUPS: Record<string, string> = {
   database: 'The database',
   data: 'Data folder and keys',
   redis: 'Redis',
+  templates: 'Templates',
   assets: 'Pictures',
   auth: 'Tokens',
   outbound: 'Calls to the outside',

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { alertsRoutes } from './alerts/routes.ts'
 import { standingBook } from './alerts/standing-book.ts'
 import { deadLettersRoutes } from './admin/dead-letters-routes.ts'
@@ -41,7 +42,7 @@ import { assetKeeper } from './assets/keeper.ts'
 import { assetLinks } from './assets/links.ts'
 import { objectStore } from './assets/object-store.ts'
 import { assetRoutes } from './assets/routes.ts'
-import { auth as openAuth } from './http/auth.ts'
+import { OPERATOR_TENANT_ID, auth as openAuth } from './http/auth.ts'
 import { limiter as openLimiter } from './http/limits.ts'
 import { buildServer } from './http/server.ts'
 import { tokenVerifier } from './http/tokens.ts'
@@ -98,6 +99,7 @@ import {
   templates as openTemplates,
   updateTemplate,
 } from './render/templates.ts'
+import { defaultBook } from './render/default-book.ts'
 import { previewRoutes } from './render/preview-routes.ts'
 import { templateRoutes } from './render/routes.ts'
 import { streamsRoutes } from './streams/routes.ts'
@@ -650,6 +652,14 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     return { eventId: result.eventId }
   }
 
+  const defaults = defaultBook({
+    db,
+    operator: OPERATOR_TENANT_ID,
+    folders: [
+      join(import.meta.dirname, '..', 'templates'),
+      ...(config.templates.dir === undefined ? [] : [config.templates.dir]),
+    ],
+  })
   adminRoutes(api, { db, sealer, auth: credentials })
   peopleRoutes(api, { db, sealer })
   pushRoutes(api, { db, sealer, vapidPublicKey: config.providers.vapidPublic })
@@ -669,6 +679,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     db,
     dryRun: dryRunner({ db, pipeline }),
     keptSeconds: config.retention.notificationsDays * 86_400,
+    adoptTemplates: defaults.adopt,
   })
   limitsRoutes(api, { db })
   rateLimitsRoutes(api, { db, sealer, now })
@@ -768,7 +779,12 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     db,
     acceptor,
     now,
-    resolveTemplates,
+    async resolveTemplates(q, tenantId, names) {
+      const found = await resolveTemplates(q, tenantId, names)
+      if (names.every(name => found.has(name))) return found
+      await defaults.adopt(tenantId, names)
+      return resolveTemplates(q, tenantId, names)
+    },
     maxItems: config.http.batchItems,
     maxBytes: config.http.batchBodyLimitBytes,
   })

@@ -230,6 +230,14 @@ export const SETTINGS = {
     ),
   },
 
+  templates: {
+    dir: optional(
+      'CARILLON_TEMPLATES_DIR',
+      'Folder of YAML files, one template each, for tenants that have none of that name.',
+      readText,
+    ),
+  },
+
   assets: {
     maxBytes: bytes(
       'CARILLON_ASSET_BYTES',

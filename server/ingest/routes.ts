@@ -12,7 +12,7 @@ import type { DeliveryKind } from './delivery-input.ts'
 import { binaryIdentity, modeOf, readBinary, readStructured } from './cloudevents.ts'
 import { EventInput, MAX_DATA_BYTES, SendInput, TypedEventInput, readEvent, readSend } from './event-input.ts'
 import type { Origin } from './event-input.ts'
-import { TestInput, readTest } from './test-input.ts'
+import { TemplateTestInput, TestInput, readTest } from './test-input.ts'
 
 export interface IngestDeps {
   db: Db
@@ -277,6 +277,35 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
       requireSelf(request, userId)
       const event = readTest(request.body, originOf(request), userId)
       await resolve(deps, [event])
+      return accept(request, reply, [event], ([result]) => ({ status: 202, body: sent(result!) }))
+    },
+  )
+
+  api.post(
+    '/api/templates/:id/test',
+    {
+      config: { access: send },
+      schema: {
+        tags: ['Templates'],
+        operationId: 'sendTestOfTemplate',
+        summary: 'Send somebody what a template says now',
+        params: Type.Object(
+          { id: Type.String({ minLength: 1, maxLength: 255 }) },
+          { additionalProperties: false },
+        ),
+        body: TemplateTestInput,
+        response: { 202: Sent },
+      },
+    },
+    async (request, reply) => {
+      const { userId = request.caller.userId } = request.body
+      if (userId === undefined) {
+        throw new AppError('invalid_request', 'Say who is to be told', { field: '/userId' })
+      }
+      const body = { ...request.body, templateId: request.params.id }
+      const event = readTest(body, originOf(request), userId)
+      const missing = await resolveNames(deps, [event])
+      if (missing.size > 0) throw new AppError('not_found', 'There is no template with this id or name.')
       return accept(request, reply, [event], ([result]) => ({ status: 202, body: sent(result!) }))
     },
   )

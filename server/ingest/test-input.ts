@@ -5,25 +5,31 @@ import type { Event, UserId } from '../types.ts'
 import { readSend } from './event-input.ts'
 import type { Origin } from './event-input.ts'
 
+const common = {
+  userId: Type.Optional(
+    Type.String({ minLength: 1, maxLength: 255, description: 'Unless the caller is the person.' }),
+  ),
+  channel: Type.Optional(Type.Enum([...CHANNEL_SPELLINGS], { description: 'Default in_app.' })),
+  templateVars: Type.Optional(
+    Type.Record(Type.String({ maxLength: 255 }), Type.Unknown(), { maxProperties: 1000 }),
+  ),
+}
+
 /** A message to try out a channel or a template (ALP-091), or the channel of a companion (AUR-140). */
 export const TestInput = Type.Object(
   {
-    userId: Type.Optional(
-      Type.String({ minLength: 1, maxLength: 255, description: 'Unless the caller is the person.' }),
-    ),
-    channel: Type.Optional(Type.Enum([...CHANNEL_SPELLINGS], { description: 'Default in_app.' })),
+    ...common,
     auraId: Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'Whose voice it is.' })),
     message: Type.Optional(Type.String({ minLength: 1, maxLength: 10_000 })),
     subject: Type.Optional(Type.String({ minLength: 1, maxLength: 998 })),
     templateId: Type.Optional(
       Type.String({ minLength: 1, maxLength: 255, description: 'Id or unique name, in place of a message.' }),
     ),
-    templateVars: Type.Optional(
-      Type.Record(Type.String({ maxLength: 255 }), Type.Unknown(), { maxProperties: 1000 }),
-    ),
   },
   { additionalProperties: false },
 )
+/** The same where the path names the template. */
+export const TemplateTestInput = Type.Object(common, { additionalProperties: false })
 export type TestInput = Static<typeof TestInput>
 
 /** The category of tests: for limits of their own, and to tell them from the rest. */

@@ -60,6 +60,8 @@ export interface RulesDeps {
   now?: () => Date
   /** How long messages are kept; nothing may wait for longer. Default: for ever. */
   keptSeconds?: number
+  /** Gives the tenant its own copy of templates of these names that exist as defaults only. */
+  adoptTemplates?(tenantId: TenantId, names: readonly (string | null | undefined)[]): Promise<void>
 }
 
 const closed = { additionalProperties: false }
@@ -269,6 +271,11 @@ const byId = Type.Object({ id: Id }, closed)
 /** Which events tell whom, how. */
 export function rulesRoutes(api: Api, deps: RulesDeps): void {
   const { db, dryRun, now = () => new Date(), keptSeconds = Number.POSITIVE_INFINITY } = deps
+  const adopt = async (tenantId: TenantId, body: Pick<Static<typeof Change>, 'templateId' | 'policy'>) => {
+    const { digest } = (body.policy ?? {}) as { digest?: { template?: unknown } }
+    const ofDigest = typeof digest?.template === 'string' ? digest.template : undefined
+    await deps.adoptTemplates?.(tenantId, [body.templateId, ofDigest])
+  }
   const defined = (...given: Parameters<typeof define>): RuleDefinition => {
     const definition = define(...given)
     checkKept(definition, keptSeconds)
@@ -290,6 +297,7 @@ export function rulesRoutes(api: Api, deps: RulesDeps): void {
     async (request, reply) => {
       const at = now()
       const definition = defined(request.body, at)
+      await adopt(request.caller.tenantId, request.body)
       const { rule, warnings } = await db.tx(tx =>
         createRule(tx, request.caller, definition, at, request.traceId),
       )
@@ -378,6 +386,7 @@ export function rulesRoutes(api: Api, deps: RulesDeps): void {
     async request => {
       const { caller, params, traceId } = request
       const { revision, ...body } = request.body
+      await adopt(caller.tenantId, body)
       const { rule, warnings } = await db.tx(tx =>
         updateRule(tx, caller, params.id, before => defined(body, before.createdAt), revision, traceId),
       )
@@ -401,6 +410,7 @@ export function rulesRoutes(api: Api, deps: RulesDeps): void {
     async request => {
       const { caller, params, traceId } = request
       const { revision, ...body } = request.body
+      await adopt(caller.tenantId, body)
       const { rule, warnings } = await db.tx(tx =>
         updateRule(
           tx,

@@ -240,6 +240,8 @@ const bodyOf = ({ method, url }: Route): object | undefined => {
       return { variant: 'x' }
     case 'content':
       return { body: 'x' }
+    case 'test':
+      return { userId: 'x' }
     case 'rollback':
       return { revision: 1 }
     case 'localize':

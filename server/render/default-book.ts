@@ -1,0 +1,95 @@
+import { readFile, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Value } from 'typebox/value'
+import type { Db } from '../db/pool.ts'
+import { AppError } from '../errors.ts'
+import type { TenantId } from '../types.ts'
+import { TemplateBody, templateDefinition } from './routes.ts'
+import { createTemplate, findTemplate, publishable, resolveTemplates } from './templates.ts'
+import type { TemplateDefinition } from './templates.ts'
+
+/**
+ * Templates for tenants that have written none of that name: the operator's, else one from a file. Whoever names it
+ * first gets a copy, which is the tenant's own from then on: to change it, and to be left alone when a default changes.
+ */
+export interface DefaultBook {
+  /** Copies what is missing of these names and has a default; ids and unknown names are passed over. */
+  adopt(tenantId: TenantId, names: readonly (string | null | undefined)[]): Promise<void>
+}
+
+const MAX_FILES = 1_000
+const MAX_FILE_BYTES = 1 << 20
+
+export function defaultBook({
+  db,
+  operator,
+  folders,
+}: {
+  db: Db
+  operator: TenantId
+  /** Of YAML files, one template each; a later folder's goes before an earlier one's. */
+  folders: readonly string[]
+}): DefaultBook {
+  let files: Promise<ReadonlyMap<string, TemplateDefinition>> | undefined
+
+  async function defaultOf(tenantId: TenantId, name: string): Promise<TemplateDefinition | undefined> {
+    if (tenantId !== operator) {
+      const id = (await resolveTemplates(db, operator, [name])).get(name)
+      const theirs = id && (await findTemplate(db, operator, id))
+      if (theirs && theirs.name === name && theirs.publishedRevision !== null && theirs.enabled) return theirs
+    }
+    files ??= readTemplates(folders)
+    // A folder that cannot be read now may be mended later.
+    files.catch(() => (files = undefined))
+    return (await files).get(name)
+  }
+
+  return {
+    async adopt(tenantId, names) {
+      const wanted = [...new Set(names.filter((name): name is string => Boolean(name)))]
+      if (wanted.length === 0) return
+      const known = await resolveTemplates(db, tenantId, wanted)
+      for (const name of wanted) {
+        if (known.has(name)) continue
+        const found = await defaultOf(tenantId, name)
+        if (!found) continue
+        try {
+          const actor = { tenantId, kind: 'system', id: 'defaults' } as const
+          await db.tx(tx => createTemplate(tx, actor, { ...found, version: undefined }))
+        } catch (error) {
+          // Somebody else was faster.
+          if (!(error instanceof AppError && error.code === 'already_exists')) throw error
+        }
+      }
+    },
+  }
+}
+
+/** @throws Error naming the file and what is wrong with it */
+export async function readTemplates(
+  folders: readonly string[],
+): Promise<ReadonlyMap<string, TemplateDefinition>> {
+  const { parse } = await import('yaml')
+  const found = new Map<string, TemplateDefinition>()
+  for (const folder of folders) {
+    const names = (await readdir(folder)).filter(name => /\.ya?ml$/.test(name)).sort()
+    if (names.length > MAX_FILES) throw new Error(`There are more than ${MAX_FILES} templates in ${folder}`)
+    for (const name of names) {
+      const file = join(folder, name)
+      try {
+        const text = await readFile(file, 'utf8')
+        if (text.length > MAX_FILE_BYTES) throw new Error(`It has more than ${MAX_FILE_BYTES} characters`)
+        const body: unknown = parse(text)
+        if (!Value.Check(TemplateBody, body)) {
+          const [error] = Value.Errors(TemplateBody, body)
+          throw new Error(`${error?.instancePath || '/'} ${error?.message ?? 'is not a template'}`)
+        }
+        const definition = await publishable(templateDefinition(body))
+        found.set(definition.name, definition)
+      } catch (error) {
+        throw new Error(`${file}: ${(error as Error).message}`, { cause: error })
+      }
+    }
+  }
+  return found
+}
