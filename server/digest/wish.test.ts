@@ -35,6 +35,24 @@ test('a rule collects by its own key, until it is quiet, or its window ends', ()
   assert.equal(closes({ policy, eventType: DIGEST_EVENT }, '2026-06-01T10:00:00Z'), undefined)
 })
 
+test('a reader’s own interval takes the place of a rule’s window; zero does not gather', () => {
+  const policy: RulePolicy = { digest: { windowSeconds: 3_600 } }
+  const with_ = (wish: Partial<EffectivePreference>) =>
+    closes({ policy, preference: prefers({ frequency: 'instant', ...wish }) }, '2026-06-01T10:00:00Z')
+  assert.equal(with_({}), '2026-06-01T11:00:00.000Z')
+  assert.equal(with_({ batchMinutes: 15 }), '2026-06-01T10:15:00.000Z')
+  assert.equal(with_({ batchMinutes: 0 }), undefined)
+  // A rule that goes at a time of the day keeps it.
+  const daily: RulePolicy = { digest: { schedule: { daily: '09:00' } } }
+  assert.equal(
+    closes(
+      { policy: daily, preference: prefers({ frequency: 'instant', batchMinutes: 15 }) },
+      '2026-03-27T12:00:00Z',
+    ),
+    '2026-03-28T08:00:00.000Z',
+  )
+})
+
 test('a digest by schedule goes at the local time of its reader, also when clocks change', () => {
   const daily: RulePolicy = { digest: { schedule: { daily: '09:00' } } }
   // Berlin goes from UTC+1 to UTC+2 on 29 March 2026, New York went on 8 March.

@@ -21,21 +21,25 @@ export interface Collectable {
 
 const DEFAULT_MAX_ITEMS = 100
 
-/** The digest of the rule, else of the reader's own frequency; null: it goes by itself. */
+/** The digest of the rule, in the reader's own interval, else of the reader's frequency; null: it goes by itself. */
 export function digestWish(about: Collectable, now: Date): DigestWish | null {
   // A digest of digests would never arrive.
   if (about.eventType === DIGEST_EVENT) return null
   return ruleDigest(about, now) ?? groupDigest(about, now) ?? frequencyDigest(about, now)
 }
 
-function ruleDigest({ ruleId, policy, key, channel, zone }: Collectable, now: Date): DigestWish | null {
+function ruleDigest(about: Collectable, now: Date): DigestWish | null {
+  const { ruleId, policy, key, preference, channel, zone } = about
   const { digest } = policy
   if (digest === undefined || ruleId === null) return null
   if (digest.channels && !digest.channels.includes(channel)) return null
   const { windowSeconds, schedule, quietSeconds, maxItems } = digest
+  const own = windowSeconds === undefined ? undefined : preference?.batchMinutes
+  if (own === 0) return null
+  const seconds = own === undefined ? windowSeconds : own * 60
   const latestAt =
-    windowSeconds !== undefined
-      ? new Date(now.getTime() + windowSeconds * 1000)
+    seconds !== undefined
+      ? new Date(now.getTime() + seconds * 1000)
       : nextTime({ ...schedule, timezone: zone, anchorMs: 0 }, now)
   if (latestAt === null) return null
   const quietAt = quietSeconds === undefined ? latestAt : new Date(now.getTime() + quietSeconds * 1000)

@@ -43,6 +43,7 @@ type Choice =
   | 'quietAppliesToInApp'
   | 'deliveryWindows'
   | 'frequency'
+  | 'batchMinutes'
 
 /** What the person and their tenant want of one delivery. Shared between candidates: never change one. */
 export interface EffectivePreference {
@@ -62,6 +63,8 @@ export interface EffectivePreference {
   quietHours?: QuietHours
   quietAppliesToInApp?: boolean
   deliveryWindows?: readonly DeliveryWindow[]
+  /** In place of the window of rules that gather; 0: not gathered. */
+  batchMinutes?: number
   frequency: Frequency
   /** 'HH:MM' in the person's zone, of daily and weekly digests. */
   digestAt?: string
@@ -344,6 +347,10 @@ function choose(
     if (found.deliveryWindows === undefined && settings.deliveryWindows !== undefined) {
       found.deliveryWindows = settings.deliveryWindows
       layers.deliveryWindows = layer
+    }
+    if (found.batchMinutes === undefined && settings.batchMinutes !== undefined) {
+      found.batchMinutes = settings.batchMinutes
+      layers.batchMinutes = layer
     }
     if (digest === undefined && settings.digest !== undefined && reaches) {
       digest = settings.digest

@@ -27,6 +27,12 @@ export const ThresholdField = Type.Integer({
   description: "What the rule's own number, 1 to 10, must reach.",
 })
 export const CapField = Type.Integer({ minimum: 0, maximum: 1_000_000 })
+export const BatchField = Type.Integer({
+  minimum: 0,
+  maximum: 10_080,
+  description:
+    'Minutes that rules which gather wait for more, in place of their own window; 0: they do not gather.',
+})
 const TIME = '(?:[01]\\d|2[0-3]):[0-5]\\d'
 export const TimeOfDayField = Type.String({ pattern: `^${TIME}$`, description: 'HH:MM, local.' })
 export const EndOfDayField = Type.String({
@@ -95,6 +101,7 @@ export const settingFields = {
   quietAppliesToInApp: Type.Optional(SwitchField),
   deliveryWindows: Type.Optional(orNull(Type.Array(DeliveryWindowField, { maxItems: 20 }))),
   digest: Type.Optional(orNull(DigestField)),
+  batchMinutes: Type.Optional(orNull(BatchField)),
   maxPerHour: Type.Optional(orNull(CapField)),
   maxPerDay: Type.Optional(orNull(CapField)),
 }
@@ -117,6 +124,7 @@ export interface OpinionInput {
   quietAppliesToInApp?: boolean | null
   deliveryWindows?: unknown
   digest?: DigestSettings | null
+  batchMinutes?: number | null
   maxPerHour?: number | null
   maxPerDay?: number | null
 }

@@ -43,6 +43,8 @@ export interface PreferenceSettings {
   quietAppliesToInApp?: boolean
   deliveryWindows?: DeliveryWindow[]
   digest?: DigestSettings
+  /** How long rules that gather wait for more, in place of their own window; 0: they do not gather for this person. */
+  batchMinutes?: number
   maxPerHour?: number
   maxPerDay?: number
 }

@@ -422,6 +422,45 @@ test('channels, subscriptions and quiet hours have paths of their own', async ()
   assert.deepEqual((await call('GET', '/api/preferences/bob')).quietHours, quiet)
 })
 
+// covers: PRO-073, PRO-074, PRO-081
+test('triage sees and changes the same preferences in its own words', async () => {
+  await person('tria', { timezone: 'Europe/Lisbon' })
+  const path = '/v3/proactive/preferences?userId=tria'
+  assert.deepEqual(await call('GET', path), {
+    enabled: true,
+    minUrgency: 'LOW',
+    quietHours: {
+      enabled: false,
+      start: '22:00',
+      end: '07:00',
+      timezone: 'Europe/Lisbon',
+      allowCritical: true,
+    },
+    batchIntervalMinutes: null,
+    channels: { in_app: true, email: true, push: true, web_push: true, sms: true },
+  })
+  const changed = await call('PATCH', path, {
+    minUrgency: 'MEDIUM',
+    quietHours: { enabled: true, start: '21:00', end: '06:30', allowCritical: false },
+    batchIntervalMinutes: 30,
+    channels: { sms: false },
+  })
+  assert.deepEqual([changed.minUrgency, changed.batchIntervalMinutes], ['NORMAL', 30])
+  assert.deepEqual([changed.channels.sms, changed.channels.email], [false, true])
+  // What it leaves out stays, and every other surface shows it.
+  const off = await call('PATCH', path, { enabled: false })
+  assert.deepEqual({ ...off, enabled: true }, changed)
+  const elsewhere = await call('GET', '/api/preferences/tria')
+  assert.equal(elsewhere.globalEnabled, false)
+  assert.equal(elsewhere.channels.sms.enabled, false)
+  assert.deepEqual(
+    [elsewhere.quietHours.enabled, elsewhere.quietHours.startTime, elsewhere.quietHours.endTime],
+    [true, '21:00', '06:30'],
+  )
+  const back = await call('PATCH', path, { enabled: null, minUrgency: null, batchIntervalMinutes: null })
+  assert.deepEqual([back.enabled, back.minUrgency, back.batchIntervalMinutes], [true, 'LOW', null])
+})
+
 // covers: PFM-221
 test('changes to different things at the same moment are all kept', async () => {
   await person('busy')

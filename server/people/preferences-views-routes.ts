@@ -5,7 +5,7 @@ import { AppError } from '../errors.ts'
 import type { Api, Caller } from '../http/api.ts'
 import { requireSelf } from '../http/auth.ts'
 import { PRIORITY_SPELLINGS, readPriority } from '../spelling.ts'
-import { CHANNELS, type Priority, type UserId } from '../types.ts'
+import { CHANNELS, PRIORITIES, type Priority, type UserId } from '../types.ts'
 import {
   AudienceNameField,
   ChannelField,
@@ -17,6 +17,7 @@ import {
   UserIdField,
 } from './fields.ts'
 import {
+  BatchField,
   CapField,
   checkScope,
   EndOfDayField,
@@ -36,6 +37,8 @@ import {
 } from './preferences.ts'
 import { getAuraPreferences, type NotificationPreference, putAuraPreference } from './preferences-aura.ts'
 import { evaluatePreferences } from './preferences-evaluate.ts'
+import { getProactivePreferences, patchProactivePreferences } from './preferences-proactive.ts'
+import type { ProactiveChange } from './preferences-proactive.ts'
 import { CategoriesBody, CategoryViewSchema, originOf, quietHoursFields } from './preferences-routes.ts'
 import type { PeopleSealer } from './users.ts'
 
@@ -98,6 +101,50 @@ const ProfileBody = Type.Object(
     description:
       'What is left out stays as it is; null is no opinion. `userId` and `updatedAt` may be sent back; they change nothing.',
   },
+)
+
+// ---------------------------------------------------------------- triage
+
+const ProactiveView = Type.Object({
+  enabled: Type.Boolean(),
+  minUrgency: Type.Enum(PRIORITIES),
+  quietHours: Type.Object({
+    enabled: Type.Boolean(),
+    start: TimeOfDayField,
+    end: EndOfDayField,
+    timezone: TimezoneField,
+    allowCritical: Type.Boolean(),
+  }),
+  batchIntervalMinutes: orNull(Type.Integer()),
+  channels: Type.Record(Type.String(), Type.Boolean()),
+})
+const ProactiveBody = Type.Object(
+  {
+    enabled: Type.Optional(orNull(Type.Boolean())),
+    minUrgency: Type.Optional(orNull(Type.Enum([...PRIORITY_SPELLINGS]))),
+    quietHours: Type.Optional(
+      orNull(
+        Type.Object(
+          {
+            enabled: Type.Boolean(),
+            start: TimeOfDayField,
+            end: EndOfDayField,
+            timezone: Type.Optional(TimezoneField),
+            allowCritical: Type.Optional(Type.Boolean()),
+          },
+          strict,
+        ),
+      ),
+    ),
+    batchIntervalMinutes: Type.Optional(orNull(BatchField)),
+    channels: Type.Optional(
+      Type.Object(
+        Object.fromEntries(CHANNELS.map(channel => [channel, Type.Optional(orNull(Type.Boolean()))])),
+        strict,
+      ),
+    ),
+  },
+  strict,
 )
 
 // ---------------------------------------------------------------- one channel, of everything or of one aura
@@ -247,6 +294,61 @@ export function preferencesViewsRoutes(
           return getPreferences(tx, caller.tenantId, userId)
         }),
       )
+    },
+  )
+
+  api.get(
+    '/v3/proactive/preferences',
+    {
+      config: { access: { role: 'user', scope: 'people:read' } },
+      schema: {
+        tags,
+        operationId: 'getProactivePreferences',
+        summary: 'My preferences as the triage of mail and appointments has them',
+        querystring: Type.Object(ReaderQuery, strict),
+        response: { 200: ProactiveView },
+      },
+    },
+    request =>
+      getProactivePreferences(db, request.caller.tenantId, personOf(request.caller, request.query.userId)),
+  )
+
+  api.patch(
+    '/v3/proactive/preferences',
+    {
+      config: { access: { role: 'user', scope: 'people:write' } },
+      schema: {
+        tags,
+        operationId: 'changeProactivePreferences',
+        summary: 'Change some of them; null takes one back',
+        querystring: Type.Object(ReaderQuery, strict),
+        body: ProactiveBody,
+        response: { 200: ProactiveView },
+      },
+    },
+    async request => {
+      const { caller, traceId, body } = request
+      const reader = personOf(caller, request.query.userId)
+      const { minUrgency, channels, ...rest } = body
+      const change: ProactiveChange = {
+        ...rest,
+        ...(channels && { channels: channels as ProactiveChange['channels'] }),
+        ...(minUrgency !== undefined && {
+          minUrgency: minUrgency === null ? null : readPriority(minUrgency),
+        }),
+      }
+      return db.tx(async tx => {
+        const by = originOf(request, reader)
+        const after = await patchProactivePreferences(tx, caller.tenantId, reader, by, change)
+        await audit(tx, caller, {
+          action: 'preferences.updated',
+          objectKind: 'user',
+          objectId: reader,
+          details: { fields: Object.keys(body), channels: Object.keys(body.channels ?? {}) },
+          traceId,
+        })
+        return after
+      })
     },
   )
 

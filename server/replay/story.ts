@@ -328,6 +328,7 @@ const OPINION = [
   'quietAppliesToInApp',
   'deliveryWindows',
   'digest',
+  'batchMinutes',
   'maxPerHour',
   'maxPerDay',
 ]
