@@ -332,7 +332,7 @@ export function preferencesViewsRoutes(
       const { minUrgency, channels, ...rest } = body
       const change: ProactiveChange = {
         ...rest,
-        ...(channels && { channels: channels as ProactiveChange['channels'] }),
+        ...(channels && { channels }),
         ...(minUrgency !== undefined && {
           minUrgency: minUrgency === null ? null : readPriority(minUrgency),
         }),
