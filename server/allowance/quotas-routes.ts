@@ -4,6 +4,7 @@ import type { Db } from '../db/pool.ts'
 import type { Api } from '../http/api.ts'
 import { requireSelf } from '../http/auth.ts'
 import { UserIdField } from '../people/fields.ts'
+import { CHANNELS } from '../types.ts'
 import type { TenantId, UserId } from '../types.ts'
 import type { Allowance } from './allowance.ts'
 import {
@@ -14,7 +15,7 @@ import {
   resetAllowances,
   sharedAllowances,
 } from './allowance.ts'
-import { CheckBody, OutsideChannel, Params, asked } from './rate-limits-routes.ts'
+import { CheckBody, Params, asked } from './rate-limits-routes.ts'
 import type { LimitWindow } from '../limits/store.ts'
 
 const closed = { additionalProperties: false }
@@ -35,7 +36,7 @@ const Quota = Type.Object({
   name: Type.String(),
   userId: Type.Union([Type.String(), Type.Null()], { description: 'null: all readers together.' }),
   quotaType: Type.String({ description: 'NOTIFICATIONS, or the channel it is of: EMAIL, SMS, PUSH …' }),
-  channels: Type.Array(OutsideChannel, { description: 'Empty: all but the inbox.' }),
+  channels: Type.Array(Type.Enum(CHANNELS), { description: 'Empty: all but the inbox.' }),
   periodType: Type.Enum(PERIOD_NAMES),
   maxQuota: Type.Integer(),
   usedQuota: Type.Union([Type.Integer(), Type.Null()]),
@@ -289,7 +290,7 @@ function quota(allowance: Allowance): Static<typeof Quota> {
     name: allowance.name,
     userId: allowance.userId,
     quotaType: channel === null ? 'NOTIFICATIONS' : channel.toUpperCase(),
-    channels: [...channels] as Static<typeof OutsideChannel>[],
+    channels: [...channels],
     periodType: periodOf(allowance.window),
     maxQuota: max,
     usedQuota: used,

@@ -11,9 +11,10 @@ import { type Loose, type TestApp, testApp } from './app.ts'
  * not. Whatever comes in: never a 5xx but the documented 503, errors are problems (RFC 9457) with a code of the table,
  * and what was refused left nothing behind.
  *
- * `FUZZ_SEED` repeats a run, `FUZZ_SECONDS` (default 40) bounds it.
+ * The same requests at every run, so that what fails is of the change; `FUZZ_SEED` asks others, `FUZZ_SECONDS` (default
+ * 40) bounds it.
  */
-const SEED = Number(process.env.FUZZ_SEED ?? Date.now() % 2 ** 31)
+const SEED = Number(process.env.FUZZ_SEED ?? 20_261_121)
 const SECONDS = Number(process.env.FUZZ_SECONDS ?? 40)
 
 interface Schema {
