@@ -83,13 +83,6 @@ test('own limits are preferences, whichever surface sets them; zero is none at a
       ['preference', 'email', 'PER_HOUR', 0, 0],
     ],
   )
-  // A bound on the inbox, which nothing counts, may have been set elsewhere; it is shown like the others.
-  await call('PUT', '/api/notifications/preferences?userId=bob', {
-    channel: 'in_app',
-    settings: { enabled: true, maxPerDay: 3 },
-  })
-  const shown = await call('GET', '/api/rate-limits/bob')
-  assert.ok(shown.items.some((one: Loose) => one.channel === 'in_app' && one.maxCount === 3))
   const preferences = await call('GET', '/api/preferences/bob')
   assert.equal(preferences.frequency.maxPerDay, 7)
   const none = await call('POST', '/api/rate-limits/check', { userId: 'bob', channel: 'email' })
@@ -310,4 +303,14 @@ test('people see their own, and nobody else’s', async () => {
     assert.equal((await ask('GET', `${path}nobody`)).status, 404)
     assert.equal((await ask('GET', `${path}global`, undefined, token)).status, 403)
   }
+})
+
+test('a bound on the inbox, which nothing counts, is shown like the others', async () => {
+  await call('PUT', '/api/users/ina', {})
+  await call('PUT', '/api/notifications/preferences?userId=ina', {
+    channel: 'in_app',
+    settings: { enabled: true, maxPerDay: 3 },
+  })
+  const { items } = await call('GET', '/api/rate-limits/ina')
+  assert.ok(items.some((one: Loose) => one.channel === 'in_app' && one.maxCount === 3))
 })
