@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { Value } from 'typebox/value'
 import type { Db } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
-import type { TenantId } from '../types.ts'
+import type { Id, TenantId } from '../types.ts'
 import { TemplateBody, templateDefinition } from './routes.ts'
 import { createTemplate, findTemplate, publishable, resolveTemplates } from './templates.ts'
 import type { TemplateDefinition } from './templates.ts'
@@ -32,16 +32,19 @@ export function defaultBook({
 }): DefaultBook {
   let files: Promise<ReadonlyMap<string, TemplateDefinition>> | undefined
 
-  async function defaultOf(tenantId: TenantId, name: string): Promise<TemplateDefinition | undefined> {
-    if (tenantId !== operator) {
-      const id = (await resolveTemplates(db, operator, [name])).get(name)
-      const theirs = id && (await findTemplate(db, operator, id))
-      if (theirs && theirs.name === name && theirs.publishedRevision !== null && theirs.enabled) return theirs
-    }
+  async function fileOf(name: string): Promise<TemplateDefinition | undefined> {
     files ??= readTemplates(folders)
     // A folder that cannot be read now may be mended later.
     files.catch(() => (files = undefined))
     return (await files).get(name)
+  }
+
+  async function operatorsOf(name: string, id: Id | undefined): Promise<TemplateDefinition | undefined> {
+    const found = id && (await findTemplate(db, operator, id))
+    // By its name alone: an id of the operator's says nothing to others.
+    return found && found.name === name && found.publishedRevision !== null && found.enabled
+      ? found
+      : undefined
   }
 
   return {
@@ -49,9 +52,12 @@ export function defaultBook({
       const wanted = [...new Set(names.filter((name): name is string => Boolean(name)))]
       if (wanted.length === 0) return
       const known = await resolveTemplates(db, tenantId, wanted)
-      for (const name of wanted) {
-        if (known.has(name)) continue
-        const found = await defaultOf(tenantId, name)
+      const missing = wanted.filter(name => !known.has(name))
+      // One statement for however many unknown names a bulk brings.
+      const theirs =
+        tenantId === operator ? new Map<string, Id>() : await resolveTemplates(db, operator, missing)
+      for (const name of missing) {
+        const found = (await operatorsOf(name, theirs.get(name))) ?? (await fileOf(name))
         if (!found) continue
         try {
           const actor = { tenantId, kind: 'system', id: 'defaults' } as const

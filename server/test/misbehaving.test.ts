@@ -199,7 +199,7 @@ test('the fallback begins when nothing else arrived, and only then', async () =>
   assert.deepEqual(await auditLedger(app.db, {}), [])
 })
 
-// covers: DIC-134, PFM-192
+// covers: DIC-134
 test('a far end that keeps failing is left alone, and the operator hears of it once', async () => {
   const end = await farEnd(socket => void socket.write('HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n'))
   await person('broken', end.url)
