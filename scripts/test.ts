@@ -11,7 +11,7 @@ import { startEmbedded } from '../server/db/embedded.ts'
 import { lockFile } from '../server/db/file-lock.ts'
 import { installNeeds } from './needs.ts'
 
-const FILES = ['server', 'cli', 'bench', 'scripts'].map(folder => `${folder}/**/*.test.ts`)
+const FILES = ['server', 'solutions', 'cli', 'bench', 'scripts'].map(folder => `${folder}/**/*.test.ts`)
 const PREFIX = 'carillon-tests-'
 const say = (line: string) => console.error(`# ${line}`)
 

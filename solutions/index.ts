@@ -1,0 +1,4 @@
+import type { Solution } from '../server/solution.ts'
+
+/** All of them, in the order in which they are opened. */
+export const SOLUTIONS: readonly Solution[] = []
