@@ -63,6 +63,7 @@ const DOCUMENTS: Record<Kind, fc.Arbitrary<Record<string, unknown>>> = {
       category: word,
       enabled: fc.boolean(),
       locale: fc.constantFrom('en', 'de'),
+      schemaVersion: fc.constantFrom('1.0', '2'),
       variables: fc.uniqueArray(
         fc.record({ name: word, required: fc.boolean() }, { requiredKeys: ['name'] }),
         {

@@ -44,7 +44,7 @@ const UNLESS_SAID = new Set(['validFrom', 'startsAt', 'version'])
 /** What need not be written, because it is so anyway. */
 const DEFAULTS: Record<Kind, Record<string, unknown>> = {
   rules: { priority: 'NORMAL', timezone: 'UTC', enabled: true },
-  templates: { enabled: true, locale: 'en' },
+  templates: { enabled: true, locale: 'en', schemaVersion: '1.0' },
   limits: { enabled: true, per: 'delivery', overflow: 'hold', criticalPasses: true, every: 1 },
   silences: {},
   inhibitions: { enabled: true },

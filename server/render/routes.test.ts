@@ -63,6 +63,7 @@ test('a template is made and read back whole', async () => {
     publishedRevision: 1,
     lastRevision: 1,
     version: '1.0.0',
+    schemaVersion: '1.0',
     locale: 'en-US',
     messages: {},
     translations: {
@@ -205,6 +206,94 @@ test('the list pages through everything once, and filters', async () => {
   const [item] = (await call('GET', `/api/templates?tag=${tag}&limit=1`)).body.items
   assert.deepEqual(item.channels.toSorted(), ['default', 'email'], 'names of channels, not their texts')
   assert.equal((await call('GET', '/api/templates?cursor=nonsense')).body.code, 'invalid_cursor')
+})
+
+// covers: DIC-014
+test('a template has every documented field, with its default and its bounds', async () => {
+  const { channels } = draft()
+  const bare = await create()
+  const { id, createdAt, updatedAt } = bare
+  assert.match(String(id), /^[0-9a-f]{8}-[0-9a-f]{4}-7/)
+  assert.ok(Math.abs(Date.parse(String(createdAt)) - Date.now()) < 600_000)
+  assert.equal(updatedAt, createdAt)
+  assert.deepEqual(
+    [bare.description, bare.translations, bare.variables, bare.tags, bare.enabled],
+    ['', {}, [], [], true],
+  )
+  assert.deepEqual([bare.version, bare.schemaVersion], ['1.0.0', '1.0'])
+  const keys = await t.db.pool.query('select id from api_keys where id = $1', [bare.createdBy])
+  assert.equal(keys.rows.length, 1, 'by whom')
+
+  const given = {
+    name: 'n'.repeat(255),
+    description: 'Who, why',
+    channels,
+    translations: { de: { default: { body: 'Bestellung {{id}}' } } },
+    variables: [{ name: 'id', type: 'string', required: true }],
+    schemaVersion: 's'.repeat(50),
+    version: 'v'.repeat(50),
+    enabled: false,
+    tags: ['one', 'two'],
+  }
+  const made = await create(given)
+  const read = (await call('GET', `/api/templates/${made.id}`)).body
+  for (const [field, value] of Object.entries(given)) assert.deepEqual(read[field], value, field)
+  const [listed] = (await call('GET', `/api/templates?name=${given.name}`)).body.items
+  assert.equal(listed.schemaVersion, given.schemaVersion)
+
+  for (const [field, value] of [
+    ['name', 'n'.repeat(256)],
+    ['name', undefined],
+    ['channels', undefined],
+    ['channels', []],
+    ['schemaVersion', 's'.repeat(51)],
+    ['schemaVersion', ''],
+    ['version', 'v'.repeat(51)],
+    ['enabled', 'yes'],
+    ['tags', 'one'],
+  ] as const) {
+    const { status, body } = await call('POST', '/api/templates', { ...draft(), [field]: value })
+    assert.equal(status, 400, `${field}: ${JSON.stringify(body)}`)
+  }
+  assert.equal((await call('POST', '/api/templates', draft({ name: given.name }))).status, 409)
+
+  // A revision is of one shape; what is said of the next one is said anew.
+  const next = await call('PUT', `/api/templates/${made.id}`, { ...given, version: '2', schemaVersion: '2' })
+  assert.deepEqual([next.body.version, next.body.schemaVersion], ['2', '2'])
+  assert.ok(next.body.updatedAt > next.body.createdAt)
+  const [first, changes] = [
+    await call('GET', `/api/templates/${made.id}?revision=1`),
+    await call('GET', `/api/templates/${made.id}/diff`),
+  ]
+  assert.equal(first.body.schemaVersion, given.schemaVersion)
+  assert.deepEqual(changes.body.changes, [
+    { field: '/schemaVersion', before: given.schemaVersion, after: '2' },
+  ])
+  const back = await call('POST', `/api/templates/${made.id}/rollback`, { revision: 1 })
+  assert.equal(back.body.schemaVersion, given.schemaVersion)
+})
+
+test('the database holds templates to the same bounds', async () => {
+  const { id } = await create()
+  const refused = async (column: string, value: string, state: string) => {
+    const columns = ['template_id', 'tenant_id', 'revision', 'version', 'channels']
+    const values = [id, t.tenant.id, 9, '9', '{}']
+    const at = columns.indexOf(column)
+    if (at === -1) values.push(value)
+    else values[at] = value
+    if (at === -1) columns.push(column)
+    await assert.rejects(
+      t.db.pool.query(
+        `insert into template_revisions (${columns.join()}) values (${values.map((_, i) => `$${i + 1}`).join()})`,
+        values,
+      ),
+      { code: state },
+      column,
+    )
+  }
+  await refused('schema_version', '', '23514')
+  await refused('schema_version', 's'.repeat(51), '23514')
+  await refused('version', 'v'.repeat(51), '23514')
 })
 
 // covers: DIC-015, DIC-016

@@ -44,6 +44,11 @@ const MaybeText = Type.Union([Type.String(), Type.Null()])
 const Name = Type.String({ minLength: 1, maxLength: 255, pattern: '\\S' })
 const Locale = Type.String({ minLength: 2, maxLength: 35, description: 'BCP 47, such as de or pt-BR.' })
 const Version = Type.String({ minLength: 1, maxLength: 50 })
+const SchemaVersion = Type.String({
+  minLength: 1,
+  maxLength: 50,
+  description: 'Of the shape of texts and variables, as you count; 1.0 unless stated.',
+})
 const Source = Type.String({
   maxLength: MAX_SOURCE,
   description: 'Handlebars, or the notation of Go templates, which is stored as Handlebars.',
@@ -144,6 +149,7 @@ export const TemplateBody = Type.Object(
     ),
     enabled: Type.Optional(Type.Boolean({ description: 'True unless stated.' })),
     version: Type.Optional(Version),
+    schemaVersion: Type.Optional(SchemaVersion),
     locale: Type.Optional(Locale),
     channels: Channels,
     translations: Type.Optional(Translations),
@@ -197,6 +203,7 @@ const SUMMARY = {
   }),
   lastRevision: Type.Integer({ description: 'The newest; a draft when it is beyond the published one.' }),
   version: Type.String(),
+  schemaVersion: Type.String(),
   locale: Type.String(),
   locales: Type.Array(Type.String(), { description: 'What it is translated to.' }),
   createdBy: MaybeText,
@@ -612,7 +619,8 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
 }
 
 /** What a revision says, without what every revision has of its own. */
-const texts = ({ locale, channels, translations, variables, messages }: Template) => ({
+const texts = ({ schemaVersion, locale, channels, translations, variables, messages }: Template) => ({
+  schemaVersion,
   locale,
   channels,
   translations,
@@ -658,6 +666,7 @@ export const templateDefinition = (body: Static<typeof TemplateBody>): TemplateD
   tags: body.tags ?? [],
   enabled: body.enabled ?? true,
   ...(body.version !== undefined && { version: body.version }),
+  schemaVersion: body.schemaVersion ?? '1.0',
   ...textsOf(body),
 })
 

@@ -23,6 +23,8 @@ export interface TemplateDefinition {
   enabled: boolean
   /** Shown to people. Without one the last part of the previous version counts up. */
   version?: string
+  /** Of the shape of its texts and variables, as its keepers count; `1.0` unless stated. */
+  schemaVersion?: string
   locale: string
   channels: TemplateRevision['channels']
   translations: NonNullable<TemplateRevision['translations']>
@@ -35,6 +37,7 @@ export interface TemplateDefinition {
 export interface Template extends TemplateDefinition {
   id: Id
   version: string
+  schemaVersion: string
   revision: number
   /** What is sent; null while nothing was published. */
   publishedRevision: number | null
@@ -74,6 +77,7 @@ interface Row {
   enabled: boolean
   revision: number
   version: string
+  schema_version: string
   locale: string
   channels: Template['channels']
   translations: Template['translations']
@@ -89,6 +93,7 @@ interface Row {
 const templateOf = <R extends Omit<Row, Texts>>({
   published,
   last_revision,
+  schema_version,
   created_by,
   created_at,
   updated_at,
@@ -97,13 +102,14 @@ const templateOf = <R extends Omit<Row, Texts>>({
   ...row,
   publishedRevision: published,
   lastRevision: last_revision,
+  schemaVersion: schema_version,
   createdBy: created_by,
   createdAt: created_at,
   updatedAt: updated_at,
 })
 
-const COLUMNS = `t.id, t.name, t.description, t.category, t.tags, t.enabled, r.revision, r.version, r.locale,
-         nullif(t.revision, 0) as published, t.last_revision, t.created_by, t.created_at, t.updated_at`
+const COLUMNS = `t.id, t.name, t.description, t.category, t.tags, t.enabled, r.revision, r.version, r.schema_version,
+         r.locale, nullif(t.revision, 0) as published, t.last_revision, t.created_by, t.created_at, t.updated_at`
 /** What is sent or, while nothing is, the newest draft. */
 const SHOWN = 'coalesce(nullif(t.revision, 0), t.last_revision)'
 
@@ -252,8 +258,9 @@ const insertTemplate = sql(
 const insertRevision = sql(
   'insert_template_revision',
   `insert into template_revisions
-     (tenant_id, template_id, revision, version, locale, channels, translations, variables, messages, created_by)
-   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+     (tenant_id, template_id, revision, version, locale, channels, translations, variables, messages, created_by,
+      schema_version)
+   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
 )
 // The row alone: a join would be rechecked after waiting for another update, against the revision of before.
 const lockTemplate = sql(
@@ -502,7 +509,7 @@ const addRevision = (
   id: Id,
   revision: number,
   version: string,
-  { locale, channels, translations, variables, messages }: TemplateDefinition,
+  { locale, channels, translations, variables, messages, schemaVersion = '1.0' }: TemplateDefinition,
 ): Promise<number> =>
   tx.run(insertRevision, [
     actor.tenantId,
@@ -515,6 +522,7 @@ const addRevision = (
     JSON.stringify(variables),
     JSON.stringify(messages),
     actor.id ?? null,
+    schemaVersion,
   ])
 
 async function named(name: string, write: () => Promise<unknown>): Promise<void> {
