@@ -1,13 +1,14 @@
 import { type Config, loadConfig } from '../server/config.ts'
 import { embeddedUrl, startEmbedded } from '../server/db/embedded.ts'
 import { type Db, openDb } from '../server/db/pool.ts'
+import { SOLUTIONS } from '../solutions/index.ts'
 import { type Input, UsageError } from './command.ts'
 import { complain } from './print.ts'
 
 /** The configuration as the server on this machine reads it, with `--data-dir` on top. */
 export function readConfig(input: Input): Config {
   const dir = input.text('data-dir')
-  return loadConfig(input.env, dir === undefined ? [] : ['--data-dir', dir])
+  return loadConfig(input.env, dir === undefined ? [] : ['--data-dir', dir], undefined, SOLUTIONS)
 }
 
 /**

@@ -22,7 +22,8 @@ export const command: Command = {
   ],
   raw: true,
   async run({ args, env }) {
-    const config = loadConfig(env, args)
+    const { SOLUTIONS } = await import('../solutions/index.ts')
+    const config = loadConfig(env, args, undefined, SOLUTIONS)
     for (const warning of config.warnings) complain(`Warning: ${warning}`)
     const stopped = stopSignal()
     const { run } = await import('../server/main.ts')

@@ -17,7 +17,9 @@ function filesOf(heading: string): string[] {
 }
 
 test('every path the guide names exists', () => {
-  const named = [...GUIDE.matchAll(/`((?:server|scripts|docs|cli|bench)\/[^`\s]*)`/g)].map(match => match[1]!)
+  const named = [...GUIDE.matchAll(/`((?:server|scripts|docs|cli|bench|solutions)\/[^`\s]*)`/g)].map(
+    match => match[1]!,
+  )
   assert.ok(named.length > 15, 'the guide names its files between backticks')
   const missing = named.filter(path => !path.includes('<') && !existsSync(join(ROOT, path)))
   assert.deepEqual(missing, [])

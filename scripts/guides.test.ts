@@ -6,6 +6,7 @@ import { after, before, test } from 'node:test'
 import { ensureFirstTenant } from '../server/admin/tenants.ts'
 import { startApp } from '../server/app.ts'
 import { loadConfig, masterKeyring } from '../server/config.ts'
+import { SOLUTIONS } from '../solutions/index.ts'
 import { sealer } from '../server/db/seal.ts'
 import { createLogger } from '../server/observe/log.ts'
 import { type TestDatabase, testDatabase } from '../server/test/database.ts'
@@ -44,6 +45,8 @@ before(async () => {
   const config = loadConfig(
     { PORT: '0', MAILBOX_PORT: '0', CARILLON_DATA_DIR: dataDir, LOG_LEVEL: 'silent' },
     [],
+    undefined,
+    SOLUTIONS,
   )
   key = (await ensureFirstTenant(database.db, sealer(masterKeyring(config).reveal()))).adminKey!
   app = await startApp({ config, databaseUrl: database.url, log: createLogger({ level: 'silent' }) })

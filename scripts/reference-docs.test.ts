@@ -7,6 +7,7 @@ import { catalog } from '../server/deliver/catalog.ts'
 import { ERRORS } from '../server/errors.ts'
 import { METRICS } from '../server/observe/metrics.ts'
 import { REASONS } from '../server/reasons.ts'
+import { SOLUTIONS } from '../solutions/index.ts'
 import { pages, REFERENCE } from './reference-docs.ts'
 
 for (const [name, make] of Object.entries(pages)) {
@@ -18,7 +19,7 @@ for (const [name, make] of Object.entries(pages)) {
 
 test('nothing is left out of a page', () => {
   const expected = {
-    'configuration.md': listSettings().flatMap(one =>
+    'configuration.md': listSettings(SOLUTIONS).flatMap(one =>
       one.file ? [one.name, `${one.name}_FILE`] : [one.name],
     ),
     'errors.md': Object.keys(ERRORS),

@@ -12,6 +12,7 @@ import { ERRORS } from '../server/errors.ts'
 import { METRICS } from '../server/observe/metrics.ts'
 import { REASONS } from '../server/reasons.ts'
 import { CHANNELS } from '../server/types.ts'
+import { SOLUTIONS } from '../solutions/index.ts'
 
 export const REFERENCE = join(import.meta.dirname, '..', 'docs', 'reference')
 
@@ -41,6 +42,7 @@ const GROUPS: Record<string, string> = {
   providers: 'Providers',
   mailbox: 'The local mailbox',
   process: 'What a process does',
+  solutions: 'Solutions',
   ingest: 'Accepting events',
   deliver: 'Delivering',
   realtime: 'Realtime',
@@ -49,8 +51,12 @@ const GROUPS: Record<string, string> = {
 }
 
 function configurationPage(): string {
-  const settings = listSettings()
-  const sections = Object.entries(GROUPS).flatMap(([group, title]) => [
+  const settings = listSettings(SOLUTIONS)
+  const groups = [
+    ...Object.entries(GROUPS),
+    ...SOLUTIONS.flatMap(one => (one.settings ? [[one.id, one.title] as const] : [])),
+  ]
+  const sections = groups.flatMap(([group, title]) => [
     '',
     `## ${title}`,
     '',

@@ -110,6 +110,8 @@ import { trackingLinks } from './track/links.ts'
 import { trackedHtml } from './track/rewrite.ts'
 import { callbackRoutes } from './track/routes.ts'
 import { trackingRoutes } from './track/tracking-routes.ts'
+import { SOLUTIONS } from '../solutions/index.ts'
+import type { Core, Solution } from './solution.ts'
 import { CHANNELS } from './types.ts'
 import type { Channel, TenantId } from './types.ts'
 
@@ -139,6 +141,8 @@ export interface AppOptions {
   random?: () => number
   /** Besides those that the configuration names: for tests and benches. */
   providers?: readonly ProviderSetting[]
+  /** Those that there are; the configuration says which of them are opened. */
+  solutions?: readonly Solution[]
 }
 
 /**
@@ -150,6 +154,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   // First, as wrong settings of a provider end it here, with nothing open yet.
   const outside = await openProviders({ config, now, more: options.providers ?? [] })
   const random = options.random ?? Math.random
+  const solutions = (options.solutions ?? SOLUTIONS).filter(({ id }) => config.solutions.has(id))
   const { roles } = config.process
   const onError = (where: string) => (error: unknown) => log.error({ err: error, where }, 'failed')
 
@@ -657,6 +662,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     operator: OPERATOR_TENANT_ID,
     folders: [
       join(import.meta.dirname, '..', 'templates'),
+      ...solutions.flatMap(({ templates }) => templates ?? []),
       ...(config.templates.dir === undefined ? [] : [config.templates.dir]),
     ],
   })
@@ -820,6 +826,10 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   feedRoutes(api, { feed, hub, now })
   realtimeRoutes(api, { db, auth: credentials, feed, hub, now, onError: onError('realtime') })
   if (outside.mailbox) mailboxRoutes(api, { mailbox: outside.mailbox })
+
+  // ---- what stands on all of it
+  const core: Core = { api, db, now }
+  for (const { id, open } of solutions) open?.(core, config.solutions.get(id)!)
 
   // ---- running
   const renewal = setInterval(() => void owner.renew().catch(onError('lease')), 10_000)

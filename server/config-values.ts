@@ -19,6 +19,12 @@ export interface Setting<T> {
   read(text: string): T
 }
 
+/** Settings by the name they have in the code. */
+export type SettingsTable = Readonly<Record<string, Setting<unknown>>>
+
+/** What a table of settings comes to. */
+export type ValuesOf<G> = { readonly [K in keyof G]: G[K] extends Setting<infer T> ? T : never }
+
 export interface Roles {
   readonly api: boolean
   readonly plan: boolean
@@ -360,6 +366,15 @@ export function allRoles(): Roles {
 }
 
 /** `api,plan,deliver:email,deliver:sms`; after one `deliver:…` a bare channel adds to it. */
+/** Which there are is known only to who calls: names are checked by `loadConfig`. */
+export function readSolutions(text: string): 'all' | readonly string[] {
+  const ids = [...new Set(items(text.toLowerCase()))]
+  if (ids.length === 1 && ids[0] === 'all') return 'all'
+  if (ids.length === 1 && ids[0] === 'none') return []
+  if (ids.length === 0) throw new Error('it names no solution; none opens none')
+  return ids
+}
+
 export function readRoles(text: string): Roles {
   const names = new Set<string>()
   const isChannel = (word: string | undefined) => (CHANNELS as readonly (string | undefined)[]).includes(word)

@@ -26,10 +26,13 @@ import {
   readRoles,
   readSender,
   readSmtpSecurity,
+  readSolutions,
   readText,
   readWebUrl,
   type Secret,
   type Setting,
+  type SettingsTable,
+  type ValuesOf,
   secret,
   setting,
   toggle,
@@ -448,6 +451,16 @@ export const SETTINGS = {
     ),
   },
 
+  solutions: {
+    enabled: setting(
+      'CARILLON_SOLUTIONS',
+      'all',
+      'all',
+      'Solutions to open, comma separated, or all, or none.',
+      readSolutions,
+    ),
+  },
+
   ingest: {
     lanes: integer('CARILLON_LANES', 4, 1, 32, 'Connections that commit batches at the same time.'),
     batchSize: integer('CARILLON_INGEST_BATCH', 500, 1, 5000, 'Most notifications in one transaction.'),
@@ -623,10 +636,15 @@ const READ_ELSEWHERE = new Set(['CARILLON_URL', 'CARILLON_KEY', 'CARILLON_NODE']
 
 type Settings = typeof SETTINGS
 type Read = { readonly [G in keyof Settings]: ValuesOf<Settings[G]> }
-type ValuesOf<G> = { readonly [K in keyof G]: G[K] extends Setting<infer T> ? T : never }
+
+/** What a solution brings to the configuration (server/solution.ts). */
+export interface SettingsOwner {
+  readonly id: string
+  readonly settings?: SettingsTable
+}
 
 /** What the server was told. Secrets print as `<secret>`; call `reveal()` where they are used. */
-export interface Config extends Omit<Read, 'http'> {
+export interface Config extends Omit<Read, 'http' | 'solutions'> {
   /** `embedded`: we run PostgreSQL in the data folder. `external`: DATABASE_URL names it. */
   readonly mode: 'embedded' | 'external'
   readonly http: Omit<Read['http'], 'host' | 'publicUrl'> & {
@@ -634,6 +652,8 @@ export interface Config extends Omit<Read, 'http'> {
     /** Without a slash at the end. With PORT 0 and no PUBLIC_URL it names port 0: only the listener knows it. */
     readonly publicUrl: string
   }
+  /** The settings of every solution that is to be opened, by its id. */
+  readonly solutions: ReadonlyMap<string, Readonly<Record<string, unknown>>>
   /** For people, at start: unknown variables and combinations that are hardly meant. */
   readonly warnings: readonly string[]
 }
@@ -653,30 +673,35 @@ export class ConfigError extends Error {
  * `NAME_FILE` variables name.
  *
  * @param argv what follows `carillon start`: `--port 4400 --role api,plan`
+ * @param solutions those that there are; their settings are read, opened or not
  * @throws ConfigError naming every variable that cannot be used
  */
 export function loadConfig(
   env: NodeJS.ProcessEnv,
   argv: readonly string[] = [],
   readFile: (path: string) => string = readSmallFile,
+  solutions: readonly SettingsOwner[] = [],
 ): Config {
   const problems: string[] = []
   const flags = readFlags(argv, problems)
 
+  const readTable = (table: SettingsTable) =>
+    Object.fromEntries(
+      Object.entries(table).map(([key, one]) => [key, readOne(one, env, flags, readFile, problems)]),
+    )
   const read = Object.fromEntries(
-    Object.entries(SETTINGS).map(([group, settings]) => [
-      group,
-      Object.fromEntries(
-        Object.entries(settings as Record<string, Setting<unknown>>).map(([key, one]) => [
-          key,
-          readOne(one, env, flags, readFile, problems),
-        ]),
-      ),
-    ]),
+    Object.entries(SETTINGS).map(([group, table]) => [group, readTable(table)]),
   ) as unknown as Read
+  const theirs = new Map(solutions.map(({ id, settings = {} }) => [id, readTable(settings)]))
 
   const mode = read.database.url === undefined ? 'embedded' : 'external'
-  const warnings = [...unknownVariables(env), ...doubtful(read, mode)]
+  const warnings = [...unknownVariables(env, solutions), ...doubtful(read, mode)]
+  const { enabled } = read.solutions
+  for (const id of enabled === 'all' ? [] : enabled) {
+    if (theirs.has(id)) continue
+    const known = ['all', 'none', ...theirs.keys()].join(', ')
+    problems.push(`CARILLON_SOLUTIONS: "${id}" is none of ${known}`)
+  }
   problems.push(...contradictions(read, mode, problems))
   if (problems.length > 0) throw new ConfigError(problems)
 
@@ -689,6 +714,7 @@ export function loadConfig(
       host: read.http.host ?? (mode === 'embedded' ? '127.0.0.1' : '0.0.0.0'),
       publicUrl: (read.http.publicUrl ?? `http://localhost:${read.http.port}`).replace(/\/+$/, ''),
     },
+    solutions: new Map([...theirs].filter(([id]) => enabled === 'all' || enabled.includes(id))),
     warnings,
   }
 }
@@ -723,11 +749,14 @@ function makeKeyFile(file: string): void {
   }
 }
 
-/** All settings in the order of the table, with their group. */
-export const listSettings = (): (Setting<unknown> & { group: string })[] =>
-  Object.entries(SETTINGS).flatMap(([group, settings]) =>
-    Object.values(settings as Record<string, Setting<unknown>>).map(one => ({ ...one, group })),
-  )
+/** All settings in the order of the table, with their group; those of a solution have its id as group. */
+export const listSettings = (
+  solutions: readonly SettingsOwner[] = [],
+): (Setting<unknown> & { group: string })[] =>
+  [
+    ...Object.entries<SettingsTable>(SETTINGS),
+    ...solutions.map(({ id, settings = {} }): [string, SettingsTable] => [id, settings]),
+  ].flatMap(([group, table]) => Object.values(table).map(one => ({ ...one, group })))
 
 // ---------------------------------------------------------------- reading
 
@@ -804,9 +833,9 @@ function readSmallFile(path: string): string {
   return readFileSync(path, 'utf8')
 }
 
-function unknownVariables(env: NodeJS.ProcessEnv): string[] {
+function unknownVariables(env: NodeJS.ProcessEnv, solutions: readonly SettingsOwner[]): string[] {
   const known = new Set(READ_ELSEWHERE)
-  for (const one of listSettings()) {
+  for (const one of listSettings(solutions)) {
     known.add(one.name)
     if (one.file) known.add(`${one.name}_FILE`)
   }

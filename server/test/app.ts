@@ -13,6 +13,8 @@ import { sealer } from '../db/seal.ts'
 import type { Role } from '../http/api.ts'
 import { type LogOptions, createLogger } from '../observe/log.ts'
 import type { TenantId, UserId } from '../types.ts'
+import { SOLUTIONS } from '../../solutions/index.ts'
+import type { Solution } from '../solution.ts'
 import { testDatabase } from './database.ts'
 
 export interface AppTenant {
@@ -57,15 +59,20 @@ export interface TestApp {
  * may reach this machine; requests are hardly limited.
  *
  * `log`: where its lines go, for tests that read them. `now`: its clock, for tests of nights and mornings.
+ * `solutions`: those that there are.
  */
 export async function testApp(
   environment: Record<string, string> = {},
-  { log: destination, now }: { log?: LogOptions['destination']; now?: () => Date } = {},
+  {
+    log: destination,
+    now,
+    solutions = SOLUTIONS,
+  }: { log?: LogOptions['destination']; now?: () => Date; solutions?: readonly Solution[] } = {},
 ): Promise<TestApp> {
   const database = await testDatabase()
   const dir = await mkdtemp(join(tmpdir(), 'carillon-app-'))
   const secret = randomBytes(32).toString('hex')
-  const config = loadConfig({
+  const env = {
     CARILLON_DATA_DIR: dir,
     PORT: '0',
     MAILBOX_PORT: '0',
@@ -77,7 +84,8 @@ export async function testApp(
     CARILLON_LIMIT_PER_KEY: '10000000',
     CARILLON_LIMIT_FAILURES_PER_IP: '1000000',
     ...environment,
-  })
+  }
+  const config = loadConfig(env, [], undefined, solutions)
   const clean = async () => {
     await database.drop()
     await rm(dir, { recursive: true, force: true })
@@ -89,7 +97,7 @@ export async function testApp(
     const system = { tenantId: first.id, kind: 'system' } as const
     const second = await createTenant(db, keys, system, { name: 'other' })
     const log = createLogger({ level: config.observe.logLevel, destination })
-    const app = await startApp({ config, databaseUrl: database.url, log, ...(now && { now }) })
+    const app = await startApp({ config, databaseUrl: database.url, log, solutions, ...(now && { now }) })
     const url = app.url!
 
     const tenantOf = async ({ id, name }: { id: TenantId; name: string }): Promise<AppTenant> => {
