@@ -144,7 +144,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
         const startedMs = parts.now().getTime()
         const clock = performance.now()
         lane.active++
-        const results = await send(provider, deliveries, attempts)
+        const results = await send(provider, deliveries, attempts, message)
         lane.active--
         judgeLane(lane, results, first.channel)
         for (const [at, delivery] of deliveries.entries()) learn(delivery, delivery.body.to, results[at]!)
@@ -189,22 +189,20 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     return message
   }
 
-  async function send(
+  function send(
     provider: OpenedProvider,
     deliveries: readonly Delivery[],
     attempts: ReadonlyMap<Delivery, AttemptRow[]>,
+    /** Of the first of them. */
+    first: Message,
   ): Promise<(Sent | DeliveryError)[]> {
-    const messages = deliveries.map(delivery => {
-      const message = messageOf(delivery, attempts.get(delivery)!.length)
+    const messages = deliveries.map((delivery, at) => {
+      const message = at === 0 ? first : messageOf(delivery, attempts.get(delivery)!.length)
       if (parts.contentFor) message.content = parts.contentFor(delivery)
       return message
     })
     if (messages.length > 1) return provider.sendMany(messages, abort.signal)
-    try {
-      return [await provider.send(messages[0]!, abort.signal)]
-    } catch (error) {
-      return [error as DeliveryError]
-    }
+    return provider.send(messages[0]!, abort.signal).then(alone, alone)
   }
 
   /**
@@ -464,5 +462,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     lanes: () => ways.all(),
   }
 }
+
+const alone = <T>(result: T): T[] => [result]
 
 const NONE_TRIED: ReadonlySet<string> = new Set()

@@ -82,8 +82,11 @@ function level(): Level {
   const queues = new Map<TenantId, Fifo>()
   let ring: TenantId[] = []
   let next = 0
+  // One tenant's queue runs empty with every message while all is quiet: the next one takes it over.
+  let spare: Fifo | undefined
 
   const drop = (index: number) => {
+    spare = queues.get(ring[index]!)
     queues.delete(ring[index]!)
     ring.splice(index, 1)
     if (next > index) next--
@@ -93,7 +96,8 @@ function level(): Level {
     push(delivery) {
       let queue = queues.get(delivery.tenantId)
       if (!queue) {
-        queues.set(delivery.tenantId, (queue = fifo()))
+        queues.set(delivery.tenantId, (queue = spare ?? fifo()))
+        spare = undefined
         // Right behind the tenant that was served last: a newcomer does not wait a whole round.
         ring.splice(next, 0, delivery.tenantId)
       }
@@ -144,7 +148,10 @@ function fifo(): Fifo {
       const item = items[from]
       if (item === undefined) return undefined
       from++
-      if (from > 1024 && from * 2 > items.length) {
+      if (from === items.length) {
+        items = []
+        from = 0
+      } else if (from > 1024 && from * 2 > items.length) {
         items = items.slice(from)
         from = 0
       }
