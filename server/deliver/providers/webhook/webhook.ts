@@ -11,6 +11,7 @@ import {
   type Sent,
   secret,
 } from '../../provider.ts'
+import { hmacSha256 } from '../hmac-sha256.ts'
 import {
   type Auth,
   authHeaders,
@@ -21,7 +22,6 @@ import {
   plainAuth,
   type Tokens,
 } from '../webhook-auth.ts'
-import { hmacSha256 } from './hmac-sha256.ts'
 
 // Names a caller may not set: ours, and those that decide where one message ends and the next begins
 // (RFC 9112 §6, §9.6).
