@@ -136,6 +136,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     [
       'server/deliver/provider.ts',
       'server/deliver/providers/answers.ts',
+      'server/deliver/providers/hmac-sha256.ts',
       'server/deliver/providers/webhook-auth.ts',
       'server/aws.ts',
       'server/deliver/providers/email.ts',
