@@ -190,7 +190,7 @@ export function backlog(parts: BacklogParts): Backlog {
         Channel,
         AddressedContent
       >
-      ready.push({ ...delivery, body: bodies[delivery.channel], batch })
+      ready.push({ ...delivery, body: bodies[delivery.channel], state: delivery.job?.state, batch })
     }
     loop.push(ready)
   }

@@ -2,7 +2,7 @@ import { idTime } from '../db/ids.ts'
 import { sendsNow } from '../ledger/commit.ts'
 import type { Batch } from '../ledger/commit.ts'
 import type { AddressedContent } from '../ledger/plan.ts'
-import type { Channel, Id, Message, Priority, Recipient, TenantId } from '../types.ts'
+import type { Channel, Id, JsonObject, Message, Priority, Recipient, TenantId } from '../types.ts'
 
 /** One notification on one channel, in memory, on its way to a provider. */
 export interface Delivery {
@@ -25,6 +25,8 @@ export interface Delivery {
   measured?: boolean
   /** The provider to begin with; null: the first of the channel. */
   provider: string | null
+  /** What its job kept between two tries. */
+  state?: JsonObject
   /** Where its lease is: the batch it came in, or a job row of its own (null). */
   batch: LiveBatch | null
 }

@@ -1,14 +1,15 @@
-import { hash } from 'node:crypto'
 import type { AttemptRow, JobRow } from '../ledger/rows.ts'
 import type { Settlement } from '../ledger/settle.ts'
 import type { Channel, Content, JsonObject, Message, TenantId } from '../types.ts'
 import type { BreakerPolicy } from './breaker.ts'
 import { toMessage } from './delivery.ts'
 import type { Delivery, MessageLinks } from './delivery.ts'
+import { pending, progressIn, progressState, targetsOf } from './devices.ts'
+import type { DeviceProgress, Target } from './devices.ts'
 import { lanes } from './lanes.ts'
 import type { Lane, Providers } from './lanes.ts'
 import type { OpenedProvider } from './open-provider.ts'
-import { DeliveryError, temporary } from './provider.ts'
+import { DeliveryError, permanent, rateLimited } from './provider.ts'
 import type { Sent } from './provider.ts'
 import { MAX_WAITS, RETRY, nextTry } from './retry.ts'
 import type { RetryPolicy } from './retry.ts'
@@ -99,6 +100,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
 
   /** Never rejects: whatever goes wrong is some settlement. */
   async function run(first: Delivery): Promise<void> {
+    if (first.body.others !== undefined) return runDevices(first)
     let deliveries = [first]
     const attempts = new Map<Delivery, AttemptRow[]>([[first, []]])
     const tried = new Set<string>()
@@ -116,25 +118,23 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
         }
         if (choice.kind === 'wait') {
           const last = attempts.get(first)!
-          // Urgent, and another channel may stand in: an outage is then a failure at once.
-          if (choice.reason === 'breaker_open' && first.hasFallback && first.priority === 'CRITICAL') {
+          if (choice.reason === 'breaker_open' && standsIn(first)) {
             return giveUp(first, last, now, 'breaker_open')
           }
-          const spread = choice.reason === 'breaker_open' ? parts.random() * 5000 : parts.random() * 200
-          return again(first, last, choice.until.getTime() + spread, 'held', choice.reason, startWith)
+          const untilMs = choice.until.getTime() + spread(choice.reason)
+          return again(first, last, untilMs, 'held', choice.reason, startWith)
         }
         const { provider, lane } = choice
         if (choice.waitMs > 0) await new Promise(resolve => setTimeout(resolve, choice.waitMs))
 
         // Company for the same endpoint travels along, in one request.
-        const severalDevices = first.body.others !== undefined
-        const group =
-          deliveries.length === 1 && tried.size === 0 && !severalDevices ? provider.group(message) : undefined
+        const group = deliveries.length === 1 && tried.size === 0 ? provider.group(message) : undefined
         if (group && group.max > 1) {
           const nowMs = now.getTime()
           const more = queue.takeMore(first, group.max - 1, other => {
             if (other.provider !== startWith || other.channel !== first.channel) return false
             if (other.expiresAtMs !== null && nowMs >= other.expiresAtMs) return false
+            if (other.body.others !== undefined) return false
             return provider.group(messageOf(other, 0))?.key === group.key
           })
           for (const other of more) attempts.set(other, [])
@@ -148,7 +148,6 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
         lane.active--
         judgeLane(lane, results, first.channel)
         for (const [at, delivery] of deliveries.entries()) learn(delivery, delivery.body.to, results[at]!)
-        if (severalDevices) results[0] = await reachOthers(first, results[0]!, attempts.get(first)!.length)
         const durationMs = Math.round(performance.now() - clock)
 
         const failover: Delivery[] = []
@@ -183,6 +182,10 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     again(delivery, list, parts.now().getTime(), 'retry', 'retry', null)
   }
 
+  /** So that what waited for one thing does not come back in one moment. */
+  const spread = (reason: 'breaker_open' | 'provider_rate'): number =>
+    parts.random() * (reason === 'breaker_open' ? 5000 : 200)
+
   const messageOf = (delivery: Delivery, more: number): Message => {
     const message = toMessage(delivery, parts.linksFor?.(delivery))
     message.attempt += more
@@ -206,47 +209,135 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
   }
 
   /**
-   * The same to the person's other devices, each by the provider that is for it. Whoever has it on one of them has it:
-   * then the others are not tried again. When none has it, the delivery is judged by the device that may still get it.
+   * One turn of a delivery to several devices: each that does not have it yet is asked by the provider that is for it,
+   * and by the next one where that one fails. Whoever has it on one device is told; what still may come to the others
+   * is tried again for them alone, and what they have until then is kept with the job.
    */
-  async function reachOthers(
-    delivery: Delivery,
-    own: Sent | DeliveryError,
-    more: number,
-  ): Promise<Sent | DeliveryError> {
-    const reach = async (other: { to: string; settings?: JsonObject }): Promise<Sent | DeliveryError> => {
-      const message = messageOf(delivery, more)
-      message.to = other.to
-      message.addressSettings = other.settings
-      message.idempotencyKey += `.${hash('sha256', other.to, 'base64url').slice(0, 16)}`
-      if (parts.contentFor) message.content = parts.contentFor(delivery)
-      const choice = ways.choose(message, null, NONE_TRIED, parts.now())
-      if (choice.kind !== 'send') return temporary('busy')
+  async function runDevices(delivery: Delivery): Promise<void> {
+    const targets = targetsOf(delivery.body)
+    const before = progressIn(delivery.state)
+    try {
+      const now = parts.now()
+      if (delivery.expiresAtMs !== null && now.getTime() >= delivery.expiresAtMs) {
+        return before.taken.size > 0
+          ? finish(delivery, [], 'sent', shareOf(before, targets), null, 'expired')
+          : finish(delivery, [], 'expired', 'expired', null)
+      }
+      const clock = performance.now()
+      const reached = await Promise.all(
+        pending(targets, before).map(async target => ({ target, ...(await reach(delivery, target)) })),
+      )
+      judgeDevices(delivery, targets, before, reached, now.getTime(), Math.round(performance.now() - clock))
+    } catch (error) {
+      again(delivery, [], parts.now().getTime() + 30_000, 'held', 'retry', null)
+      parts.onError(error)
+    }
+  }
+
+  /** What one device's providers said; the provider is null where none was asked. */
+  async function reach(delivery: Delivery, target: Target): Promise<Omit<Reached, 'target'>> {
+    const tried = new Set<string>()
+    let last: Omit<Reached, 'target'> | undefined
+    for (;;) {
+      const message = messageOf(delivery, 0)
+      message.to = target.to
+      message.addressSettings = target.settings
+      message.idempotencyKey += target.suffix
+      const choice = ways.choose(message, delivery.provider, tried, parts.now())
+      if (choice.kind === 'none') return last ?? { provider: null, result: NOBODY }
+      if (choice.kind === 'wait') {
+        return last ?? { provider: null, result: rateLimited(choice.until), waits: choice.reason }
+      }
       const { provider, lane, waitMs } = choice
       if (waitMs > 0) await new Promise(resolve => setTimeout(resolve, waitMs))
+      if (parts.contentFor) message.content = parts.contentFor(delivery)
       lane.active++
       const result = await provider
         .send(message, abort.signal)
         .catch((error: unknown) => error as DeliveryError)
       lane.active--
       judgeLane(lane, [result], delivery.channel)
-      learn(delivery, other.to, result)
-      return result
+      learn(delivery, target.to, result)
+      last = { provider, result }
+      if (!(result instanceof DeliveryError) || result.final || result.kind === 'unknown') return last
+      tried.add(provider.id)
+      if (!ways.another(message, tried, parts.now())) return last
     }
-    const results = [own, ...(await Promise.all(delivery.body.others!.map(reach)))]
-    const sent = results.filter((result): result is Sent => !(result instanceof DeliveryError))
-    if (sent.length === 0) {
-      const failed = results as DeliveryError[]
-      return failed.find(({ final }) => !final) ?? failed[0]!
+  }
+
+  /** What all devices together come to: one attempt, and a next time for those that may still get it. */
+  function judgeDevices(
+    delivery: Delivery,
+    targets: readonly Target[],
+    before: DeviceProgress,
+    reached: readonly Reached[],
+    startedMs: number,
+    durationMs: number,
+  ): void {
+    const now = parts.now()
+    const policy = policyOf(delivery)
+    const taken = new Set(before.taken)
+    const ended = new Set(before.ended)
+    const sent: { provider: OpenedProvider; result: Sent }[] = []
+    const open: (Reached & { result: DeliveryError })[] = []
+    let unsure: (Reached & { result: DeliveryError }) | undefined
+    for (const one of reached) {
+      const { target, provider, result } = one
+      if (!(result instanceof DeliveryError)) {
+        taken.add(target.name)
+        sent.push({ provider: provider!, result })
+        continue
+      }
+      const failed = { ...one, result }
+      const held = result.kind === 'unknown' && policy.unknown === 'hold' && !provider!.mayRepeat
+      if (held) unsure ??= failed
+      if (held || result.final) ended.add(target.name)
+      else open.push(failed)
     }
-    const costs = sent.flatMap(({ cost }) => (cost ? [cost] : []))
-    return {
-      ...sent[0]!,
-      code: `${sent.length} of ${results.length} devices`,
-      ...(costs.length > 0 && {
-        cost: { ...costs[0]!, amount: costs.reduce((sum, { amount }) => sum + amount, 0) },
-      }),
+    const progress = { taken, ended }
+
+    // Nobody was asked: that is no try, and uses none up.
+    if (!reached.some(asked)) {
+      const waiting = open.filter(({ waits }) => waits !== undefined)
+      if (waiting.length === 0) {
+        return taken.size > 0
+          ? finish(delivery, [], 'sent', shareOf(progress, targets), null, NOBODY.message)
+          : giveUp(delivery, [], now, 'channel_unavailable')
+      }
+      const reason = waiting[0]!.waits!
+      if (taken.size === 0 && standsIn(delivery) && waiting.every(({ waits }) => waits === 'breaker_open')) {
+        return giveUp(delivery, [], now, 'breaker_open')
+      }
+      const until = Math.min(...waiting.map(({ result }) => result.until!.getTime()))
+      // What some devices show already is not held any more: nobody's change of mind ends it unsent.
+      const kind = taken.size > 0 ? 'retry' : 'held'
+      return again(delivery, [], until + spread(reason), kind, reason, null, progressState(progress))
     }
+
+    const failed = reached.filter(
+      (one): one is Reached & { result: DeliveryError } => one.result instanceof DeliveryError,
+    )
+    // The one that says what became of the delivery as long as no device has it.
+    const worst = unsure ?? open.find(asked) ?? open[0] ?? failed.find(asked)
+    const speaks = sent[0] ?? worst!
+    const attempt = attemptOf(delivery, [], startedMs, speaks.provider?.id ?? null)
+    attempt.durationMs = durationMs
+    const stuck = unsure !== undefined && taken.size === 0
+    const due = open.length === 0 || stuck ? null : dueAfter(delivery, attempt.attempt, open, now)
+    attempt.final = due === null
+
+    if (sent.length > 0 || (due === null && taken.size > 0)) {
+      attempt.outcome = sent[0]?.result.outcome ?? 'sent'
+      attempt.messageId = sent[0]?.result.providerMessageId ?? null
+      attempt.code = shareOf(progress, targets)
+      if (open.length > 0) attempt.error = open[0]!.result.message
+      const costs = sent.flatMap(({ result }) => (result.cost ? [result.cost.amount] : []))
+      if (costs.length > 0) attempt.cost = costs.reduce((sum, amount) => sum + amount, 0)
+    } else failedAs(attempt, worst!.result)
+    parts.observe?.attempt(delivery, attempt)
+    if (due === null) return done(delivery, [attempt], null)
+    const slower = open.some(({ result }) => result.kind === 'rate_limited')
+    again(delivery, [attempt], due, 'retry', slower ? 'rate_limited' : 'retry', null, progressState(progress))
   }
 
   function learn(delivery: Delivery, to: string, result: Sent | DeliveryError): void {
@@ -274,21 +365,8 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     tried: ReadonlySet<string>,
   ): 'done' | 'failover' {
     const now = parts.now()
-    const attempt: AttemptRow = {
-      tenantId: delivery.tenantId,
-      notificationId: delivery.notificationId,
-      channel: delivery.channel,
-      attempt: delivery.tries + list.length + 1,
-      outcome: 'failed',
-      final: true,
-      atMs: startedMs,
-      durationMs,
-      provider: provider.id,
-      messageId: null,
-      code: null,
-      error: null,
-      cost: null,
-    }
+    const attempt = attemptOf(delivery, list, startedMs, provider.id)
+    attempt.durationMs = durationMs
     list.push(attempt)
     if (!(result instanceof DeliveryError)) {
       attempt.outcome = result.outcome
@@ -300,10 +378,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
       return 'done'
     }
 
-    attempt.code = result.vendorCode ? `${result.code} ${result.vendorCode}`.slice(0, 100) : result.code
-    attempt.error = result.message
-    if (result.kind === 'bounced' || result.kind === 'rejected') attempt.outcome = result.kind
-    if (result.kind === 'unknown') attempt.outcome = 'unknown'
+    failedAs(attempt, result)
     parts.observe?.attempt(delivery, attempt)
     if (result.final) {
       done(delivery, list, null)
@@ -326,14 +401,12 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
       return 'failover'
     }
 
-    const patient = result.kind === 'rate_limited' && attempt.attempt < MAX_WAITS
-    const due = patient ? result.until! : nextTry(policy, attempt.attempt, now, parts.random())
-    if (due === null) {
+    const runAtMs = dueAfter(delivery, attempt.attempt, [{ result }], now)
+    if (runAtMs === null) {
       done(delivery, list, null)
       return 'done'
     }
     attempt.final = false
-    const runAtMs = Math.max(due.getTime(), result.until?.getTime() ?? 0)
     // After an unknown outcome only the one that may have it already knows our key.
     const startWith = result.kind === 'unknown' || bound ? provider.id : null
     again(
@@ -345,6 +418,20 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
       startWith,
     )
     return 'done'
+  }
+
+  /** When it is tried again; null when its tries are used up. Nobody is asked before the time they named. */
+  function dueAfter(
+    delivery: Delivery,
+    tries: number,
+    failed: readonly { result: DeliveryError }[],
+    now: Date,
+  ): number | null {
+    const untilMs = Math.max(0, ...failed.map(({ result }) => result.until?.getTime() ?? 0))
+    const patient = tries < MAX_WAITS && failed.some(({ result }) => result.kind === 'rate_limited')
+    if (patient) return untilMs
+    const due = nextTry(policyOf(delivery), tries, now, parts.random())
+    return due && Math.max(due.getTime(), untilMs)
   }
 
   function giveUp(delivery: Delivery, list: AttemptRow[], now: Date, code: string): void {
@@ -363,22 +450,10 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     outcome: AttemptRow['outcome'],
     code: string,
     provider: string | null,
+    error: string | null = null,
   ): void {
-    list.push({
-      tenantId: delivery.tenantId,
-      notificationId: delivery.notificationId,
-      channel: delivery.channel,
-      attempt: delivery.tries + list.length + 1,
-      outcome,
-      final: true,
-      atMs: parts.now().getTime(),
-      durationMs: null,
-      provider,
-      messageId: null,
-      code,
-      error: null,
-      cost: null,
-    })
+    const end = attemptOf(delivery, list, parts.now().getTime(), provider)
+    list.push({ ...end, outcome, code, error })
     done(delivery, list, null)
   }
 
@@ -389,6 +464,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     kind: JobRow['kind'],
     reason: JobRow['reason'],
     provider: string | null,
+    state?: JsonObject,
   ): void {
     for (const attempt of list) attempt.final = false
     done(delivery, list, {
@@ -397,6 +473,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
       reason,
       provider,
       attempt: delivery.tries + list.length,
+      ...(state && { state }),
     })
   }
 
@@ -465,4 +542,49 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
 
 const alone = <T>(result: T): T[] => [result]
 
-const NONE_TRIED: ReadonlySet<string> = new Set()
+/** One device in one turn. */
+interface Reached {
+  target: Target
+  provider: OpenedProvider | null
+  result: Sent | DeliveryError
+  /** Nobody was asked, as everybody who would be is to be waited for. */
+  waits?: 'breaker_open' | 'provider_rate'
+}
+
+const asked = ({ provider }: Reached): boolean => provider !== null
+
+const NOBODY = permanent('invalid_settings', 'No provider is set up for this kind of device')
+
+const shareOf = ({ taken }: DeviceProgress, targets: readonly Target[]): string =>
+  `${taken.size} of ${targets.length} devices`
+
+/** Urgent, and another channel may stand in: an outage is then a failure at once. */
+const standsIn = ({ hasFallback, priority }: Delivery): boolean => hasFallback && priority === 'CRITICAL'
+
+/** A try that so far failed for good. */
+const attemptOf = (
+  delivery: Delivery,
+  before: readonly AttemptRow[],
+  atMs: number,
+  provider: string | null,
+): AttemptRow => ({
+  tenantId: delivery.tenantId,
+  notificationId: delivery.notificationId,
+  channel: delivery.channel,
+  attempt: delivery.tries + before.length + 1,
+  outcome: 'failed',
+  final: true,
+  atMs,
+  durationMs: null,
+  provider,
+  messageId: null,
+  code: null,
+  error: null,
+  cost: null,
+})
+
+function failedAs(attempt: AttemptRow, { kind, code, vendorCode, message }: DeliveryError): void {
+  attempt.code = vendorCode ? `${code} ${vendorCode}`.slice(0, 100) : code
+  attempt.error = message
+  if (kind === 'bounced' || kind === 'rejected' || kind === 'unknown') attempt.outcome = kind
+}

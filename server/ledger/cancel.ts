@@ -38,8 +38,8 @@ const insertCancelled = sql(
    select $1, $2, c.channel,
      1 + greatest(c.tries, coalesce((select max(a.attempt) from attempts a
        where a.tenant_id = $1 and a.notification_id = $2 and a.channel = c.channel), 0)),
-     0, ${OUTCOME_CODE.cancelled}, true, $5, 'cancelled'
-   from unnest($3::int2[], $4::int2[]) as c (channel, tries)`,
+     0, c.outcome, true, $5, 'cancelled'
+   from unnest($3::int2[], $4::int2[], $6::int2[]) as c (channel, tries, outcome)`,
 )
 
 const leaveDigests = sql(
@@ -99,18 +99,30 @@ export async function cancelNotification(
     ),
   )
   const channels = [...tries.keys()]
+  // Some of a person's devices show it already, and nothing takes that back: only the others are spared.
+  const partly = new Set(jobs.filter(({ state }) => someTaken(state)).map(job => CHANNELS[job.channel]!))
+  const outcomes = channels.map(channel => (partly.has(channel) ? 'sent' : 'cancelled'))
   await tx.run(insertCancelled, [
     tenantId,
     id,
     channels.map(channel => CHANNELS.indexOf(channel)),
     [...tries.values()],
     now,
+    outcomes.map(outcome => OUTCOME_CODE[outcome]),
   ])
   await tx.run(leaveDigests, [tenantId, id, channels.map(channel => CHANNELS.indexOf(channel))])
   const delta = counterDelta()
-  for (const channel of channels) delta.settled(tenantId, idTime(id), channel, 'cancelled')
+  for (const [at, channel] of channels.entries()) {
+    delta.settled(tenantId, idTime(id), channel, outcomes[at]!)
+  }
   await tx.client.query(delta.take(shard))
   return { cancelled: channels, left }
+}
+
+/** What the delivery loop keeps of devices (server/deliver/devices.ts). */
+const someTaken = (state: JsonObject | null): boolean => {
+  const { taken } = (state?.devices ?? {}) as JsonObject
+  return Array.isArray(taken) && taken.length > 0
 }
 
 const refusal = (left: Cancelled['left']) =>

@@ -22,7 +22,7 @@ export interface Settlement {
   eventType: string
   eventId: string
   attempts: AttemptRow[]
-  again: Pick<JobRow, 'kind' | 'runAtMs' | 'reason' | 'provider' | 'attempt'> | null
+  again: Pick<JobRow, 'kind' | 'runAtMs' | 'reason' | 'provider' | 'attempt' | 'state'> | null
   /** Its lease: a batch, or its own job row. */
   batch: { id: number; owner: number; left: number } | null
   hasFallback: boolean
@@ -68,6 +68,7 @@ export function settler(shard: number): Settler {
       const toJob: string[] = []
       const moveJob: string[] = []
       const endJob: string[] = []
+      const keep: string[] = []
       const seekFallback: string[] = []
       const measured: { tenantId: TenantId; notificationId: string; step: number }[] = []
       const back: GivenBack[] = []
@@ -89,6 +90,8 @@ export function settler(shard: number): Settler {
             moveJob.push(
               `(${key}, '${again.kind}', ${time}, ${again.attempt}, '${again.reason}', ${provider})`,
             )
+          if (again.state)
+            keep.push(`(${key}, '${JSON.stringify(again.state).replaceAll("'", "''")}'::jsonb)`)
         } else {
           const last = settlement.attempts.at(-1)!
           delta.settled(tenantId, idTime(notificationId), channel, last.outcome)
@@ -116,6 +119,7 @@ export function settler(shard: number): Settler {
       copy(COPY_DEAD_LETTERS, deadLetters)
       if (toJob.length > 0) script.push(insertJobs(toJob))
       if (moveJob.length > 0) script.push(updateJobs(moveJob, owner))
+      if (keep.length > 0) script.push(keepStates(keep))
       if (endJob.length > 0) script.push(deleteJobs(endJob, owner))
       for (const batchOwner of new Set(done.map(([batch]) => batch.owner))) {
         const ids = done.filter(([batch]) => batch.owner === batchOwner).map(([batch]) => batch.id)
@@ -191,6 +195,11 @@ const updateJobs = (values: readonly string[], owner: number) =>
   owner = 0, lease_until = null
 from (values ${values.join()}) as v (tenant_id, notification_id, channel, kind, run_at, attempt, reason, provider)
 where j.tenant_id = v.tenant_id and j.notification_id = v.notification_id and j.channel = v.channel and j.owner = ${owner}`
+
+// Seldom, so that a job that keeps nothing pays nothing: how far a delivery is that only some devices took.
+const keepStates = (values: readonly string[]) =>
+  `update jobs j set state = j.state || v.state from (values ${values.join()}) as v (tenant_id, notification_id, channel, state)
+where j.tenant_id = v.tenant_id and j.notification_id = v.notification_id and j.channel = v.channel and j.owner = 0`
 
 const deleteJobs = (values: readonly string[], owner: number) =>
   `delete from jobs where (tenant_id, notification_id, channel) in (${values.join()}) and owner = ${owner}`
