@@ -94,14 +94,15 @@ import { unsubscribeLinks } from './people/unsubscribe.ts'
 import { pipeline as openPipeline } from './pipeline.ts'
 import {
   findTemplate,
+  findTemplates,
   publishTemplate,
-  resolveTemplates,
   templates as openTemplates,
   updateTemplate,
 } from './render/templates.ts'
 import { defaultBook } from './render/default-book.ts'
 import { previewRoutes } from './render/preview-routes.ts'
 import { templateRoutes } from './render/routes.ts'
+import { variableCheck } from './render/variable-check.ts'
 import { streamsRoutes } from './streams/routes.ts'
 import { receipts as trackReceipts } from './track/receipts.ts'
 import { bounceAddresses } from './track/bounce-address.ts'
@@ -785,12 +786,13 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     db,
     acceptor,
     now,
-    async resolveTemplates(q, tenantId, names) {
-      const found = await resolveTemplates(q, tenantId, names)
+    async findTemplates(q, tenantId, names) {
+      const found = await findTemplates(q, tenantId, names)
       if (names.every(name => found.has(name))) return found
       await defaults.adopt(tenantId, names)
-      return resolveTemplates(q, tenantId, names)
+      return findTemplates(q, tenantId, names)
     },
+    checkVariables: variableCheck(templates),
     maxItems: config.http.batchItems,
     maxBytes: config.http.batchBodyLimitBytes,
   })

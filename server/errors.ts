@@ -11,6 +11,7 @@ export const ERRORS = {
   invalid_cursor: { status: 400, title: 'The cursor was not issued by this list' },
   invalid_expression: { status: 400, title: 'The CEL expression cannot be compiled' },
   invalid_template: { status: 400, title: 'The template cannot be compiled' },
+  invalid_variables: { status: 400, title: 'The template needs other variables' },
   invalid_schema: { status: 400, title: 'The JSON Schema cannot be compiled' },
   invalid_schedule: { status: 400, title: 'The schedule, time or zone cannot be understood' },
   invalid_address: { status: 400, title: 'The address does not fit its channel' },

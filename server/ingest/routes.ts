@@ -1,11 +1,11 @@
 import { Type } from 'typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Db, Queryable } from '../db/pool.ts'
-import { AppError } from '../errors.ts'
+import { AppError, type ErrorDetail } from '../errors.ts'
 import type { Api } from '../http/api.ts'
 import { requireSelf } from '../http/auth.ts'
 import { fingerprint, keyOf, readIdempotencyKey } from '../ingest/idempotency.ts'
-import type { Event, Id, TenantId } from '../types.ts'
+import type { Channel, Event, Id, JsonObject, TenantId } from '../types.ts'
 import type { Accepted, Acceptor, Answer } from './acceptor.ts'
 import { DELIVERY_BODIES, DELIVERY_CHANNEL, readDelivery } from './delivery-input.ts'
 import type { DeliveryKind } from './delivery-input.ts'
@@ -18,8 +18,24 @@ export interface IngestDeps {
   db: Db
   acceptor: Acceptor
   now(): Date
-  /** The templates behind ids or unique names; what there is not is not in the map. */
-  resolveTemplates(q: Queryable, tenantId: TenantId, idsOrNames: readonly string[]): Promise<Map<string, Id>>
+  /** The templates behind ids or unique names, and what is sent of them; what there is not is not in the map. */
+  findTemplates(
+    q: Queryable,
+    tenantId: TenantId,
+    idsOrNames: readonly string[],
+  ): Promise<Map<string, { id: Id; revision: number | undefined }>>
+  /** What is wrong with the variables that each request gives its template, by JSON pointer. */
+  checkVariables(
+    q: Queryable,
+    sends: readonly {
+      tenantId: TenantId
+      templateId: Id
+      revision: number | undefined
+      channels: readonly Channel[]
+      given: JsonObject
+      at: string
+    }[],
+  ): Promise<ErrorDetail[][]>
   /** Items of one batch, and bytes of its body. */
   maxItems: number
   maxBytes: number
@@ -40,6 +56,11 @@ const ItemError = Type.Object({
   code: Type.String(),
   field: Type.Optional(Type.String()),
   message: Type.String(),
+  errors: Type.Optional(
+    Type.Array(Type.Object({ field: Type.String(), message: Type.String() }), {
+      description: 'Where several things are wrong: each, with a JSON pointer within the item.',
+    }),
+  ),
 })
 const BatchAnswer = Type.Object({
   results: Type.Array(
@@ -252,7 +273,7 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
     },
     async (request, reply) => {
       const event = readSend(request.body, originOf(request))
-      await resolve(deps, [event])
+      await resolveSend(deps, event, request.body)
       return accept(request, reply, [event], ([result]) => ({ status: 202, body: sent(result!) }))
     },
   )
@@ -276,7 +297,7 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
       }
       requireSelf(request, userId)
       const event = readTest(request.body, originOf(request), userId)
-      await resolve(deps, [event])
+      await resolveSend(deps, event, request.body)
       return accept(request, reply, [event], ([result]) => ({ status: 202, body: sent(result!) }))
     },
   )
@@ -304,8 +325,12 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
       }
       const body = { ...request.body, templateId: request.params.id }
       const event = readTest(body, originOf(request), userId)
-      const missing = await resolveNames(deps, [event])
-      if (missing.size > 0) throw new AppError('not_found', 'There is no template with this id or name.')
+      await resolveSend(
+        deps,
+        event,
+        request.body,
+        () => new AppError('not_found', 'There is no template with this id or name.'),
+      )
       return accept(request, reply, [event], ([result]) => ({ status: 202, body: sent(result!) }))
     },
   )
@@ -327,7 +352,7 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
       },
       async (request, reply) => {
         const event = readDelivery(kind, request.body, originOf(request), request.caller.role === 'admin')
-        await resolve(deps, [event])
+        await resolveSend(deps, event, request.body)
         return accept(request, reply, [event], ([result]) => {
           const { id, status, eventId } = sent(result!)
           return {
@@ -422,7 +447,7 @@ function listOf(value: unknown, maxItems: number, field: string): unknown[] {
 interface Read {
   events: Event[]
   /** By place in the request. */
-  errors: Map<number, { code: string; field?: string; message: string }>
+  errors: Map<number, { code: string; field?: string; message: string; errors?: ErrorDetail[] }>
 }
 
 function readAll(items: readonly unknown[], read: (item: unknown) => Event): Read {
@@ -443,6 +468,7 @@ const itemError = (error: AppError) => ({
   code: error.code,
   field: error.errors?.[0]?.field,
   message: error.message,
+  ...(error.errors && error.errors.length > 1 && { errors: error.errors }),
 })
 
 const unknownTemplate = () =>
@@ -450,38 +476,93 @@ const unknownTemplate = () =>
 
 /** Template names become ids; one statement for all. */
 async function resolve(deps: IngestDeps, events: readonly Event[]): Promise<void> {
-  const missing = await resolveNames(deps, events)
+  const { missing } = await resolveNames(deps, events)
   if (missing.size > 0) throw unknownTemplate()
 }
 
-/** The same for a bulk: an item with an unknown template gets its error, the others go on. */
+/** The same for one direct request, which is refused where its template needs other variables. */
+async function resolveSend(
+  deps: IngestDeps,
+  event: Event,
+  body: unknown,
+  unknown = unknownTemplate,
+): Promise<void> {
+  const { missing, named } = await resolveNames(deps, [event])
+  if (missing.size > 0) throw unknown()
+  const [refused] = await refusals(deps, [event], () => body, named)
+  if (refused) throw refused[1]
+}
+
+/** The same for a bulk: an item that is refused gets its error, the others go on. */
 async function resolveEach(deps: IngestDeps, items: readonly unknown[], read: Read): Promise<Event[]> {
-  const missing = await resolveNames(deps, read.events)
-  if (missing.size === 0) return read.events
-  let at = 0
-  const kept: Event[] = []
-  for (const index of items.keys()) {
-    if (read.errors.has(index)) continue
-    const event = read.events[at++]!
-    if (missing.has(event)) read.errors.set(index, itemError(unknownTemplate()))
-    else kept.push(event)
-  }
-  return kept
+  const { missing, named } = await resolveNames(deps, read.events)
+  if (named.size === 0 && missing.size === 0) return read.events
+  const places = [...items.keys()].filter(index => !read.errors.has(index))
+  const placeOf = new Map(read.events.map((event, at) => [event, places[at]!]))
+  const refused = await refusals(deps, read.events, event => items[placeOf.get(event)!], named)
+  for (const event of missing) refused.set(event, unknownTemplate())
+  for (const [event, error] of refused) read.errors.set(placeOf.get(event)!, itemError(error))
+  return read.events.filter(event => !refused.has(event))
 }
 
 async function resolveNames(
-  { db, resolveTemplates }: IngestDeps,
+  { db, findTemplates }: IngestDeps,
   events: readonly Event[],
-): Promise<Set<Event>> {
-  const naming = events.filter(event => event.direct?.templateId !== undefined)
-  if (naming.length === 0) return new Set()
-  const names = [...new Set(naming.map(event => event.direct!.templateId!))]
-  const byName = await resolveTemplates(db, naming[0]!.tenantId, names)
+): Promise<{ missing: Set<Event>; named: Map<Event, { id: Id; revision: number | undefined }> }> {
   const missing = new Set<Event>()
+  const named = new Map<Event, { id: Id; revision: number | undefined }>()
+  const naming = events.filter(event => event.direct?.templateId !== undefined)
+  if (naming.length === 0) return { missing, named }
+  const names = [...new Set(naming.map(event => event.direct!.templateId!))]
+  const byName = await findTemplates(db, naming[0]!.tenantId, names)
   for (const event of naming) {
-    const id = byName.get(event.direct!.templateId!)
-    if (id === undefined) missing.add(event)
-    else event.direct!.templateId = id
+    const found = byName.get(event.direct!.templateId!)
+    if (found === undefined) {
+      missing.add(event)
+      continue
+    }
+    event.direct!.templateId = found.id
+    named.set(event, found)
   }
-  return missing
+  return { missing, named }
+}
+
+/** Whoever asks for a message that could not be written is told at once; an event is a fact, and is taken. */
+async function refusals(
+  { db, checkVariables }: IngestDeps,
+  events: readonly Event[],
+  bodyOf: (event: Event) => unknown,
+  named: ReadonlyMap<Event, { id: Id; revision: number | undefined }>,
+): Promise<Map<Event, AppError>> {
+  const refused = new Map<Event, AppError>()
+  const naming = events.filter(event => named.has(event))
+  if (naming.length === 0) return refused
+  const found = await checkVariables(
+    db,
+    naming.map(event => {
+      const { id, revision } = named.get(event)!
+      const { channels, fallback, addresses } = event.direct!
+      return {
+        tenantId: event.tenantId,
+        templateId: id,
+        revision,
+        channels: [...channels, ...fallback, ...(Object.keys(addresses ?? {}) as Channel[])],
+        given: event.data,
+        at: givenAt(bodyOf(event)),
+      }
+    }),
+  )
+  for (const [at, errors] of found.entries()) {
+    const [first] = errors
+    if (!first) continue
+    const more = errors.length > 1 ? ` (and ${errors.length - 1} more)` : ''
+    refused.set(naming[at]!, new AppError('invalid_variables', `${first.message}${more}`, { errors }))
+  }
+  return refused
+}
+
+/** Where a request gives its variables: `templateVars`, or `data` where there are none. */
+const givenAt = (body: unknown): string => {
+  const { templateVars, data } = (body ?? {}) as { templateVars?: unknown; data?: unknown }
+  return templateVars === undefined && data !== undefined ? '/data' : '/templateVars'
 }

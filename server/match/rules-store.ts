@@ -7,6 +7,7 @@ import type { Channel, Id, Priority, TenantId } from '../types.ts'
 import type { ScheduleSettings } from '../time/schedule.ts'
 import { checkKeys } from './key-fields.ts'
 import type { RuleDefinition, RuleRow } from './rules.ts'
+import { unpromisedVariables } from './template-vars.ts'
 
 /** A rule as it is stored, for the people who write rules. Matching compiles it (rules.ts). */
 export interface StoredRule extends RuleDefinition {
@@ -170,6 +171,11 @@ export async function resolveReferences(
     }
     templateId = template.id
     if (!template.enabled) warnings.push({ field: '/templateId', message: 'The template is disabled' })
+    const unpromised = await unpromisedVariables(q, tenantId, templateId, definition)
+    for (const name of unpromised.slice(0, MAX_WARNINGS)) {
+      const where = 'neither templateVars nor the schemas of all its event types promise it'
+      warnings.push({ field: '/templateVars', message: `The template needs "${name}": ${where}` })
+    }
   }
   const ofDigest = definition.policy.digest?.template
   if (ofDigest !== undefined) {

@@ -13,9 +13,18 @@ import { smsSize } from '../sms-size.ts'
 import { baseLayout, inLanguage, paragraphsHtml } from './base-layout.ts'
 import type { Escape } from './escape.ts'
 import { toHandlebars } from './go-notation.ts'
-import { isNumeric, toInstant } from './helpers.ts'
 import { type Catalogue, type Messages, catalogue, checkMessages, fallbacks } from './messages.ts'
 import { type CompiledTemplate, type View, compileTemplate } from './template.ts'
+import {
+  type CompiledVariables,
+  TYPE_WORDS,
+  type TemplateVariable,
+  VARIABLE_TYPES,
+  compileVariables,
+  givenVariables,
+  isOfType,
+  judgeVariables,
+} from './variables.ts'
 
 /** What one channel says. Every text is a template; a translation may leave out what it does not change. */
 export interface ChannelContent {
@@ -41,25 +50,12 @@ export interface ChannelContent {
   data?: JsonObject | string
 }
 
-export type { Messages }
+export type { Messages, TemplateVariable }
+export { VARIABLE_TYPES }
 
 export const LAYOUTS = ['base', 'none'] as const
 
 export type ChannelContents = Partial<Record<Channel | 'default', ChannelContent>>
-
-export const VARIABLE_TYPES = ['string', 'number', 'boolean', 'date', 'object', 'array'] as const
-
-export interface TemplateVariable {
-  name: string
-  /**
-   * A value of another type is not rendered. `object`, `array` and `boolean`: a text that holds such JSON is decoded,
-   * because some senders can only send texts.
-   */
-  type?: (typeof VARIABLE_TYPES)[number]
-  /** Without it nothing is rendered. */
-  required?: boolean
-  default?: Json
-}
 
 /** One immutable state of a template. */
 export interface TemplateRevision {
@@ -84,10 +80,7 @@ export interface CompiledRevision {
    * The content for a channel in the best language, the reader's or else the tenant's; compiled at its first use.
    */
   select(channel: Channel, locale: string, ofTenant?: string): SelectedContent
-  required: readonly string[]
-  decoded: readonly string[]
-  typed: readonly TemplateVariable[]
-  defaults: JsonObject | undefined
+  variables: CompiledVariables
 }
 
 interface SelectedContent {
@@ -243,66 +236,13 @@ function extrasOf({ image, actions }: CompiledContent, view: View, language: str
 /** Dates and numbers follow the reader's region when the text is in the reader's language, else the text's. */
 function viewFor(compiled: CompiledRevision, written: string, wanted: string, view: View): View {
   const locale = language(written) === language(wanted) ? wanted : written
-  let { layers } = view
-  if (compiled.decoded.length > 0) layers = layers.map(layer => decode(layer, compiled.decoded))
-  if (compiled.defaults) layers = [...layers, compiled.defaults]
-  for (const name of compiled.required) {
-    if (!layers.some(layer => layer && Object.hasOwn(layer, name) && layer[name] !== null)) {
-      throw new AppError('invalid_template', `the variable "${name}" is required and missing`)
-    }
-  }
-  for (const { name, type } of compiled.typed) {
-    const value = layers.find(layer => layer && Object.hasOwn(layer, name))?.[name]
-    if (!isOfType(value, type!)) {
-      throw new AppError('invalid_template', `the variable "${name}" must be ${TYPE_WORDS[type!]}`)
-    }
-  }
+  const layers = givenVariables(compiled.variables, view.layers)
+  judgeVariables(compiled.variables, layers, refuseVariable)
   return locale === view.locale && layers === view.layers ? view : { ...view, locale, layers }
 }
 
-const TYPE_WORDS: Record<NonNullable<TemplateVariable['type']>, string> = {
-  string: 'text',
-  number: 'a number',
-  boolean: 'true or false',
-  date: 'a time: ISO 8601, or seconds or milliseconds since 1970',
-  object: 'an object',
-  array: 'a list',
-}
-
-/** Whether a value will do. What is not given, or null, will: `required` is for that. Texts may hold what they name. */
-function isOfType(value: unknown, type: NonNullable<TemplateVariable['type']>): boolean {
-  if (value === undefined || value === null) return true
-  switch (type) {
-    case 'string':
-      return typeof value !== 'object'
-    case 'number':
-      return isNumeric(value)
-    case 'boolean':
-      return typeof value === 'boolean'
-    case 'date':
-      return toInstant(value) !== undefined
-    case 'object':
-      return typeof value === 'object' && !Array.isArray(value)
-    case 'array':
-      return Array.isArray(value)
-  }
-}
-
-function decode(layer: Record<string, unknown> | undefined, names: readonly string[]) {
-  let decoded = layer
-  for (const name of names) {
-    if (!layer || !Object.hasOwn(layer, name)) continue
-    const text = layer[name]
-    if (typeof text !== 'string' || !/^\s*([{[]|(true|false)\s*$)/.test(text)) continue
-    try {
-      const value: unknown = JSON.parse(text)
-      if (decoded === layer) decoded = { ...layer }
-      decoded![name] = value
-    } catch {
-      // Not JSON after all: it stays the text that it is.
-    }
-  }
-  return decoded
+const refuseVariable = (_: string, message: string): never => {
+  throw new AppError('invalid_template', message)
 }
 
 /** Line breaks and other control characters in a subject would end up as header fields of their own. */
@@ -375,8 +315,6 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
       : undefined
   const selections = new Map<string, SelectedContent>()
   const compiledContents = new Map<string, CompiledContent>()
-  const variables = revision.variables ?? []
-  const defaults = variables.filter(variable => variable.default !== undefined)
 
   const find = (channel: Channel, locale: string, ofTenant: string | undefined): SelectedContent => {
     const ofBase = revision.channels[channel] ?? revision.channels.default
@@ -426,11 +364,7 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
       }
       return selected
     },
-    required: variables.filter(variable => variable.required).map(variable => variable.name),
-    decoded: variables.filter(({ type }) => DECODED.includes(type ?? '')).map(({ name }) => name),
-    typed: variables.filter(({ type }) => type !== undefined),
-    defaults:
-      defaults.length === 0 ? undefined : Object.fromEntries(defaults.map(v => [v.name, v.default ?? null])),
+    variables: compileVariables(revision.variables ?? []),
   }
 }
 
@@ -449,9 +383,6 @@ const inherited = (base: ChannelContent | undefined): ChannelContent => ({
   ...(base?.actions !== undefined && { actions: base.actions }),
   ...(base?.layout !== undefined && { layout: base.layout }),
 })
-
-/** Types of which a text may hold the JSON; "false" would count as true otherwise. */
-const DECODED = ['object', 'array', 'boolean']
 
 const CONTENT_FIELDS = ['subject', 'title', 'body', 'html', 'mjml', 'image', 'layout', 'actions', 'data']
 

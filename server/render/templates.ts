@@ -144,30 +144,46 @@ export async function findTemplate(
 
 const resolve = sql(
   'resolve_templates',
-  `select id, name from templates
+  `select id, name, case when enabled then nullif(revision, 0) end as revision from templates
    where tenant_id = $1 and (id = any ($2::uuid[]) or name = any ($3)) and deleted_at is null`,
 )
 
-/** Ids by whatever they were asked for: an id or a name, an id first. What there is not is not in the map. */
+/** A template by its id, and the revision that is sent by now: undefined for a draft, or what is disabled. */
+export interface ResolvedTemplate {
+  id: Id
+  revision: number | undefined
+}
+
+/** By whatever they were asked for: an id or a name, an id first. What there is not is not in the map. */
+export async function findTemplates(
+  q: Queryable,
+  tenantId: TenantId,
+  idsOrNames: readonly string[],
+): Promise<Map<string, ResolvedTemplate>> {
+  const found = new Map<string, ResolvedTemplate>()
+  if (idsOrNames.length === 0) return found
+  const rows = await q.rows<{ id: string; name: string; revision: number | null }>(resolve, [
+    tenantId,
+    idsOrNames.filter(isId),
+    idsOrNames,
+  ])
+  const byName = new Map(rows.map(row => [row.name, row]))
+  const byId = new Map(rows.map(row => [row.id, row]))
+  for (const asked of idsOrNames) {
+    const row = byId.get(asked.toLowerCase()) ?? byName.get(asked)
+    if (row) found.set(asked, { id: row.id, revision: row.revision ?? undefined })
+  }
+  return found
+}
+
+/** The same, their ids alone. */
 export async function resolveTemplates(
   q: Queryable,
   tenantId: TenantId,
   idsOrNames: readonly string[],
 ): Promise<Map<string, Id>> {
-  const found = new Map<string, Id>()
-  if (idsOrNames.length === 0) return found
-  const rows = await q.rows<{ id: string; name: string }>(resolve, [
-    tenantId,
-    idsOrNames.filter(isId),
-    idsOrNames,
-  ])
-  const byName = new Map(rows.map(({ id, name }) => [name, id]))
-  const ids = new Set(rows.map(({ id }) => id))
-  for (const asked of idsOrNames) {
-    const id = ids.has(asked.toLowerCase()) ? asked.toLowerCase() : byName.get(asked)
-    if (id !== undefined) found.set(asked, id)
-  }
-  return found
+  const found = await findTemplates(q, tenantId, idsOrNames)
+  return new Map(Array.from(found, ([asked, { id }]) => [asked, id]))
 }
 
 export interface TemplateFilter {
