@@ -14,6 +14,7 @@ import { effectivePreference, unwanted } from '../people/effective-preference.ts
 import type { PeopleFacts, PreferenceRow, UserFacts } from '../people/facts.ts'
 import { scopesOf } from '../people/preference-scopes.ts'
 import type { Reason } from '../reasons.ts'
+import { type Lookout, type Next, lookout } from '../time/lookout.ts'
 import type { Channel, TenantId } from '../types.ts'
 import type { Delivery, LiveBatch } from './delivery.ts'
 import type { DeliveryLoop } from './loop.ts'
@@ -22,15 +23,11 @@ import type { DeliveryLoop } from './loop.ts'
  * Brings back into memory what waits in the database: due jobs (retries, held and scheduled sends, fallbacks) and
  * spilled batches, each tenant in turn; and what dead processes held.
  */
-export interface Backlog {
+export interface Backlog extends Lookout {
   /** Claims as much as there is room for; true when there may be more at once. */
   runOnce(): Promise<boolean>
   /** Gives back the leases of dead processes. */
   sweep(): Promise<number>
-  /** Something was put into the database that is due at this time. */
-  expect(atMs: number): void
-  start(): void
-  stop(): Promise<void>
 }
 
 export interface BacklogParts {
@@ -60,10 +57,6 @@ export function backlog(parts: BacklogParts): Backlog {
   const { db, loop } = parts
   const outside = new Set(parts.channels)
   const ledger = settler((parts.owner() * 16 + 14) % SHARDS)
-  let timer: NodeJS.Timeout | undefined
-  let timerAt = Number.POSITIVE_INFINITY
-  let busy: Promise<void> | undefined
-  let stopped = true
   let sweptAtMs = 0
 
   async function runOnce(): Promise<boolean> {
@@ -246,59 +239,20 @@ export function backlog(parts: BacklogParts): Backlog {
     return sweepDeadOwners(db, parts.owner())
   }
 
-  function arm(atMs: number): void {
-    if (stopped || busy || atMs >= timerAt) return
-    clearTimeout(timer)
-    timerAt = atMs
-    timer = setTimeout(tick, Math.min(parts.sweepMs, Math.max(0, atMs - parts.now().getTime())))
-  }
-
-  function tick(): void {
-    timerAt = Number.POSITIVE_INFINITY
-    if (busy || stopped) return
-    busy = turn().finally(() => {
-      busy = undefined
-    })
-    void busy.then(next => next)
-  }
-
-  async function turn(): Promise<void> {
-    let wait = parts.sweepMs
-    try {
-      const nowMs = parts.now().getTime()
-      if (nowMs - sweptAtMs >= parts.sweepMs) {
-        sweptAtMs = nowMs
-        await sweep()
-      }
-      const more = await runOnce()
-      // Room comes as deliveries end, a little at a time.
-      if (loop.full().length > 0 || (more && loop.room <= 0)) wait = 20
-      else if (more) wait = 0
-      else {
-        const next = await nextJobAt(db)
-        if (next) wait = Math.min(wait, Math.max(5, next.getTime() - parts.now().getTime()))
-      }
-    } catch (error) {
-      parts.onError(error)
+  async function look(): Promise<Next> {
+    const nowMs = parts.now().getTime()
+    if (nowMs - sweptAtMs >= parts.sweepMs) {
+      sweptAtMs = nowMs
+      await sweep()
     }
-    const atMs = parts.now().getTime() + wait
-    setImmediate(() => arm(atMs))
+    const more = await runOnce()
+    // Room comes as deliveries end, a little at a time.
+    if (loop.full().length > 0 || (more && loop.room <= 0)) return new Date(parts.now().getTime() + 20)
+    return more ? 'more' : nextJobAt(db)
   }
 
-  return {
-    runOnce,
-    sweep,
-    expect: atMs => arm(atMs),
-    start() {
-      stopped = false
-      arm(parts.now().getTime())
-    },
-    async stop() {
-      stopped = true
-      clearTimeout(timer)
-      await busy
-    },
-  }
+  const outlook = lookout({ look, now: parts.now, atLatestMs: parts.sweepMs, onError: parts.onError })
+  return { ...outlook, runOnce, sweep }
 }
 
 /** Kinds of jobs that wait for a time rather than for a next try. */

@@ -10,6 +10,7 @@ import type { AddressedContent, PlannedEvent } from '../ledger/plan.ts'
 import { settler } from '../ledger/settle.ts'
 import type { Settlement } from '../ledger/settle.ts'
 import type { PeopleFacts, UserFacts } from '../people/facts.ts'
+import { type Lookout, lookout } from '../time/lookout.ts'
 import { CHANNELS, PRIORITIES, RECIPIENT_TYPES } from '../types.ts'
 import type { Channel, Event, Id, InlineContent, Priority, TenantId } from '../types.ts'
 import { DIGEST_EVENT, type DigestItem, composeDigest } from './compose.ts'
@@ -20,13 +21,9 @@ import { type GroupSpec, type StandingAgain, groupStates, toldOf } from './group
  * which is planned, decided and delivered like every other. All of it is one transaction, so every item is in
  * exactly one closed digest, or was released, cancelled or expired; a crash leaves the digest as it was.
  */
-export interface Closer {
+export interface Closer extends Lookout {
   /** Closes what is due; true when there may be more at once. */
   runOnce(): Promise<boolean>
-  /** Something is due at this instant. */
-  expect(atMs: number): void
-  start(): void
-  stop(): Promise<void>
 }
 
 export interface CloserParts {
@@ -160,10 +157,6 @@ export function closer(parts: CloserParts): Closer {
   const { db } = parts
   const writer = ledgerWriter((parts.ledger().owner * 16 + 9) % SHARDS)
   const ledger = settler((parts.ledger().owner * 16 + 11) % SHARDS)
-  let timer: NodeJS.Timeout | undefined
-  let dueAt = Number.POSITIVE_INFINITY
-  let busy: Promise<void> | undefined
-  let stopped = true
 
   async function runOnce(): Promise<boolean> {
     const now = parts.now()
@@ -428,49 +421,14 @@ export function closer(parts: CloserParts): Closer {
     }
   }
 
-  function arm(atMs: number): void {
-    if (stopped || busy || atMs >= dueAt) return
-    clearTimeout(timer)
-    dueAt = atMs
-    timer = setTimeout(tick, Math.min(parts.pollMs, Math.max(0, atMs - parts.now().getTime())))
-  }
-
-  function tick(): void {
-    dueAt = Number.POSITIVE_INFINITY
-    if (busy || stopped) return
-    busy = turn().finally(() => {
-      busy = undefined
-    })
-  }
-
-  async function turn(): Promise<void> {
-    let wait = parts.pollMs
-    try {
-      if (await runOnce()) wait = 0
-      else {
-        const at = (await db.one<{ at: Date | null }>(nextDue))?.at
-        if (at) wait = Math.min(wait, Math.max(5, at.getTime() - parts.now().getTime()))
-      }
-    } catch (error) {
-      parts.onError(error)
-    }
-    const atMs = parts.now().getTime() + wait
-    setImmediate(() => arm(atMs))
-  }
-
-  return {
-    runOnce,
-    expect: arm,
-    start() {
-      stopped = false
-      arm(parts.now().getTime())
-    },
-    async stop() {
-      stopped = true
-      clearTimeout(timer)
-      await busy
-    },
-  }
+  const outlook = lookout({
+    look: async () =>
+      (await runOnce()) ? 'more' : ((await db.one<{ at: Date | null }>(nextDue))?.at ?? null),
+    now: parts.now,
+    atLatestMs: parts.pollMs,
+    onError: parts.onError,
+  })
+  return { ...outlook, runOnce }
 }
 
 /** Of items in the order of their ids. */

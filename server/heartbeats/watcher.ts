@@ -1,17 +1,14 @@
 import { type Db, sql } from '../db/pool.ts'
 import type { WriteEvents } from '../ledger/own-events.ts'
+import { type Lookout, type Next, lookout } from '../time/lookout.ts'
 import { lookAtHeartbeats } from './store.ts'
 
 /**
  * Finds out who fell silent, and reports that somebody listens. Any number of processes do both: one of them tells.
  */
-export interface HeartbeatWatcher {
+export interface HeartbeatWatcher extends Lookout {
   /** Reports, and looks at some of what is due; true when there may be more. */
   runOnce(): Promise<boolean>
-  /** Something is to be looked at now. */
-  expect(): void
-  start(): void
-  stop(): Promise<void>
 }
 
 export interface WatcherParts {
@@ -45,71 +42,23 @@ const report = sql(
 )
 
 export function heartbeatWatcher(parts: WatcherParts): HeartbeatWatcher {
-  const { db } = parts
-  let timer: NodeJS.Timeout | undefined
-  let busy: Promise<void> | undefined
-  let again = false
-  let stopped = true
-  let dueMs = Number.POSITIVE_INFINITY
+  const { db, now, onError } = parts
 
-  async function runOnce(): Promise<boolean> {
-    dueMs = Number.POSITIVE_INFINITY
+  async function look(): Promise<Next> {
     const { due, any } = (await db.one<{ due: Date | null; any: boolean }>(survey))!
-    if (!any) return false
-    if (parts.listens) await db.run(report, [parts.now()])
-    if (!parts.looks || due === null) return false
-    dueMs = due.getTime()
-    const now = parts.now()
-    if (due > now) return false
-    const { looked, told } = await db.tx(tx => lookAtHeartbeats(tx, now, parts.write))
+    if (!any) return null
+    if (parts.listens) await db.run(report, [now()])
+    if (!parts.looks || due === null) return null
+    const at = now()
+    if (due > at) return due
+    const { looked, told } = await db.tx(tx => lookAtHeartbeats(tx, at, parts.write))
     if (told > 0) parts.onTold()
     // What is due and was not to be had is held by somebody else: by a beat, or another process that looks.
-    dueMs = Number.POSITIVE_INFINITY
-    return looked > 0
-  }
-
-  function arm(ms: number): void {
-    if (stopped) return
-    clearTimeout(timer)
-    timer = setTimeout(tick, ms)
-  }
-
-  function tick(): void {
-    if (busy || stopped) {
-      again = true
-      return
-    }
-    busy = turn().finally(() => {
-      busy = undefined
-    })
-  }
-
-  async function turn(): Promise<void> {
-    let wait = parts.pollMs
-    try {
-      again = false
-      if ((await runOnce()) || again) wait = 0
-      else wait = Math.min(wait, Math.max(5, dueMs - parts.now().getTime()))
-    } catch (error) {
-      parts.onError(error)
-    }
-    setImmediate(() => arm(wait))
+    return looked > 0 ? 'more' : null
   }
 
   return {
-    runOnce,
-    expect() {
-      again = true
-      if (!busy) arm(0)
-    },
-    start() {
-      stopped = false
-      arm(0)
-    },
-    async stop() {
-      stopped = true
-      clearTimeout(timer)
-      await busy
-    },
+    ...lookout({ look, now, atLatestMs: parts.pollMs, onError }),
+    runOnce: async () => (await look()) === 'more',
   }
 }

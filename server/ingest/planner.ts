@@ -8,6 +8,7 @@ import type { CommitOptions, Committed } from '../ledger/commit.ts'
 import { LEASE_SECONDS } from '../ledger/owner.ts'
 import type { Plan, PlannedEvent } from '../ledger/plan.ts'
 import { MAX_CONFLICTS, isUsageConflict } from '../ledger/usage.ts'
+import { type Lookout, lookout } from '../time/lookout.ts'
 import { PRIORITIES } from '../types.ts'
 import type { DirectSend, Event, JsonObject, TenantId } from '../types.ts'
 
@@ -15,11 +16,9 @@ import type { DirectSend, Event, JsonObject, TenantId } from '../types.ts'
  * Plans what was only accepted: scheduled events when their time comes, and large audiences in chunks. Each chunk
  * is one transaction that also moves the cursor, so that a crash repeats no chunk and loses none.
  */
-export interface Planner {
+export interface Planner extends Lookout {
+  /** One round; true when there was something. */
   runOnce(): Promise<boolean>
-  expect(): void
-  start(): void
-  stop(): Promise<void>
 }
 
 /** One thing an event leads to that has an audience to walk (server/pipeline.ts). */
@@ -153,10 +152,6 @@ const ROUND_MS = 200
 export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
   const { db, pipeline } = parts
   const writer = ledgerWriter((parts.ledger().owner * 16 + 13) % SHARDS)
-  let timer: NodeJS.Timeout | undefined
-  let busy: Promise<void> | undefined
-  let again = false
-  let stopped = true
   let servedLast: TenantId = 0
 
   /** One round: of each tenant's events one part, one tenant after the other, for a while. */
@@ -357,53 +352,14 @@ export function planner<R extends RouteLike>(parts: PlannerParts<R>): Planner {
     }
   }
 
-  function arm(ms: number): void {
-    if (stopped) return
-    clearTimeout(timer)
-    timer = setTimeout(tick, ms)
-  }
-
-  function tick(): void {
-    if (busy || stopped) {
-      again = true
-      return
-    }
-    busy = turn().finally(() => {
-      busy = undefined
-    })
-  }
-
-  async function turn(): Promise<void> {
-    let wait = parts.pollMs
-    try {
-      again = false
-      if ((await runOnce()) || again) wait = 0
-      else {
-        const due = (await db.one<{ at: Date | null }>(nextDue))?.at
-        if (due) wait = Math.min(wait, Math.max(5, due.getTime() - parts.now().getTime()))
-      }
-    } catch (error) {
-      parts.onError(error)
-    }
-    setImmediate(() => arm(wait))
-  }
-
-  return {
-    runOnce,
-    expect() {
-      again = true
-      if (!busy) arm(0)
-    },
-    start() {
-      stopped = false
-      arm(0)
-    },
-    async stop() {
-      stopped = true
-      clearTimeout(timer)
-      await busy
-    },
-  }
+  const outlook = lookout({
+    look: async () =>
+      (await runOnce()) ? 'more' : ((await db.one<{ at: Date | null }>(nextDue))?.at ?? null),
+    now: parts.now,
+    atLatestMs: parts.pollMs,
+    onError: parts.onError,
+  })
+  return { ...outlook, runOnce }
 }
 
 /**
