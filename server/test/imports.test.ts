@@ -135,6 +135,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     'server/deliver/providers/**',
     [
       'server/deliver/provider.ts',
+      'server/deliver/mail-reply.ts',
       'server/deliver/providers/answers.ts',
       'server/deliver/providers/hmac-sha256.ts',
       'server/deliver/providers/webhook-auth.ts',
@@ -201,7 +202,16 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/deliver/{set-up,provider-settings}.ts', ['server/config.ts', ...BASE]],
   ['server/deliver/**', ['server/ledger/', 'server/people/', 'server/admin/audit.ts', ...BASE]],
   // What vendors tell later, read by the provider it came to.
-  ['server/track/**', ['server/deliver/provider.ts', 'server/ledger/', 'server/people/', ...BASE]],
+  [
+    'server/track/**',
+    [
+      'server/deliver/provider.ts',
+      'server/deliver/mail-reply.ts',
+      'server/ledger/',
+      'server/people/',
+      ...BASE,
+    ],
+  ],
   // The live stream is a door of its own, so it knows callers.
   ['server/feed/**', ['server/ledger/', 'server/people/', 'server/http/', ...BASE]],
   // What is watched over time, and becomes an event.

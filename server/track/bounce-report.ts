@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import PostalMime from 'postal-mime'
 import type { Attachment, Email } from 'postal-mime'
+import { mailBlame } from '../deliver/mail-reply.ts'
 import type { Receipt } from '../deliver/provider.ts'
 import type { Id } from '../types.ts'
 
@@ -84,29 +85,23 @@ function judge(action: string | undefined, status = '', diagnostic = ''): Judged
 
   if (cls === '4' || (cls === undefined && reply?.startsWith('4')))
     return { kind: 'failed', code: 'unavailable', ...facts }
-  switch (subject) {
-    case '1':
-      // 7 and 8 are about our own address.
-      if (detail === '7' || detail === '8') return { kind: 'failed', code: 'refused', ...facts }
+  switch (
+    mailBlame(cls === undefined ? undefined : `${cls}.${subject}.${detail}`, Number(reply), diagnostic)
+  ) {
+    case 'address':
+    case 'nowhere':
       return { kind: 'bounced', code: 'unknown_address', ...facts }
-    case '2':
-      if (detail === '2') return { kind: 'failed', code: 'mailbox_full', ...facts }
-      if (detail === '3') return { kind: 'failed', code: 'too_large', ...facts }
-      return { kind: 'bounced', code: 'unknown_address', ...facts }
-    case '4':
-      // 1: nobody answers for the host; 4: there is no way to it. Exchange says 1 of mailboxes it does not have.
-      if (detail === '1' || detail === '4') return { kind: 'bounced', code: 'unknown_address', ...facts }
-      return { kind: 'failed', code: 'unavailable', ...facts }
-    case '6':
+    case 'full':
+      return { kind: 'failed', code: 'mailbox_full', ...facts }
+    case 'size':
+      return { kind: 'failed', code: 'too_large', ...facts }
+    case 'content':
       return { kind: 'failed', code: 'content_refused', ...facts }
-    case '3':
-    case '5':
-    case '7':
+    case 'system':
+      return { kind: 'failed', code: subject === '4' ? 'unavailable' : 'refused', ...facts }
+    case 'sender':
+    case 'policy':
       return { kind: 'failed', code: 'refused', ...facts }
-    default:
-      // Without a word about why: 552 and 554 are also said of a message, the others of the mailbox.
-      if (reply === '552' || reply === '554') return { kind: 'failed', code: 'refused', ...facts }
-      return { kind: 'bounced', code: 'unknown_address', ...facts }
   }
 }
 

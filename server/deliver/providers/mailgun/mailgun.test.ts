@@ -177,14 +177,20 @@ const receipt = (kind: Receipt['kind'], more: Partial<Receipt> = {}): Receipt =>
   receiptId: `CCXMjJ7nQi2N3BPigGOdgQ:${NOW.getTime() / 1000 - 5}`,
   ...more,
 })
-const failed = (severity: string, reason: string, code?: number, enhanced?: string): JsonObject =>
+const failed = (
+  severity: string,
+  reason: string,
+  code?: number,
+  enhanced?: string,
+  said = 'said no',
+): JsonObject =>
   event('failed', {
     severity,
     reason,
     'delivery-status': {
       ...(code === undefined ? {} : { code }),
       ...(enhanced === undefined ? {} : { 'enhanced-code': enhanced }),
-      message: '<alice@example.com> said no',
+      message: `<alice@example.com> ${said}`,
     },
   })
 
@@ -254,6 +260,14 @@ test('failures are told apart', async () => {
     [failed('permanent', 'bounce', 552, '5.2.2'), 'failed', 'mailbox_full', '552 5.2.2 bounce'],
     [failed('permanent', 'bounce', 550, '5.7.1'), 'failed', 'refused', '550 5.7.1 bounce'],
     [failed('permanent', 'bounce', 554, '5.6.0'), 'failed', 'content_refused', '554 5.6.0 bounce'],
+    [
+      failed('permanent', 'generic', 550, undefined, 'relay not permitted'),
+      'failed',
+      'refused',
+      '550 generic',
+    ],
+    [failed('permanent', 'bounce', 550, '5.1.8'), 'failed', 'refused', '550 5.1.8 bounce'],
+    [failed('permanent', 'bounce', 503, '5.5.1'), 'failed', 'refused', '503 5.5.1 bounce'],
     [failed('permanent', 'espblock', 550, '5.7.1'), 'failed', 'refused', '550 5.7.1 espblock'],
     [failed('permanent', 'old', 602), 'failed', 'unavailable', '602 old'],
     [failed('temporary', 'generic', 452, '4.2.2'), 'deferred', 'mailbox_full', '452 4.2.2 generic'],

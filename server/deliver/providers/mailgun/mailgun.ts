@@ -2,11 +2,11 @@ import { createHmac, timingSafeEqual } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { type Static, Type } from 'typebox'
 import type { JsonObject, Message } from '../../../types.ts'
+import { type MailBlame, mailBlame } from '../../mail-reply.ts'
 import {
   type CallbackRequest,
   callbackRefused,
   type Connection,
-  type DeliveryCode,
   DeliveryError,
   type HttpResponse,
   judge,
@@ -364,21 +364,27 @@ function failure(event: JsonObject): Told {
   if (event.severity !== 'permanent') {
     return { kind: 'deferred', code: full ? 'mailbox_full' : 'unavailable', vendorCode, detail }
   }
-  return { ...(REASONS.get(reason ?? '') ?? turnedAway(enhanced, full)), vendorCode, detail }
+  const blame = full ? 'full' : mailBlame(enhanced, Number(reply), words ?? '')
+  return { ...(REASONS.get(reason ?? '') ?? turnedAway(blame)), vendorCode, detail }
 }
 
-/** By the subject of the enhanced code (RFC 3463 §3): 1 and 2 are about the address, without one it is meant. */
-function turnedAway(enhanced: string | undefined, full: boolean): Told {
-  if (full) return { kind: 'failed', code: 'mailbox_full' }
-  const subject = enhanced?.split('.')[1]
-  const codes = new Map<string, DeliveryCode>([
-    ['3', 'unavailable'],
-    ['4', 'unavailable'],
-    ['6', 'content_refused'],
-    ['7', 'refused'],
-  ])
-  const code = subject === undefined ? undefined : codes.get(subject)
-  return code === undefined ? { kind: 'bounced', code: 'unknown_address' } : { kind: 'failed', code }
+function turnedAway(blame: MailBlame): Told {
+  switch (blame) {
+    case 'address':
+    case 'nowhere':
+      return { kind: 'bounced', code: 'unknown_address' }
+    case 'full':
+      return { kind: 'failed', code: 'mailbox_full' }
+    case 'size':
+      return { kind: 'failed', code: 'too_large' }
+    case 'content':
+      return { kind: 'failed', code: 'content_refused' }
+    case 'system':
+      return { kind: 'failed', code: 'unavailable' }
+    case 'sender':
+    case 'policy':
+      return { kind: 'failed', code: 'refused' }
+  }
 }
 
 const objectAt = (from: JsonObject, name: string): JsonObject => {

@@ -6,6 +6,7 @@ import { callbackify } from 'node:util'
 import { createTransport, type SendMailOptions } from 'nodemailer'
 import { type Static, Type } from 'typebox'
 import type { Message } from '../../../types.ts'
+import { mailBlame } from '../../mail-reply.ts'
 import {
   bounced,
   type Connection,
@@ -344,7 +345,6 @@ function judgeReply(error: SmtpError, to: string): DeliveryError {
   const status = error.responseCode ?? Number(reply.slice(0, 3))
   const enhanced = /^\d{3}[ -](\d)\.(\d{1,3})\.(\d{1,3})/.exec(reply)
   const code = enhanced === null ? undefined : `${enhanced[1]}.${enhanced[2]}.${enhanced[3]}`
-  const subject = enhanced?.[2]
   const facts = {
     vendorCode: code === undefined ? String(status) : `${status} ${code}`,
     response: withoutAddress(reply, to),
@@ -369,13 +369,18 @@ function judgeReply(error: SmtpError, to: string): DeliveryError {
   if (status === 503) return temporary('unavailable', detail, facts)
   if (atRecipient) {
     if (full) return bounced('mailbox_full', detail, facts)
-    if (subject === '7') return rejected('refused', detail, facts)
-    if (subject === '1' || subject === '2') return bounced('unknown_address', detail, facts)
-    // Without an enhanced code: 550, 551 and 553 are about the mailbox, anything else about us.
-    if (subject === undefined && (status === 550 || status === 551 || status === 553)) {
-      return bounced('unknown_address', detail, facts)
+    switch (mailBlame(code, status, reply)) {
+      case 'address':
+      case 'nowhere':
+        return bounced('unknown_address', detail, facts)
+      // Servers look at the sender when they hear the recipient; said of one it is said of all.
+      case 'sender':
+        return rejected('forbidden', detail, facts)
+      case 'size':
+        return permanent('too_large', detail, facts)
+      default:
+        return rejected('refused', detail, facts)
     }
-    return rejected('refused', detail, facts)
   }
   if (error.command === 'MAIL FROM') {
     return full ? permanent('too_large', detail, facts) : rejected('forbidden', detail, facts)
