@@ -363,6 +363,8 @@ const READERS = new Map<string, (event: JsonObject) => Told>(
     open: event => ({ kind: 'opened', ...(event.sg_machine_open === true && { machine: 'prefetch' }) }),
     click: event => ({ kind: 'clicked', detail: textAt(event, 'url')?.slice(0, 2_000) }),
     unsubscribe: () => ({ kind: 'unsubscribed' }),
+    // Nobody knows from which group mail of ours would come. Coming back to one group takes nothing back: whoever left
+    // all of them would hear from us again.
     group_unsubscribe: () => ({ kind: 'unsubscribed' }),
   }),
 )

@@ -305,6 +305,28 @@ const callbacks: { name: string; event: object; receipts: Receipt[] }[] = [
     },
     receipts: [about({ kind: 'unsubscribed' })],
   },
+  {
+    name: 'coming back from unsubscribing from everything',
+    event: {
+      eventType: 'Subscription',
+      mail,
+      subscription: {
+        timestamp: AT,
+        newTopicPreferences: { unsubscribeAll: false },
+        oldTopicPreferences: { unsubscribeAll: true },
+      },
+    },
+    receipts: [about({ kind: 'resubscribed' })],
+  },
+  {
+    name: 'a change of topics',
+    event: {
+      eventType: 'Subscription',
+      mail,
+      subscription: { timestamp: AT, newTopicPreferences: { unsubscribeAll: false } },
+    },
+    receipts: [],
+  },
   { name: 'sending, which says nothing new', event: { eventType: 'Send', mail, send: {} }, receipts: [] },
   { name: 'an event of tomorrow', event: { eventType: 'Teleport', mail }, receipts: [] },
   { name: 'an event of a strange name', event: { eventType: 'constructor', mail }, receipts: [] },

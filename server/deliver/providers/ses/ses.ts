@@ -382,8 +382,14 @@ const EVENTS = new Map<string, (event: JsonObject) => Told[]>(
     },
     Subscription: event => {
       const subscription = objectAt(event, 'subscription')
-      if (objectAt(subscription, 'newTopicPreferences').unsubscribeAll !== true) return []
-      return [{ kind: 'unsubscribed', at: textAt(subscription, 'timestamp') }]
+      const at = textAt(subscription, 'timestamp')
+      const [from, to] = [
+        objectAt(subscription, 'oldTopicPreferences').unsubscribeAll === true,
+        objectAt(subscription, 'newTopicPreferences').unsubscribeAll === true,
+      ]
+      // Topics are those of a contact list of SES, which knows nothing of ours.
+      if (to) return [{ kind: 'unsubscribed', at }]
+      return from ? [{ kind: 'resubscribed', at }] : []
     },
   }),
 )

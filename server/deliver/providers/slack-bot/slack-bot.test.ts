@@ -302,6 +302,10 @@ test('channels go by id or name; what names none goes to the default; nonsense i
       assert.equal(vendor.received.length, 2)
       assert.equal(opened.accepts(exampleMessage({ to: 'https://hooks.slack.com/x' })), false)
       assert.notEqual(opened.lane(exampleMessage({ to: '#a' })), opened.lane(exampleMessage({ to: '#b' })))
+      // Operators see lanes; whom somebody writes to is none of their business.
+      const person = opened.lane(exampleMessage({ to: 'alice@example.com' }))
+      assert.notEqual(person, opened.lane(exampleMessage({ to: 'bob@example.com' })))
+      assert.doesNotMatch(person, /alice|example/)
       assert.equal(opened.limits.perSecond, 1)
     },
     {},

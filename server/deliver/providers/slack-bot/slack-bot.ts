@@ -24,7 +24,7 @@ import {
   temporary,
   unknown,
 } from '../../provider.ts'
-import { isHttpUrl, isObject, readObject, textAt, wordOf } from '../answers.ts'
+import { isHttpUrl, isObject, laneOf, readObject, textAt, wordOf } from '../answers.ts'
 import { notificationOf, SLACK_BODY_CHARS, slackMessage } from '../slack-blocks.ts'
 
 const settings = Type.Object(
@@ -111,7 +111,8 @@ export const slackBot: Provider<SlackBotSettings, Directory> = {
   },
 
   accepts: message => !isHttpUrl(message.to),
-  lane: message => message.to,
+  // Its name is shown to operators: channels and ids are, people's addresses are not.
+  lane: ({ to }) => (EMAIL.test(to) ? laneOf(to) : to),
 
   async send(message, ctx) {
     const to = message.to || ctx.settings.defaultChannel || ''

@@ -71,6 +71,7 @@ test("each of Slack's words has its meaning", async () => {
     [500, 'rollup_error', 'temporary', 'server_error'],
     [404, 'something_new', 'permanent', 'gone'],
     [503, 'busy', 'temporary', 'unavailable'],
+    [400, 'constructor', 'permanent', 'refused'],
   ] as const) {
     const { outcome } = await deliver({}, {}, { status, body: word })
     const { kind: actual, code: actualCode, vendorCode } = outcome as DeliveryError

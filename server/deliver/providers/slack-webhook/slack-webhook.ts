@@ -84,25 +84,28 @@ type Failure = (code: DeliveryCode, detail: string, facts: { vendorCode: string 
  * The body of a refusal is one word
  * (https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks#handling_errors).
  */
-const WORDS: Record<string, [Failure, DeliveryCode]> = {
-  invalid_payload: [permanent, 'content_refused'],
-  invalid_blocks: [permanent, 'content_refused'],
-  invalid_attachments: [permanent, 'content_refused'],
-  no_text: [permanent, 'content_refused'],
-  too_many_attachments: [permanent, 'content_refused'],
-  channel_not_found: [bounced, 'unknown_address'],
-  user_not_found: [bounced, 'unknown_address'],
-  invalid_token: [bounced, 'unknown_address'],
-  channel_is_archived: [bounced, 'gone'],
-  no_service: [bounced, 'gone'],
-  no_service_id: [bounced, 'gone'],
-  no_active_hooks: [bounced, 'gone'],
-  no_team: [bounced, 'gone'],
-  team_disabled: [bounced, 'gone'],
-  action_prohibited: [rejected, 'forbidden'],
-  posting_to_general_channel_denied: [rejected, 'forbidden'],
-  rollup_error: [temporary, 'server_error'],
-}
+// A map, as a page that says "constructor" would find something in an object.
+const WORDS = new Map(
+  Object.entries<[Failure, DeliveryCode]>({
+    invalid_payload: [permanent, 'content_refused'],
+    invalid_blocks: [permanent, 'content_refused'],
+    invalid_attachments: [permanent, 'content_refused'],
+    no_text: [permanent, 'content_refused'],
+    too_many_attachments: [permanent, 'content_refused'],
+    channel_not_found: [bounced, 'unknown_address'],
+    user_not_found: [bounced, 'unknown_address'],
+    invalid_token: [bounced, 'unknown_address'],
+    channel_is_archived: [bounced, 'gone'],
+    no_service: [bounced, 'gone'],
+    no_service_id: [bounced, 'gone'],
+    no_active_hooks: [bounced, 'gone'],
+    no_team: [bounced, 'gone'],
+    team_disabled: [bounced, 'gone'],
+    action_prohibited: [rejected, 'forbidden'],
+    posting_to_general_channel_denied: [rejected, 'forbidden'],
+    rollup_error: [temporary, 'server_error'],
+  }),
+)
 
 function verdict(response: HttpResponse, now: Date): Sent {
   const word = response.body.trim()
@@ -112,7 +115,7 @@ function verdict(response: HttpResponse, now: Date): Sent {
     throw unknown('garbled_answer', 'The answer is not "ok"')
   }
   // Asked to wait, the status decides, whatever the word.
-  const known = response.status === 429 ? undefined : WORDS[word]
+  const known = response.status === 429 ? undefined : WORDS.get(word)
   if (known !== undefined) {
     const [failure, code] = known
     throw failure(code, `HTTP ${response.status}: ${word}`, { vendorCode: word })

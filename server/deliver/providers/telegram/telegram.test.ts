@@ -158,6 +158,13 @@ test("each of Telegram's answers has its meaning", async () => {
   assert.equal(limited.until?.getTime(), NOW.getTime() + 31_000)
 })
 
+test('lanes tell chats apart, and show public channels only', () => {
+  const lane = (to: string) => telegram.lane!(exampleMessage({ to }))
+  assert.notEqual(lane('4242'), lane('4243'))
+  assert.doesNotMatch(lane('4242424242'), /4242424242/)
+  assert.equal(lane('@ops_alerts'), '@ops_alerts')
+})
+
 test('what names no chat goes to the default, nonsense nowhere', async () => {
   assert.equal(((await deliver({ to: '' }, { defaultChat: '7' })).bodies[0] as JsonObject).chat_id, 7)
   const { outcome, received } = await deliver({ to: '+41791234567' })

@@ -16,7 +16,7 @@ import {
   temporary,
   unknown,
 } from '../../provider.ts'
-import { isHttpUrl, isObject, readObject, textAt } from '../answers.ts'
+import { isHttpUrl, isObject, laneOf, readObject, textAt } from '../answers.ts'
 
 /** https://core.telegram.org/bots/api#sendmessage: after its entities are read. */
 const MAX_TEXT = 4_096
@@ -79,7 +79,8 @@ export const telegram: Provider<Settings> = {
     perSecond: 1,
   },
 
-  lane: message => message.to,
+  // Its name is shown to operators: a chat's number is a person.
+  lane: ({ to }) => (to.startsWith('@') ? to : laneOf(to)),
 
   async send(message, ctx) {
     const to = message.to || ctx.settings.defaultChat || ''

@@ -211,6 +211,18 @@ testProvider(whatsAppCloud, {
       ],
     },
     {
+      // One app hears for all its numbers; who wrote to another one did not write to us.
+      name: 'another number of the same app',
+      request: () =>
+        posted({
+          metadata: { display_phone_number: '15550001111', phone_number_id: '999' },
+          statuses: [status('delivered')],
+          messages: [wrote({ type: 'text', text: { body: 'Stop' } })],
+        }),
+      // The number may have been ours when the message was sent.
+      receipts: [{ kind: 'delivered', ...receipt('delivered') }],
+    },
+    {
       name: 'answers',
       request: () =>
         posted({
