@@ -91,6 +91,8 @@ export interface DirectSend {
   templateId?: Id
   content?: InlineContent
   metadata?: JsonObject
+  /** What it belongs to; see `Message.thread`. */
+  thread?: string
 }
 
 /** What every door turns its input into. CloudEvents 1.0 attributes keep their names and meaning. */
@@ -180,7 +182,11 @@ export interface Message {
   addressSettings?: JsonObject
   /** What it tells the state of, where the rule says so. */
   about?: About
+  /** What it belongs to: messages with the same key are shown together. Opaque, at most `MAX_THREAD` characters. */
+  thread?: string
 }
+
+export const MAX_THREAD = 200
 
 /** What a message is about, so that the next one about it can take its place. */
 export interface About {

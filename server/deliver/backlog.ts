@@ -222,6 +222,7 @@ export function backlog(parts: BacklogParts): Backlog {
             notificationId: job.notificationId,
             createdAt: now,
             expiresAt: job.expiresAtMs === null ? null : new Date(job.expiresAtMs),
+            thread: job.thread,
           })),
         )
       }

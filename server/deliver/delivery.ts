@@ -16,6 +16,7 @@ export interface Delivery {
   createdAtMs: number
   expiresAtMs: number | null
   traceId?: string
+  thread?: string
   body: AddressedContent
   /** Tries already recorded. */
   tries: number
@@ -58,6 +59,7 @@ export const toMessage = (delivery: Delivery, links?: MessageLinks): Message => 
   ...links,
   addressSettings: delivery.body.settings,
   ...(delivery.body.about && { about: delivery.body.about }),
+  ...(delivery.thread !== undefined && { thread: delivery.thread }),
 })
 
 /** What a committed batch sends now, ready for the loop; its notifications are still in memory. */
@@ -75,6 +77,7 @@ export function deliveriesOf(batch: Batch, owner: number): Delivery[] {
       createdAtMs: idTime(notification.id),
       expiresAtMs: notification.expiresAt?.getTime() ?? null,
       traceId: notification.event.traceId,
+      thread: notification.thread,
       body: notification.bodies[channel]!,
       tries: 0,
       hasFallback: notification.fallback.length > 0,

@@ -35,6 +35,34 @@ const recount = sql(
    from feed_heads h left join feed f on f.tenant_id = h.tenant_id and f.user_id = h.user_id
    where h.tenant_id = $1 group by h.tenant_id, h.user_id, h.unseen, h.unread, h.seq`,
 )
+const recountThreads = sql(
+  'test_recount_threads',
+  `select coalesce(t.thread, f.thread) as thread, coalesce(t.user_id, f.user_id) as "userId",
+     t.items, t.unread, t.last_seq as last, f.items as "trueItems", f.unread as "trueUnread", f.last as "trueLast"
+   from (select * from feed_threads where tenant_id = $1) t
+   full join (
+     select user_id, thread, count(*)::int as items, max(seq) as last,
+       count(*) filter (where read_at is null and archived_at is null and snoozed_until is null)::int as unread
+     from feed where tenant_id = $1 and thread is not null group by 1, 2
+   ) f on f.user_id = t.user_id and f.thread = t.thread`,
+)
+interface ThreadRecount {
+  thread: string
+  userId: string
+  items: number
+  unread: number
+  last: number
+  trueItems: number
+  trueUnread: number
+  trueLast: number
+}
+async function assertThreadsTrue(tenant: number): Promise<void> {
+  for (const row of await database.db.rows<ThreadRecount>(recountThreads, [tenant])) {
+    const { thread, userId, items, unread, last, trueItems, trueUnread, trueLast } = row
+    assert.deepEqual([userId, thread, items, unread, last], [userId, thread, trueItems, trueUnread, trueLast])
+  }
+}
+
 interface Recount {
   userId: string
   unseen: number
@@ -157,7 +185,11 @@ test('whatever is done in whatever order, counts are true and every change has i
   const action = fc.oneof(
     {
       weight: 3,
-      arbitrary: fc.record({ kind: fc.constant('add' as const), n: fc.integer({ min: 1, max: 4 }) }),
+      arbitrary: fc.record({
+        kind: fc.constant('add' as const),
+        n: fc.integer({ min: 1, max: 4 }),
+        thread: fc.constantFrom(undefined, 'a', 'b'),
+      }),
     },
     {
       weight: 6,
@@ -166,6 +198,10 @@ test('whatever is done in whatever order, counts are true and every change has i
         mark: fc.constantFrom(...FEED_MARKS),
         picks: fc.array(fc.nat(20), { minLength: 1, maxLength: 6 }),
       }),
+    },
+    {
+      weight: 1,
+      arbitrary: fc.record({ kind: fc.constant('thread_read' as const), thread: fc.constantFrom('a', 'b') }),
     },
     { weight: 1, arbitrary: fc.record({ kind: fc.constantFrom('all_seen' as const, 'all_read' as const) }) },
     {
@@ -191,7 +227,7 @@ test('whatever is done in whatever order, counts are true and every change has i
               await inbox.add(
                 tenant,
                 Array.from({ length: step.n }, () => user),
-                { expiresAt },
+                { expiresAt, thread: step.thread },
               ),
             ),
           )
@@ -200,7 +236,17 @@ test('whatever is done in whatever order, counts are true and every change has i
           await feed.mark(tenant, user, step.mark, picked, now, minutes(clock + 3))
         } else if (step.kind === 'all_seen') await feed.markAll(tenant, user, 'seen', now)
         else if (step.kind === 'all_read') await feed.markAll(tenant, user, 'read', now)
-        else if (step.kind === 'wake') await wakeSnoozed(database.db, now)
+        else if (step.kind === 'thread_read') {
+          const { changes } = await feed.markThreadRead(tenant, user, step.thread, now)
+          assert.ok(changes.length <= 1)
+          const left = await feed.list(tenant, user, {
+            filter: 'unread',
+            thread: step.thread,
+            limit: 1,
+            now: minutes(-1),
+          })
+          assert.deepEqual(left.items, [])
+        } else if (step.kind === 'wake') await wakeSnoozed(database.db, now)
         else if (step.kind === 'cap')
           await capUnread(database.db, [{ tenantId: tenant, userId: user }], now, 3)
         else if (step.kind === 'prune') {
@@ -210,6 +256,7 @@ test('whatever is done in whatever order, counts are true and every change has i
         }
       }
       await assertCountsTrue(tenant)
+      await assertThreadsTrue(tenant)
       const [all] = await feed.catchUp([{ tenantId: tenant, userId: user, after: 0 }], 1000)
       const seqs = all!.rows.map(row => row.seq)
       assert.deepEqual(
@@ -223,6 +270,65 @@ test('whatever is done in whatever order, counts are true and every change has i
     }),
     { numRuns: 40 },
   )
+})
+
+test('threads are listed by their newest item, page by page, and go with their last one', async () => {
+  const tenant = await inbox.tenant()
+  await inbox.person(tenant, 'tea')
+  await inbox.person(tenant, 'tom')
+  const first = await inbox.add(tenant, ['tea', 'tom'], { thread: 'order:1' })
+  await inbox.add(tenant, ['tea'], { thread: 'order:2' })
+  await inbox.add(tenant, ['tea'])
+  const again = await inbox.add(tenant, ['tea'], { thread: 'order:1' })
+
+  const page = await feed.threads(tenant, 'tea', { limit: 1 })
+  assert.deepEqual(
+    page.threads.map(({ id: _, ...thread }) => thread),
+    [{ thread: 'order:1', items: 2, unread: 2, last: again[0]!.data }],
+  )
+  const next = await feed.threads(tenant, 'tea', { limit: 5, before: page.nextSeq! })
+  assert.deepEqual(
+    next.threads.map(({ thread, items }) => [thread, items]),
+    [['order:2', 1]],
+  )
+  assert.equal(next.nextSeq, null)
+  assert.notEqual((await feed.thread(tenant, 'tom', 'order:1'))!.id, page.threads[0]!.id)
+  assert.equal(await feed.thread(tenant, 'tom', 'order:2'), undefined)
+  assert.deepEqual(await feed.threads(tenant + 1, 'tea', { limit: 5 }), { threads: [], nextSeq: null })
+
+  await feed.retract(tenant, [again[0]!.id], minutes(1))
+  const [newest] = (await feed.threads(tenant, 'tea', { limit: 5 })).threads
+  assert.equal(newest!.thread, 'order:2', 'the newest item of the other is older now')
+  await feed.retract(tenant, [first[0]!.id], minutes(2))
+  assert.equal(await feed.thread(tenant, 'tea', 'order:1'), undefined)
+  await assertThreadsTrue(tenant)
+})
+
+test('reading a thread takes more than one step, is one change, and leaves the others alone', async () => {
+  const tenant = await inbox.tenant()
+  await inbox.person(tenant, 'meg')
+  const n = MARK_ALL_ROWS + 3
+  for (let left = n; left > 0; left -= 500) {
+    const some = Array.from({ length: Math.min(left, 500) }, () => 'meg')
+    await inbox.add(tenant, some, { thread: 'busy' })
+  }
+  const [other] = await inbox.add(tenant, ['meg'], { thread: 'calm' })
+  const { changes, counts } = await feed.markThreadRead(tenant, 'meg', 'busy', minutes(1))
+  assert.deepEqual([counts.unread, counts.unseen], [1, 1])
+  assert.deepEqual(
+    changes.map(({ seq, data }) => [seq, data]),
+    [[n + 2, { change: 'thread_read', id: null, thread: 'busy' }]],
+  )
+  const [told] = await feed.catchUp([{ tenantId: tenant, userId: 'meg', after: n }], 10)
+  assert.deepEqual(
+    told!.rows.map(row => row.data),
+    [other!.data, changes[0]!.data],
+  )
+  assert.deepEqual((await feed.markThreadRead(tenant, 'meg', 'busy', minutes(2))).changes, [])
+  assert.deepEqual((await feed.markThreadRead(tenant, 'meg', 'unknown', minutes(2))).changes, [])
+  assert.deepEqual((await feed.markThreadRead(tenant, 'stranger', 'busy', minutes(2))).counts.head, 0)
+  await assertCountsTrue(tenant)
+  await assertThreadsTrue(tenant)
 })
 
 // covers: DIC-125

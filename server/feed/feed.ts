@@ -14,6 +14,8 @@ export interface FeedView {
   data: JsonObject | null
   priority: Priority
   category: string
+  /** What it belongs to: items with the same key are one thread. */
+  thread: string | null
   createdAt: string
   seenAt: string | null
   readAt: string | null
@@ -41,7 +43,7 @@ export const FEED_MARKS = [
 ] as const
 export type FeedMark = (typeof FEED_MARKS)[number]
 
-export type FeedChangeKind = FeedMark | 'removed' | 'all_seen' | 'all_read'
+export type FeedChangeKind = FeedMark | 'removed' | 'all_seen' | 'all_read' | 'thread_read'
 
 /** Counts of what is in the inbox: archived and snoozed items do not count. */
 export interface FeedCounts {
@@ -74,8 +76,10 @@ export interface FeedChange {
 /** A change as streams show it. The stamps are the item's own as of reading, for one item's change. */
 export interface ChangeView {
   change: FeedChangeKind
-  /** null: every item in the inbox with a number below this change's own. */
+  /** null: every item in the inbox, or of the thread, with a number below this change's own. */
   id: Id | null
+  /** Of the item; of `thread_read` the thread. Absent: it is in none, or it is gone. */
+  thread?: string
   seenAt?: string | null
   readAt?: string | null
   archivedAt?: string | null
@@ -95,6 +99,24 @@ export interface FeedPage {
   nextSeq: number | null
   /** As of this page: a stream resumed from here misses nothing and repeats nothing. */
   head: number
+}
+
+/** A thread of one inbox. */
+export interface ThreadView {
+  /** Its own id here, for as long as there is an item of it. */
+  id: Id
+  thread: string
+  /** Items of it that are kept, archived ones included. */
+  items: number
+  /** As `FeedCounts` counts. */
+  unread: number
+  /** The newest of them. */
+  last: FeedView
+}
+
+export interface ThreadPage {
+  threads: ThreadView[]
+  nextSeq: number | null
 }
 
 /** Where one stream stands: it wants what comes after. null: only where the inbox stands now. */
@@ -131,7 +153,7 @@ export interface FeedStore {
   list(
     tenantId: TenantId,
     userId: UserId,
-    query: { filter: FeedFilter; before?: number; limit: number; now: Date },
+    query: { filter: FeedFilter; thread?: string; before?: number; limit: number; now: Date },
   ): Promise<FeedPage>
   /** One row, whatever the inbox's size. */
   counts(tenantId: TenantId, userId: UserId): Promise<FeedCounts>
@@ -149,6 +171,15 @@ export interface FeedStore {
    * process dies in between, the counts are exact for what was marked and the same call finishes it.
    */
   markAll(tenantId: TenantId, userId: UserId, mark: 'seen' | 'read', now: Date): Promise<Marked>
+  /** Threads with something in them, the one with the newest item first. */
+  threads(
+    tenantId: TenantId,
+    userId: UserId,
+    options: { before?: number; limit: number },
+  ): Promise<ThreadPage>
+  thread(tenantId: TenantId, userId: UserId, thread: string): Promise<ThreadView | undefined>
+  /** Everything of one thread that is in the inbox at this moment, as `markAll`. */
+  markThreadRead(tenantId: TenantId, userId: UserId, thread: string, now: Date): Promise<Marked>
   /** Takes cancelled notifications out of whoever's inbox they are in. At most `MAX_MARKED`. */
   retract(tenantId: TenantId, ids: readonly Id[], now: Date): Promise<FeedChange[]>
   /** One answer for each of `waiting`, in its order, from one snapshot. */
@@ -167,8 +198,11 @@ export function feedStore(
   onUnreadable: (notificationId: Id, error: unknown) => void = () => {},
 ): FeedStore {
   return {
-    async list(tenantId, userId, { filter, before, limit, now }) {
-      const rows = await db.rows<ListRow>(LIST[filter], [tenantId, userId, before ?? null, limit + 1, now])
+    async list(tenantId, userId, { filter, thread, before, limit, now }) {
+      const values = [tenantId, userId, before ?? null, limit + 1, now]
+      const rows = await (thread === undefined
+        ? db.rows<ListRow>(LIST[filter], values)
+        : db.rows<ListRow>(LIST_THREAD[filter], [...values, thread]))
       const found = rows.filter(row => row.seq !== null)
       const open = contentOpener(sealer, onUnreadable)
       const items = found.slice(0, limit).map(row => viewOf(row, open))
@@ -194,32 +228,38 @@ export function feedStore(
       })
     },
 
-    async markAll(tenantId, userId, mark, now) {
-      let bound: number | undefined
-      const changes: FeedChange[] = []
-      for (;;) {
-        const step = await db.tx(async tx => {
-          const head = await tx.one<FeedCounts>(lockHead, [tenantId, userId])
-          if (head === undefined) return { counts: { head: 0, unseen: 0, unread: 0 }, more: false }
-          const open = mark === 'read' ? head.unread + head.unseen : head.unseen
-          if (bound === undefined && open === 0) return { counts: head, more: false }
-          // The change takes its number first: what is numbered below it was there, what comes meanwhile is above.
-          bound ??= (await tx.one<{ seq: number }>(recordAll, [tenantId, userId, `all_${mark}`, now]))!.seq
+    markAll: (tenantId, userId, mark, now) =>
+      markStepwise(db, tenantId, userId, now, {
+        data: { change: `all_${mark}`, id: null },
+        open: async (_tx, head) => (mark === 'read' ? head.unread + head.unseen : head.unseen),
+        async step(tx, bound) {
           const values = [tenantId, userId, bound, MARK_ALL_ROWS, now]
           const marked = [(await tx.one<MarkAllRow>(markAllSeen, values))!]
           if (mark === 'read') marked.push((await tx.one<MarkAllRow>(markAllRead, values))!)
-          const counts = (await tx.one<FeedCounts>(readCounts, [tenantId, userId]))!
-          return { counts, more: marked.some(({ n }) => n === MARK_ALL_ROWS) }
-        })
-        if (bound !== undefined && changes.length === 0) {
-          const data: ChangeView = { change: `all_${mark}`, id: null }
-          changes.push({ tenantId, userId, seq: bound, type: 'change', at: now, data })
-        }
-        if (step.more) continue
-        if (changes[0]) changes[0].counts = { unseen: step.counts.unseen, unread: step.counts.unread }
-        return { states: [], changes, counts: step.counts }
-      }
+          return marked.some(({ n }) => n === MARK_ALL_ROWS)
+        },
+      }),
+
+    async threads(tenantId, userId, { before, limit }) {
+      const rows = await db.rows<ThreadRow>(listThreads, [tenantId, userId, before ?? null, limit + 1])
+      const open = contentOpener(sealer, onUnreadable)
+      const threads = rows.slice(0, limit).map(row => threadView(row, open))
+      return { threads, nextSeq: rows.length > limit ? threads.at(-1)!.last.seq : null }
     },
+
+    async thread(tenantId, userId, thread) {
+      const row = await db.one<ThreadRow>(findThread, [tenantId, userId, thread])
+      return row && threadView(row, contentOpener(sealer, onUnreadable))
+    },
+
+    markThreadRead: (tenantId, userId, thread, now) =>
+      markStepwise(db, tenantId, userId, now, {
+        data: { change: 'thread_read', id: null, thread },
+        open: async tx => (await tx.one<{ n: number }>(threadUnread, [tenantId, userId, thread]))?.n ?? 0,
+        step: async (tx, bound) =>
+          (await tx.one<MarkAllRow>(markThreadRead, [tenantId, userId, thread, bound, MARK_ALL_ROWS, now]))!
+            .n === MARK_ALL_ROWS,
+      }),
 
     retract: (tenantId, ids, now) =>
       db.tx(async tx => {
@@ -271,7 +311,7 @@ export function feedStore(
 
 // ---------------------------------------------------------------- reading
 
-const ITEM_COLUMNS = `f.seq, f.notification_id as id, f.created_at, f.expires_at, f.seen_at, f.read_at, f.archived_at, f.snoozed_until`
+const ITEM_COLUMNS = `f.seq, f.notification_id as id, f.created_at, f.expires_at, f.seen_at, f.read_at, f.archived_at, f.snoozed_until, f.thread`
 const NOTIFICATION_COLUMNS = `n.event_id, n.event_type, n.priority, n.category, n.content`
 
 interface ItemRow {
@@ -283,6 +323,7 @@ interface ItemRow {
   read_at: Date | null
   archived_at: Date | null
   snoozed_until: Date | null
+  thread: string | null
   event_id: Id | null
   event_type: string | null
   priority: number | null
@@ -302,15 +343,16 @@ const CONDITIONS: Record<FeedFilter, string> = {
   all: 'true',
 }
 
-const listStatement = (filter: FeedFilter): Statement =>
+const listStatement = (filter: FeedFilter, ofThread = false): Statement =>
   sql(
-    `list_feed_${filter}`,
+    `list_feed_${ofThread ? 'thread_' : ''}${filter}`,
     `select h.seq as head, f.*, ${NOTIFICATION_COLUMNS}, u.data_key
      from feed_heads h
      left join lateral (
        select ${ITEM_COLUMNS} from feed f
        where f.tenant_id = $1 and f.user_id = $2 and f.seq < coalesce($3::bigint, 9007199254740991)
          and (f.expires_at is null or f.expires_at > $5) and ${CONDITIONS[filter]}
+         ${ofThread ? 'and f.thread = $6' : ''}
        order by f.seq desc limit $4
      ) f on true
      left join notifications n on n.tenant_id = $1 and n.id = f.id
@@ -322,6 +364,36 @@ const LIST = Object.fromEntries(FEED_FILTERS.map(filter => [filter, listStatemen
   FeedFilter,
   Statement
 >
+
+const LIST_THREAD = Object.fromEntries(
+  FEED_FILTERS.map(filter => [filter, listStatement(filter, true)]),
+) as Record<FeedFilter, Statement>
+
+const threadStatement = (name: string, which: string): Statement =>
+  sql(
+    name,
+    `select t.id as thread_id, t.items, t.unread as thread_unread, ${ITEM_COLUMNS}, ${NOTIFICATION_COLUMNS}, u.data_key
+     from feed_threads t
+     join feed f on f.tenant_id = t.tenant_id and f.user_id = t.user_id and f.seq = t.last_seq
+     left join notifications n on n.tenant_id = t.tenant_id and n.id = f.notification_id
+     left join users u on u.tenant_id = t.tenant_id and u.user_id = t.user_id
+     where t.tenant_id = $1 and t.user_id = $2 and ${which}`,
+  )
+const listThreads = threadStatement(
+  'list_feed_threads',
+  't.last_seq < coalesce($3::bigint, 9007199254740991) order by t.last_seq desc limit $4',
+)
+const findThread = threadStatement('find_feed_thread', 't.thread = $3')
+
+type ThreadRow = ItemRow & { thread_id: Id; items: number; thread_unread: number }
+
+const threadView = (row: ThreadRow, open: ContentOpener): ThreadView => ({
+  id: row.thread_id,
+  thread: row.thread!,
+  items: row.items,
+  unread: row.thread_unread,
+  last: viewOf(row, open),
+})
 
 const readCounts = sql(
   'read_feed_counts',
@@ -350,7 +422,7 @@ const catchUpStatement = sql(
       left join notifications n on n.tenant_id = f.tenant_id and n.id = f.notification_id)
      union all
      (select c.seq, c.notification_id, null, null, f.seen_at, f.read_at, f.archived_at, f.snoozed_until,
-             c.change, c.at, null, null, null, null, null
+             coalesce(c.thread, f.thread), c.change, c.at, null, null, null, null, null
       from (select * from feed_changes c
             where c.tenant_id = w.tenant_id and c.user_id = w.user_id and c.seq > w.after
             order by c.seq limit $4) c
@@ -381,7 +453,7 @@ function streamRow(
     seq: row.seq,
     type: 'change',
     at: row.changed_at,
-    data: changeView(row.change, row.id, state && stampsOf(state)),
+    data: changeView(row.change, row.id, row.thread, state && stampsOf(state)),
   }
 }
 
@@ -394,6 +466,7 @@ function viewOf(row: ItemRow, open: ContentOpener): FeedView {
       eventType: row.event_type ?? '',
       priority: PRIORITIES[row.priority ?? 2] ?? 'NORMAL',
       category: row.category ?? '',
+      thread: row.thread,
       createdAt: row.created_at,
       expiresAt: row.expires_at,
       content: open(row),
@@ -419,6 +492,7 @@ export function feedView(item: {
   eventType: string
   priority: Priority
   category: string
+  thread?: string | null
   createdAt: Date
   expiresAt?: Date | null
   content: InAppContent | undefined
@@ -433,6 +507,7 @@ export function feedView(item: {
     data: item.content?.data ?? null,
     priority: item.priority,
     category: item.category,
+    thread: item.thread ?? null,
     createdAt: item.createdAt.toISOString(),
     seenAt: null,
     readAt: null,
@@ -542,11 +617,11 @@ const markStatement = (mark: FeedMark): Statement =>
        returning seq, notification_id
      )
      select s.tenant_id as "tenantId", s.user_id as "userId", s.notification_id as id, s.seq, s.seen_at, s.read_at,
-            s.archived_at, s.snoozed_until, r.seq as change_seq, h.seq as head, h.unseen, h.unread
+            s.archived_at, s.snoozed_until, s.thread, r.seq as change_seq, h.seq as head, h.unseen, h.unread
      from (
-       select tenant_id, user_id, notification_id, seq, seen_at, read_at, archived_at, snoozed_until from changed
+       select tenant_id, user_id, notification_id, seq, seen_at, read_at, archived_at, snoozed_until, thread from changed
        union all
-       select tenant_id, user_id, notification_id, seq, seen_at, read_at, archived_at, snoozed_until
+       select tenant_id, user_id, notification_id, seq, seen_at, read_at, archived_at, snoozed_until, thread
        from item where not applies
      ) s
      left join recorded r on r.notification_id = s.notification_id
@@ -566,6 +641,7 @@ interface Stamps {
 }
 
 interface MarkRow extends Stamps {
+  thread: string | null
   tenantId: TenantId
   userId: UserId
   id: Id
@@ -601,15 +677,19 @@ const changesOf = (rows: readonly MarkRow[], change: FeedChangeKind, now: Date):
       seq: row.change_seq!,
       type: 'change',
       at: now,
-      data: changeView(change, row.id, change === 'removed' ? undefined : stampsOf(row)),
+      data:
+        change === 'removed'
+          ? changeView(change, row.id, null, undefined)
+          : changeView(change, row.id, row.thread, stampsOf(row)),
       counts: { unseen: row.unseen!, unread: row.unread! },
     }))
 
 const changeView = (
   change: FeedChangeKind,
   id: Id | null,
+  thread: string | null,
   stamps: ReturnType<typeof stampsOf> | undefined,
-): ChangeView => ({ change, id, ...stamps })
+): ChangeView => ({ change, id, ...(thread !== null && { thread }), ...stamps })
 
 const stampsOf = (row: Stamps) => ({
   seenAt: iso(row.seen_at),
@@ -623,10 +703,48 @@ const recordAll = sql(
   `with head as (
      update feed_heads set seq = seq + 1 where tenant_id = $1 and user_id = $2 returning seq
    )
-   insert into feed_changes (tenant_id, user_id, seq, notification_id, change, at)
-   select $1, $2, seq, null, $3, $4 from head
+   insert into feed_changes (tenant_id, user_id, seq, notification_id, change, at, thread)
+   select $1, $2, seq, null, $3, $4, $5 from head
    returning seq`,
 )
+
+/** A mark on whatever fits, `MARK_ALL_ROWS` a transaction, and one change for all of it. */
+interface MarkMany {
+  data: ChangeView
+  /** How many may fit; 0: none does. */
+  open(tx: Tx, head: FeedCounts): Promise<number>
+  /** Marks some of what is numbered below `bound`; says whether there may be more. */
+  step(tx: Tx, bound: number): Promise<boolean>
+}
+
+async function markStepwise(
+  db: Db,
+  tenantId: TenantId,
+  userId: UserId,
+  now: Date,
+  { data, open, step }: MarkMany,
+): Promise<Marked> {
+  let bound: number | undefined
+  for (;;) {
+    const { counts, more } = await db.tx(async tx => {
+      const head = await tx.one<FeedCounts>(lockHead, [tenantId, userId])
+      if (head === undefined) return { counts: { head: 0, unseen: 0, unread: 0 }, more: false }
+      if (bound === undefined && (await open(tx, head)) === 0) return { counts: head, more: false }
+      // The change takes its number first: what is numbered below it was there, what comes meanwhile is above.
+      const values = [tenantId, userId, data.change, now, data.thread ?? null]
+      bound ??= (await tx.one<{ seq: number }>(recordAll, values))!.seq
+      const more = await step(tx, bound)
+      return { counts: (await tx.one<FeedCounts>(readCounts, [tenantId, userId]))!, more }
+    })
+    if (more) continue
+    const { unseen, unread } = counts
+    const changes: FeedChange[] =
+      bound === undefined
+        ? []
+        : [{ tenantId, userId, seq: bound, type: 'change', at: now, data, counts: { unseen, unread } }]
+    return { states: [], changes, counts }
+  }
+}
 
 interface MarkAllRow {
   n: number
@@ -655,6 +773,33 @@ const markAllStatement = (name: string, column: 'seen_at' | 'read_at', count: 'u
   )
 const markAllSeen = markAllStatement('mark_feed_all_seen', 'seen_at', 'unseen')
 const markAllRead = markAllStatement('mark_feed_all_read', 'read_at', 'unread')
+
+const threadUnread = sql(
+  'thread_unread',
+  'select unread as n from feed_threads where tenant_id = $1 and user_id = $2 and thread = $3',
+)
+/** As above. What is unread and in the inbox is all that a thread counts, and reading is seeing. */
+const markThreadRead = sql(
+  'mark_feed_thread_read',
+  `with open as materialized (
+     select f.seq, (f.seen_at is null)::int as unseen from feed f
+     where f.tenant_id = $1 and f.user_id = $2 and f.thread = $3 and f.seq < $4
+       and f.archived_at is null and f.snoozed_until is null and f.read_at is null
+     order by f.seq desc
+     limit least($5::int, (select unread from feed_threads where tenant_id = $1 and user_id = $2 and thread = $3))
+   ),
+   changed as (
+     update feed f set read_at = $6, seen_at = coalesce(f.seen_at, $6)
+     from open o where f.tenant_id = $1 and f.user_id = $2 and f.seq = o.seq
+     returning o.unseen
+   ),
+   head as (
+     update feed_heads h set unseen = h.unseen - d.unseen, unread = h.unread - d.n
+     from (select count(*) as n, sum(unseen) as unseen from changed) d
+     where h.tenant_id = $1 and h.user_id = $2 and d.n > 0
+   )
+   select count(*)::int as n from changed`,
+)
 
 // ---------------------------------------------------------------- many people at once (house-keeping, retracting)
 
@@ -701,7 +846,7 @@ recorded as (
   select tenant_id, user_id, change_seq, notification_id, '${change}', $4::timestamptz from numbered
 )
 select tenant_id as "tenantId", user_id as "userId", notification_id as id, seq, seen_at, read_at, archived_at,
-       snoozed_until, change_seq, head, head_unseen as unseen, head_unread as unread
+       snoozed_until, thread, change_seq, head, head_unseen as unseen, head_unread as unread
 from numbered order by tenant_id, user_id, change_seq`
 
 const changeManyStatement = (change: 'read' | 'unsnoozed' | 'removed'): Statement =>

@@ -2,7 +2,7 @@ import { type TProperties, Type } from 'typebox'
 import { AppError } from '../errors.ts'
 import type { Api } from '../http/api.ts'
 import { decodeCursor, encodeCursor } from '../http/cursor.ts'
-import { PRIORITIES } from '../types.ts'
+import { MAX_THREAD, PRIORITIES } from '../types.ts'
 import type { UserId } from '../types.ts'
 import { FEED_FILTERS, FEED_MARKS, MAX_MARKED } from './feed.ts'
 import type { FeedMark, FeedState, FeedStore, Marked } from './feed.ts'
@@ -35,12 +35,21 @@ const Item = Type.Object({
   data: Type.Union([Type.Record(Type.String(), Type.Unknown()), Type.Null()]),
   priority: Type.Enum(PRIORITIES),
   category: Type.String(),
+  thread: Type.Union([Type.String(), Type.Null()], { description: 'What it belongs to.' }),
   createdAt: Time,
   seenAt: MaybeTime,
   readAt: MaybeTime,
   archivedAt: MaybeTime,
   snoozedUntil: MaybeTime,
   expiresAt: MaybeTime,
+})
+const ThreadName = Type.String({ minLength: 1, maxLength: MAX_THREAD })
+const Thread = Type.Object({
+  id: Type.String({ format: 'uuid', description: 'For as long as there is an item of it.' }),
+  thread: Type.String(),
+  items: Type.Integer({ description: 'Kept ones, archived ones included.' }),
+  unread: Type.Integer({ description: 'Neither archived nor snoozed.' }),
+  last: Item,
 })
 const Counts = Type.Object({ unseen: Type.Integer(), unread: Type.Integer(), head: Type.Integer() })
 const State = Type.Object({
@@ -76,6 +85,7 @@ export function feedRoutes(api: Api, deps: { feed: FeedStore; hub: Hub; now?: ()
         querystring: strict({
           userId,
           filter: Type.Optional(Type.Enum(FEED_FILTERS, { default: 'inbox' })),
+          thread: Type.Optional(ThreadName),
           limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 200, default: 50 })),
           cursor: Type.Optional(Type.String({ maxLength: 2048 })),
         }),
@@ -89,16 +99,76 @@ export function feedRoutes(api: Api, deps: { feed: FeedStore; hub: Hub; now?: ()
       },
     },
     async request => {
-      const { filter = 'inbox', limit = 50, cursor } = request.query
+      const { filter = 'inbox', thread, limit = 50, cursor } = request.query
       const reader = readerOf(request.caller, request.query.userId)
       const list = `feed:${filter}`
       const before = cursor === undefined ? undefined : (decodeCursor(list, cursor, ['int'])[0] as number)
-      const page = await feed.list(reader.tenantId, reader.userId, { filter, before, limit, now: now() })
+      const page = await feed.list(reader.tenantId, reader.userId, {
+        filter,
+        thread,
+        before,
+        limit,
+        now: now(),
+      })
       return {
         items: page.items,
         nextCursor: page.nextSeq === null ? null : encodeCursor(list, [page.nextSeq]),
         head: page.head,
       }
+    },
+  )
+
+  api.get(
+    '/api/notifications/threads',
+    {
+      config: READ,
+      schema: {
+        tags,
+        operationId: 'listThreads',
+        summary: 'List the threads of an inbox, the one with the newest item first',
+        querystring: strict({
+          userId,
+          limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100, default: 50 })),
+          cursor: Type.Optional(Type.String({ maxLength: 2048 })),
+        }),
+        response: {
+          200: Type.Object({
+            threads: Type.Array(Thread),
+            nextCursor: Type.Union([Type.String(), Type.Null()]),
+          }),
+        },
+      },
+    },
+    async request => {
+      const { limit = 50, cursor } = request.query
+      const reader = readerOf(request.caller, request.query.userId)
+      const before =
+        cursor === undefined ? undefined : (decodeCursor('threads', cursor, ['int'])[0] as number)
+      const { threads, nextSeq } = await feed.threads(reader.tenantId, reader.userId, { before, limit })
+      return { threads, nextCursor: nextSeq === null ? null : encodeCursor('threads', [nextSeq]) }
+    },
+  )
+
+  api.post(
+    '/api/notifications/threads/read',
+    {
+      config: WRITE,
+      schema: {
+        tags,
+        operationId: 'readThread',
+        summary: 'Mark everything of one thread as read',
+        description: 'Streams get one change, `thread_read`. What there is nothing of is read already.',
+        querystring: Reader,
+        body: strict({ thread: ThreadName }),
+        response: { 200: Type.Object({ success: Type.Literal(true), counts: Counts }) },
+      },
+    },
+    async request => {
+      const reader = readerOf(request.caller, request.query.userId)
+      const { thread } = request.body
+      const { changes, counts } = await feed.markThreadRead(reader.tenantId, reader.userId, thread, now())
+      hub.publish(changes)
+      return { success: true as const, counts }
     },
   )
 

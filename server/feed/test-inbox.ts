@@ -20,6 +20,7 @@ export interface AddOptions {
   expiresAt?: Date
   content?: InAppContent
   createdAt?: Date
+  thread?: string
 }
 
 export type Added = Published & { data: FeedView; id: Id }
@@ -56,7 +57,7 @@ export function testInbox(db: Db, given?: Sealer): TestInbox {
       ]))!.id,
     person: async (tenantId, userId) =>
       void (await db.run(insertUser, [tenantId, userId, sealer.newDataKey()])),
-    async add(tenantId, userIds, { expiresAt, createdAt: given, content } = {}) {
+    async add(tenantId, userIds, { expiresAt, createdAt: given, content, thread } = {}) {
       const createdAt = given ?? new Date()
       const keys = await db.rows<{ user_id: UserId; data_key: Buffer }>(userKeys, [tenantId, userIds])
       const items = userIds.map(userId => ({
@@ -82,7 +83,14 @@ export function testInbox(db: Db, given?: Sealer): TestInbox {
         ])
         return appendFeed(
           tx,
-          items.map(({ id, userId }) => ({ tenantId, userId, notificationId: id, createdAt, expiresAt })),
+          items.map(({ id, userId }) => ({
+            tenantId,
+            userId,
+            notificationId: id,
+            createdAt,
+            expiresAt,
+            thread,
+          })),
         )
       })
       return items.map(({ id, userId, eventId }, at) => {
@@ -94,6 +102,7 @@ export function testInbox(db: Db, given?: Sealer): TestInbox {
           eventType: 'order.shipped',
           priority: 'HIGH',
           category: 'orders',
+          thread,
           createdAt,
           expiresAt,
           content: text(id),

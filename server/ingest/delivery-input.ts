@@ -3,7 +3,7 @@ import type { TSchema } from 'typebox'
 import { AppError } from '../errors.ts'
 import { PRIORITY_SPELLINGS } from '../spelling.ts'
 import type { Channel, Event } from '../types.ts'
-import { readSend } from './event-input.ts'
+import { ThreadName, readSend } from './event-input.ts'
 import type { Origin, SendInput } from './event-input.ts'
 
 const Time = Type.String({ format: 'date-time' })
@@ -20,6 +20,7 @@ const common = {
   templateVars: Type.Optional(Data),
   priority: Type.Optional(Type.Enum([...PRIORITY_SPELLINGS])),
   category: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
+  thread: Type.Optional(ThreadName),
   scheduledAt: Type.Optional(Time),
   expiresAt: Type.Optional(Time),
   force: Type.Optional(
@@ -76,6 +77,7 @@ type DeliveryBody = Pick<
   | 'templateVars'
   | 'priority'
   | 'category'
+  | 'thread'
   | 'scheduledAt'
   | 'expiresAt'
   | 'subject'

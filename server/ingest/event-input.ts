@@ -6,7 +6,7 @@ import type { Static } from 'typebox'
 import { newId } from '../db/ids.ts'
 import { AppError } from '../errors.ts'
 import { CHANNEL_SPELLINGS, PRIORITY_SPELLINGS, readChannel, readPriority } from '../spelling.ts'
-import { CHANNELS } from '../types.ts'
+import { CHANNELS, MAX_THREAD } from '../types.ts'
 import type { Channel, DirectSend, Event, JsonObject, TenantId } from '../types.ts'
 
 /** Bounds of one event. */
@@ -20,6 +20,13 @@ const Time = Type.String({ format: 'date-time' })
 const ChannelName = Type.Enum([...CHANNEL_SPELLINGS])
 const PriorityName = Type.Enum([...PRIORITY_SPELLINGS])
 const Data = Type.Record(Type.String({ maxLength: 255 }), Type.Unknown(), { maxProperties: 1000 })
+
+/** Said by whoever sends; shown back as it is, so it should hold nothing that is nobody's business. */
+export const ThreadName = Type.String({
+  minLength: 1,
+  maxLength: MAX_THREAD,
+  description: 'What it belongs to: messages of one thread are shown together.',
+})
 
 const timing = {
   priority: Type.Optional(PriorityName),
@@ -115,6 +122,7 @@ export const SendInput = Type.Object(
     bodyHtml: Type.Optional(Type.String({ minLength: 1, maxLength: 256_000 })),
     data: Type.Optional(Data),
     category: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
+    thread: Type.Optional(ThreadName),
     metadata: Type.Optional(Data),
     ...timing,
   },
@@ -219,6 +227,7 @@ export function readSend(item: unknown, origin: Origin): Event {
             data: item.data as JsonObject | undefined,
           },
     metadata: item.metadata as JsonObject | undefined,
+    thread: item.thread,
   }
   if (type === 'system') {
     if (item.address === undefined) throw refuse('/address', 'A system recipient needs an address')

@@ -8,6 +8,7 @@ export interface FeedItem {
   notificationId: Id
   createdAt: Date
   expiresAt?: Date | null
+  thread?: string | null
 }
 
 /** What the inbox says right behind one item: its own number, and the badge counts after the whole batch. */
@@ -45,11 +46,11 @@ export const appendFeedStatement = sql(
      select array_agg(seq) as seqs, array_agg(unseen) as unseen, array_agg(unread) as unread from head
    ),
    item as (
-     insert into feed (tenant_id, user_id, seq, notification_id, created_at, expires_at)
+     insert into feed (tenant_id, user_id, seq, notification_id, created_at, expires_at, thread)
      select i.tenant_id, i.user_id, (select seqs from heads)[i.head] - i.behind, i.notification_id,
-            to_timestamp(i.created_ms / 1000), to_timestamp(i.expires_ms / 1000)
-     from unnest($4::int[], $5::text[], $6::int[], $7::int[], $8::uuid[], $9::float8[], $10::float8[])
-       as i (tenant_id, user_id, head, behind, notification_id, created_ms, expires_ms)
+            to_timestamp(i.created_ms / 1000), to_timestamp(i.expires_ms / 1000), i.thread
+     from unnest($4::int[], $5::text[], $6::int[], $7::int[], $8::uuid[], $9::float8[], $10::float8[], $11::text[])
+       as i (tenant_id, user_id, head, behind, notification_id, created_ms, expires_ms, thread)
    )
    select seqs::text, unseen::text, unread::text from heads`,
 )
@@ -117,6 +118,7 @@ export function appendFeedCall(items: readonly FeedItem[]): AppendFeedCall {
   let ids = ''
   let created = ''
   let expires = ''
+  let threads = ''
   for (const [at, item] of items.entries()) {
     const head = headOf[at]!
     const comma = at === 0 ? '' : ','
@@ -127,6 +129,7 @@ export function appendFeedCall(items: readonly FeedItem[]): AppendFeedCall {
     ids += comma + item.notificationId
     created += comma + item.createdAt.getTime()
     expires += comma + (item.expiresAt == null ? 'null' : item.expiresAt.getTime())
+    threads += comma + (item.thread == null ? 'null' : quoted(item.thread))
   }
 
   return {
@@ -141,6 +144,7 @@ export function appendFeedCall(items: readonly FeedItem[]): AppendFeedCall {
       `{${ids}}`,
       `{${created}}`,
       `{${expires}}`,
+      `{${threads}}`,
     ],
     read(row) {
       const seqs = numbers(row.seqs)

@@ -17,6 +17,7 @@ export interface StoredDelivery {
   createdAtMs: number
   expiresAtMs: number | null
   traceId: string | undefined
+  thread?: string
   sealed: Buffer
   hasFallback: boolean
   /** An experiment counts what becomes of it. */
@@ -43,6 +44,7 @@ interface DeliveryRow {
   created_at: Date
   expires_at: Date | null
   trace_id: string | null
+  thread: string | null
   content: Buffer
   measured: boolean
   tries: number
@@ -66,6 +68,7 @@ const readDelivery = (row: DeliveryRow): StoredDelivery => ({
   createdAtMs: row.created_at.getTime(),
   expiresAtMs: row.expires_at?.getTime() ?? null,
   traceId: row.trace_id ?? undefined,
+  thread: row.thread ?? undefined,
   sealed: row.content,
   hasFallback: channelsOf(row.fallback).length > 0,
   measured: row.measured,
@@ -141,7 +144,7 @@ const claimBatches = sql(
 const batchDeliveries = sql(
   'batch_deliveries',
   `select n.tenant_id, n.id, n.event_id, n.event_type, n.recipient_type, n.recipient_id, n.priority, c.channel, n.fallback,
-     n.created_at, n.expires_at, n.trace_id, n.content, n.experiment_id is not null as measured,
+     n.created_at, n.expires_at, n.trace_id, n.content, n.experiment_id is not null as measured, n.thread,
      n.batch_id::float8 as batch_id, coalesce(a.tries, 0)::int as tries
    from unnest($1::int8[], $2::int[], $3::uuid[], $4::uuid[]) as b (id, tenant_id, id_min, id_max)
    cross join lateral (
@@ -222,7 +225,7 @@ const claimJobs = sql(
      returning j.*
    )
    select n.tenant_id, n.id, n.event_id, n.event_type, n.recipient_type, n.recipient_id, n.priority, m.channel, n.fallback,
-     n.created_at, n.expires_at, n.trace_id, n.content, n.experiment_id is not null as measured,
+     n.created_at, n.expires_at, n.trace_id, n.content, n.experiment_id is not null as measured, n.thread,
      n.batch_id::float8 as batch_id, m.attempt::int as tries, m.provider, m.kind, m.reason, m.state, n.rule_id, n.category
    from mine m join notifications n on n.tenant_id = m.tenant_id and n.id = m.notification_id`,
 )

@@ -313,7 +313,7 @@ const IN_APP = `position('\\x${CHANNEL_CODE.in_app.toString(16).padStart(2, '0')
  */
 function feedScript(groups: readonly string[], anyHeld: boolean): string {
   return `with items as materialized (
-  select n.tenant_id, n.recipient_id, n.id, n.created_at, n.expires_at,
+  select n.tenant_id, n.recipient_id, n.id, n.created_at, n.expires_at, n.thread,
     row_number() over (partition by n.tenant_id, n.recipient_id collate "C" order by n.id) as place,
     count(*) over (partition by n.tenant_id, n.recipient_id collate "C") as of_person,
     dense_rank() over (order by n.tenant_id, n.recipient_id collate "C") as person
@@ -337,7 +337,8 @@ function feedScript(groups: readonly string[], anyHeld: boolean): string {
 ), seqs as materialized (
   select array_agg(seq) as of_person from heads
 )
-insert into feed (tenant_id, user_id, seq, notification_id, created_at, expires_at)
-select tenant_id, recipient_id, (select of_person from seqs)[person] - of_person + place, id, created_at, expires_at
+insert into feed (tenant_id, user_id, seq, notification_id, created_at, expires_at, thread)
+select tenant_id, recipient_id, (select of_person from seqs)[person] - of_person + place, id, created_at, expires_at,
+  thread
 from items`
 }

@@ -20,6 +20,8 @@ export interface NotificationView {
   locale: string | null
   /** The experiment that counts it, and the variant it says. */
   experiment: { id: Id; variant: string } | null
+  /** What it belongs to. */
+  thread: string | null
   priority: Priority
   category: string
   channels: Channel[]
@@ -62,13 +64,14 @@ interface Row {
   trace_id: string | null
   experiment_id: string | null
   variant: string | null
+  thread: string | null
   content: Buffer
 }
 
 const COLUMNS =
   'n.id, n.event_id, n.event_type, n.recipient_type, n.recipient_id, n.rule_id, n.template_id, n.revision, n.locale, ' +
   'n.priority, n.category, n.channels, n.fallback, n.created_at, n.scheduled_at, n.expires_at, n.trace_id, n.experiment_id, ' +
-  'n.variant, n.content'
+  'n.variant, n.thread, n.content'
 
 const selectOne = sql(
   'find_notification',
@@ -229,6 +232,7 @@ const view = (row: Row, deliveries: DeliveryView[]): NotificationView => ({
   revision: row.revision,
   locale: row.locale,
   experiment: row.experiment_id === null ? null : { id: row.experiment_id, variant: row.variant! },
+  thread: row.thread,
   priority: PRIORITIES[row.priority]!,
   category: row.category,
   channels: channelsOf(row.channels),

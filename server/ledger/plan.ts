@@ -84,6 +84,8 @@ export interface PlannedNotification {
   collects: PlannedCollect[]
   /** Its inbox item takes the place of the one that told of the same before (server/ledger/replace-feed.ts). */
   about?: About
+  /** What it belongs to (server/types.ts, `Message.thread`). */
+  thread?: string
   expiresAt: Date | null
   scheduledAt: Date | null
   /** What each channel, fallback channels included, would send. */

@@ -96,6 +96,7 @@ const summaryFields = {
   experiment: Type.Union([Type.Object({ id: Uuid, variant: Type.String() }), Type.Null()], {
     description: 'What counts it, and the variant it says.',
   }),
+  thread: Type.Union([Type.String(), Type.Null()], { description: 'What it belongs to.' }),
   priority: Type.Enum(PRIORITIES),
   category: Type.String(),
   channels: Type.Array(Channel),

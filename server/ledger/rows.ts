@@ -66,10 +66,10 @@ export function eventRow(rows: CopyRows, plan: PlannedEvent): void {
 export const COPY_NOTIFICATIONS =
   'copy notifications (tenant_id, id, event_id, event_type, recipient_type, recipient_id, rule_id, template_id, ' +
   'revision, locale, priority, category, channels, fallback, batch_id, created_at, scheduled_at, expires_at, ' +
-  'trace_id, experiment_id, variant, content) from stdin (format binary)'
+  'trace_id, experiment_id, variant, thread, content) from stdin (format binary)'
 
 export function notificationRow(rows: CopyRows, notification: PlannedNotification, batchId: number): void {
-  rows.row(22)
+  rows.row(23)
   rows.int4(notification.tenantId)
   rows.uuid(notification.id)
   rows.uuid(notification.event.id)
@@ -91,6 +91,7 @@ export function notificationRow(rows: CopyRows, notification: PlannedNotificatio
   rows.text(notification.event.traceId)
   rows.uuid(notification.experiment?.id)
   rows.text(notification.experiment?.variant)
+  rows.text(notification.thread)
   rows.bytes(notification.sealed)
 }
 

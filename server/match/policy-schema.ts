@@ -22,6 +22,14 @@ export const PolicySchema = Type.Object(
       Type.Enum([...PREFERENCE_CLASSES], { description: 'Of preferences. Default: by category.' }),
     ),
     scopes: maybe(Key('Further scopes of preferences, such as aura:<id>; a CEL value each.')),
+    thread: maybe(
+      Type.String({
+        minLength: 1,
+        maxLength: 1_024,
+        description:
+          'What its messages belong to, such as "order:" + data.id; a CEL value, at most 200 characters.',
+      }),
+    ),
     score: maybe(
       Type.Integer({ minimum: 1, maximum: 10, description: 'Held against the reader’s threshold.' }),
     ),

@@ -1,5 +1,5 @@
 import { AppError } from '../errors.ts'
-import { CHANNELS } from '../types.ts'
+import { CHANNELS, MAX_THREAD } from '../types.ts'
 import type { Channel, Json } from '../types.ts'
 import { checkDeliveryWindows, type DeliveryWindow } from '../time/delivery-window.ts'
 import { checkSchedule, type ScheduleSettings } from '../time/schedule.ts'
@@ -17,6 +17,8 @@ export interface RulePolicy {
   class?: PreferenceClass
   /** Further scopes of preferences it falls under, such as `aura:<id>`; a CEL value each. */
   scopes?: string[]
+  /** What its messages belong to, such as `"order:" + data.id`: a CEL value; no text, or an empty one: to nothing. */
+  thread?: string
   /** 1 to 10, compared with the reader's own threshold. Default: by its priority. */
   score?: number
   /** `ignore`: goes in quiet hours too. `in_app`: quiet hours hold the in-app message as well. Default `respect`. */
@@ -103,6 +105,7 @@ export function rulePolicy(input: unknown, field: string): RulePolicy {
   const given = fields(input, field, [
     'class',
     'scopes',
+    'thread',
     'score',
     'quietHours',
     'deliveryWindows',
@@ -118,6 +121,7 @@ export function rulePolicy(input: unknown, field: string): RulePolicy {
   const policy: RulePolicy = {}
   if (given['class'] != null) policy.class = word(given['class'], `${field}.class`, PREFERENCE_CLASSES)
   if (given['scopes'] != null) policy.scopes = key(given['scopes'], `${field}.scopes`)
+  if (given['thread'] != null) policy.thread = expression(given['thread'], `${field}.thread`)
   if (given['score'] != null) policy.score = whole(given['score'], `${field}.score`, 1, 10)
   if (given['quietHours'] != null) {
     policy.quietHours = word(given['quietHours'], `${field}.quietHours`, ['respect', 'ignore', 'in_app'])
@@ -290,12 +294,14 @@ export interface PolicyKeys {
   state: KeyProgram
   /** Preference scopes: each value that is text, at most 300 characters. */
   scopes(event: CelEvent, now: Date): string[]
+  thread(event: CelEvent, now: Date): string | undefined
   resolved(event: CelEvent, now: Date): boolean
 }
 
 export function policyKeys(policy: RulePolicy): PolicyKeys {
   if (Object.keys(policy).length === 0) return NO_KEYS
   const scopes = (policy.scopes ?? []).map(program)
+  const thread = policy.thread === undefined ? null : program(policy.thread)
   const resolved = policy.state?.resolved === undefined ? null : program(policy.state.resolved)
   return {
     cooldown: compileKey(policy.cooldown?.key),
@@ -307,12 +313,19 @@ export function policyKeys(policy: RulePolicy): PolicyKeys {
         const found = scope?.evaluate(event, now)
         return found?.ok && typeof found.value === 'string' && found.value.length <= 300 ? [found.value] : []
       }),
+    thread(event, now) {
+      const found = thread?.evaluate(event, now)
+      return found?.ok && isThread(found.value) ? found.value : undefined
+    },
     resolved(event, now) {
       const found = resolved?.evaluate(event, now)
       return found?.ok === true && found.value === true
     },
   }
 }
+
+const isThread = (value: unknown): value is string =>
+  typeof value === 'string' && value !== '' && value.length <= MAX_THREAD
 
 // It compiled when it was saved: an older version's expression groups with nothing rather than failing.
 function program(source: string): Program<'value'> | null {
@@ -348,6 +361,7 @@ const NO_KEYS: PolicyKeys = Object.freeze({
   group: NO_KEY,
   state: NO_KEY,
   scopes: () => [],
+  thread: () => undefined,
   resolved: () => false,
 })
 

@@ -22,6 +22,8 @@ export interface Route {
   policy: RulePolicy
   /** Preference scopes of a solution, such as `aura:<id>`. */
   scopes: readonly string[]
+  /** What its messages belong to. */
+  thread: string | undefined
   /** What divides its cooldowns, and its digests or groups, evaluated for this event. */
   cooldownKey: string
   digestKey: string
@@ -57,6 +59,7 @@ export function ruleRoute(rule: Rule, view: ReturnType<typeof celEvent>, now: Da
     schedule: rule.schedule ? scheduleOf(rule.schedule, rule.timezone, rule.validFrom.getTime()) : null,
     policy: rule.policy,
     scopes: rule.keys.scopes(view, now),
+    thread: rule.keys.thread(view, now),
     cooldownKey: rule.keys.cooldown(view, now),
     digestKey: rule.policy.group ? rule.keys.group(view, now) : rule.keys.digest(view, now),
     state: rule.policy.state
@@ -107,6 +110,7 @@ export function directRoute(event: Event): Route {
     schedule: null,
     policy: NO_POLICY,
     scopes: NO_SCOPES,
+    thread: direct.thread,
     cooldownKey: '',
     digestKey: '',
     state: null,

@@ -250,6 +250,7 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
           holds,
           collects,
           ...aboutOf(route),
+          ...(route.thread !== undefined && { thread: route.thread }),
           expiresAt: event.expiresAt ?? null,
           scheduledAt: scheduled,
           bodies,
