@@ -95,3 +95,53 @@ policy: { cooldown: { seconds: 60 } }
   assert.equal(refused.code, 1)
   assert.match(refused.out, /rules\/rain\.yaml:1 \/channels\/0: /)
 })
+
+test('templates of a folder take in each other and the files beside them; a newer layout reaches all of them', async t => {
+  const app = await testApp()
+  t.after(() => app.stop())
+  const dir = await mkdtemp(join(tmpdir(), 'carillon-push-'))
+  t.after(() => rm(dir, { recursive: true, force: true }))
+  await mkdir(join(dir, 'templates', 'email'), { recursive: true })
+  const put = (name: string, text: string) => writeFile(join(dir, 'templates', name), text)
+  // Read first, and pushed second.
+  await put(
+    'a-letter.yaml',
+    'name: letter\nchannels: { email: { subject: s, html: { file: email/letter.hbs } } }\n',
+  )
+  await put('email/letter.hbs', '{{#> brand}}{{> sign}}{{/brand}}')
+  await put('brand.yaml', 'name: brand\nchannels: { email: { html: "one {{> @partial-block}}" } }\n')
+
+  const carillon = async (...args: string[]) => {
+    const child = spawn(process.execPath, [join(import.meta.dirname, 'carillon.ts'), ...args], {
+      env: { ...process.env, CARILLON_URL: app.url, CARILLON_KEY: app.tenant.adminKey },
+    })
+    let out = ''
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => void (out += chunk))
+    const code = await new Promise<number | null>(resolve => child.on('close', resolve))
+    return { code, out }
+  }
+  const said = async (): Promise<string> => {
+    const body = { templateId: 'letter', channel: 'email' }
+    return (await app.call('POST', '/api/notifications/preview', { as: app.tenant.adminKey, body })).body
+      .content.html
+  }
+
+  const wrong = await carillon('push', dir)
+  assert.equal(wrong.code, 1)
+  assert.match(wrong.out, /a-letter\.yaml.*\/channels\/email\/html.*there is no partial "sign"/)
+  await put(
+    'a-letter.yaml',
+    'name: letter\nchannels: { email: { subject: s, html: { file: email/letter.hbs } } }\npartials: { sign: { file: email/nothing.hbs } }\n',
+  )
+  assert.match((await carillon('validate', dir)).out, /a-letter\.yaml.*\/partials\/sign.*no such file/)
+  await put('email/nothing.hbs', 'Yours\n')
+  const pushed = await carillon('push', dir)
+  assert.match(pushed.out, /\+ templates brand[^]*\+ templates letter[^]*2 changed/)
+  assert.equal(await said(), 'one Yours')
+  assert.match((await carillon('push', dir)).out, /^Nothing to do\.$/m)
+
+  await put('brand.yaml', 'name: brand\nchannels: { email: { html: "two {{> @partial-block}}" } }\n')
+  assert.match((await carillon('push', dir)).out, /~ templates brand[^]*1 changed/)
+  assert.equal(await said(), 'two Yours')
+  assert.match((await carillon('diff', dir)).out, /^Nothing to do\.$/m)
+})

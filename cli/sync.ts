@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
-import { KINDS, asShown } from '../server/replay/files.ts'
+import { KINDS, asShown, inOrder } from '../server/replay/files.ts'
 import type { Kind, Resource } from '../server/replay/files.ts'
 import { ApiError } from './client.ts'
 import type { Client } from './client.ts'
@@ -29,6 +29,8 @@ const OWN = new Set([
   'version',
   'versions',
   'locales',
+  'layouts',
+  'usedBy',
   'set',
   'createdAt',
   'createdBy',
@@ -91,7 +93,8 @@ export async function compare(
   for (const kind of ORDER) {
     const there = await held(client, kind)
     if (kind === 'templates') for (const [name, { id }] of there) templateNames.set(id, name)
-    const here = resources.filter(resource => resource.kind === kind)
+    const ofKind = resources.filter(resource => resource.kind === kind)
+    const here = kind === 'templates' ? inOrder(ofKind) : ofKind
     for (const resource of here) {
       const { name, file } = resource
       // A silence that is over has nothing left to do.
@@ -164,7 +167,9 @@ export async function apply(client: Client, { kind, what, id, body }: Change): P
   // A silence is not replaced: what it kept quiet until now is explained by it.
   if (kind === 'silences')
     return what === 'update' ? client.patch(`${path}/${id}`, body) : client.post(`${path}/${id}/expire`, {})
-  if (what === 'update') return client.put(`${path}/${id}`, body)
+  // In a folder every template takes in the others as the folder has them.
+  if (what === 'update')
+    return client.put(`${path}/${id}`, kind === 'templates' ? { ...body, republish: true } : body)
   const current = await client.get<Record<string, unknown>>(`${path}/${id}`)
   return client.put(`${path}/${id}`, { ...asWritten(kind, current, new Map()), enabled: false })
 }

@@ -25,7 +25,12 @@ export function revisionCache(maxChars = DEFAULT_MAX_CHARS): RevisionCache {
       let found = compiled.get(key)
       if (!found) {
         found = compileRevision(revision)
-        const size = JSON.stringify([revision.channels, revision.translations]).length
+        const size = JSON.stringify([
+          revision.channels,
+          revision.translations,
+          revision.partials,
+          revision.layouts,
+        ]).length
         compiled.set(key, found, { size })
       }
       return found

@@ -14,7 +14,15 @@ import { baseLayout, inLanguage, paragraphsHtml } from './base-layout.ts'
 import type { Escape } from './escape.ts'
 import { toHandlebars } from './go-notation.ts'
 import { type Catalogue, type Messages, catalogue, checkMessages, fallbacks } from './messages.ts'
-import { type CompiledTemplate, type View, compileTemplate } from './template.ts'
+import { type LayoutField, type Layouts, isDocument, partialsOf, variablesWith } from './partials.ts'
+import {
+  type CompiledTemplate,
+  type Expansion,
+  type Partials,
+  type View,
+  compileTemplate,
+  parsePartial,
+} from './template.ts'
 import {
   type CompiledVariables,
   TYPE_WORDS,
@@ -70,6 +78,10 @@ export interface TemplateRevision {
   variables?: TemplateVariable[]
   /** ICU messages by BCP 47 tag and key, for the helper `t`. */
   messages?: Messages
+  /** Texts that its other texts take in by their names. */
+  partials?: Record<string, string>
+  /** What it takes in of other templates, as that was when it was saved. */
+  layouts?: Layouts
 }
 
 export interface CompiledRevision {
@@ -111,6 +123,8 @@ export interface TemplateProblem extends ErrorDetail {
 
 const MAX_LOCALES = 100
 const MAX_VARIABLES = 200
+/** What all texts of a revision take in; a text for all channels is checked as two. */
+const MAX_EXPANSION: Readonly<Expansion> = { tags: 20_000, chars: 8 * 1024 * 1024 }
 /** `{{…}}` in all texts of a revision; compiling so many takes about 300 ms. */
 const MAX_TAGS = 10_000
 const MAX_DATA_DEPTH = 16
@@ -135,7 +149,7 @@ export function render(compiled: CompiledRevision, channel: Channel, locale: str
   const seen = viewFor(compiled, selected.locale, locale, view)
 
   const subject = content.subject && oneLine(content.subject.render(seen))
-  const html = content.html?.render(seen)
+  const html = content.html?.render(content.html.readsSubject ? { ...seen, subject: subject ?? '' } : seen)
   const written = channel === 'sms' ? fitting(content, seen) : content.body?.render(seen)
   const data = content.data?.(seen)
   const more = extrasOf(content, seen, selected.locale)
@@ -313,6 +327,7 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
     revision.messages && Object.keys(revision.messages).length > 0
       ? catalogue(revision.messages, base)
       : undefined
+  const around = surroundings(revision, messages)
   const selections = new Map<string, SelectedContent>()
   const compiledContents = new Map<string, CompiledContent>()
 
@@ -343,11 +358,13 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
   ): CompiledContent => {
     const key = `${channel} ${name}`
     let compiled = compiledContents.get(key)
-    if (!compiled)
+    if (!compiled) {
+      const here = around(channel, locale)
       compiledContents.set(
         key,
-        (compiled = compileContent(localized(content, channel, locale), channel, messages)),
+        (compiled = compileContent(localized(content, channel, locale, here), channel, here)),
       )
+    }
     return compiled
   }
 
@@ -364,13 +381,52 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
       }
       return selected
     },
-    variables: compileVariables(revision.variables ?? []),
+    variables: compileVariables(variablesWith(revision.variables ?? [], revision.layouts)),
   }
 }
 
-/** A mail's own HTML says which language it is in; the base layout does so itself. */
-const localized = (content: ChannelContent, channel: Channel, locale: string): ChannelContent =>
-  channel === 'email' && content.html !== undefined && content.layout !== 'base'
+/** What a text can name: messages and, by field, partials. */
+interface Surroundings {
+  messages: Catalogue | undefined
+  partials(field: LayoutField): Partials
+  shared?: Expansion | undefined
+}
+
+type Around = (channel: Channel, locale: string) => Surroundings
+
+const surroundings =
+  (
+    { partials, layouts }: Pick<TemplateRevision, 'partials' | 'layouts'>,
+    messages: Catalogue | undefined,
+    shared?: Expansion,
+  ): Around =>
+  (channel, locale) => {
+    const books = new Map<LayoutField, Partials>()
+    return {
+      messages,
+      shared,
+      partials(field) {
+        let book = books.get(field)
+        if (!book) {
+          book = partialsOf({ partials, layouts, messages }, { channel, locale, field })
+          books.set(field, book)
+        }
+        return book
+      },
+    }
+  }
+
+/** A mail's own HTML says which language it is in; layouts do so themselves. */
+const localized = (
+  content: ChannelContent,
+  channel: Channel,
+  locale: string,
+  around: Surroundings,
+): ChannelContent =>
+  channel === 'email' &&
+  content.html !== undefined &&
+  content.layout !== 'base' &&
+  (/<html[\s>]/i.test(content.html) || !isDocument(content.html, around.partials('html')))
     ? { ...content, html: inLanguage(content.html, locale) }
     : content
 
@@ -393,7 +449,7 @@ const isFlat = (contents: ChannelContents | ChannelContent): contents is Channel
 const isMixed = (contents: ChannelContents | ChannelContent): boolean =>
   isFlat(contents) && Object.keys(contents).some(key => !CONTENT_FIELDS.includes(key))
 
-const byChannel = (contents: ChannelContents | ChannelContent): ChannelContents =>
+export const byChannel = (contents: ChannelContents | ChannelContent): ChannelContents =>
   isFlat(contents) ? { default: contents } : contents
 
 const language = (locale: string): string => locale.split(/[-_]/, 1)[0]!.toLowerCase()
@@ -408,7 +464,7 @@ const rethrow: Report = (_, error) => {
 function compileContent(
   content: ChannelContent,
   channel: Channel,
-  messages: Catalogue | undefined,
+  around: Surroundings,
   report: Report = rethrow,
 ): CompiledContent {
   const slack = channel === 'slack'
@@ -417,7 +473,8 @@ function compileContent(
     const source = content[field]
     if (source === undefined) return undefined
     try {
-      const template = compileTemplate(source, escape, messages)
+      const taken = field === 'title' ? 'subject' : field
+      const template = compileTemplate(source, escape, around.messages, around.partials(taken), around.shared)
       if (escape === 'slack_json') parseJson(template.render(NOTHING), field)
       return template
     } catch (error) {
@@ -433,20 +490,20 @@ function compileContent(
     subject: subject ?? title,
     body: compile('body', bodyIsJson ? 'slack_json' : textEscape),
     html: compile('html', 'html'),
-    image: compileText(content.image, '/image', messages, report),
+    image: compileText(content.image, '/image', around, report),
     actions: content.actions?.flatMap(({ id, label, url }, i) => {
-      const compiled = compileText(label, `/actions/${i}/label`, messages, report)
+      const compiled = compileText(label, `/actions/${i}/label`, around, report)
       return compiled
         ? [
             {
               id: id ?? `action-${i + 1}`,
               label: compiled,
-              url: compileText(url, `/actions/${i}/url`, messages, report),
+              url: compileText(url, `/actions/${i}/url`, around, report),
             },
           ]
         : []
     }),
-    data: content.data === undefined ? undefined : compileData(content.data, slack, messages, report),
+    data: content.data === undefined ? undefined : compileData(content.data, slack, around, report),
     bodyIsJson,
     layout: content.layout,
     fits: /[{(]\s*fit\s/.test(content.body ?? ''),
@@ -456,12 +513,12 @@ function compileContent(
 function compileText(
   source: string | undefined,
   field: string,
-  messages: Catalogue | undefined,
+  around: Surroundings,
   report: Report,
 ): CompiledTemplate | undefined {
   if (source === undefined) return undefined
   try {
-    return compileTemplate(source, 'none', messages)
+    return compileTemplate(source, 'none', around.messages, around.partials('body'), around.shared)
   } catch (error) {
     report(field, error)
     return undefined
@@ -477,12 +534,18 @@ const isJsonDocument = (body: string | undefined): boolean =>
 function compileData(
   data: JsonObject | string,
   slack: boolean,
-  messages: Catalogue | undefined,
+  around: Surroundings,
   report: Report,
 ): ((view: View) => JsonObject) | undefined {
   if (typeof data === 'string') {
     try {
-      const template = compileTemplate(data, slack ? 'slack_json' : 'json', messages)
+      const template = compileTemplate(
+        data,
+        slack ? 'slack_json' : 'json',
+        around.messages,
+        around.partials('body'),
+        around.shared,
+      )
       parseJson(template.render(NOTHING), 'data')
       return view => parseJson(template.render(view), 'data')
     } catch (error) {
@@ -501,7 +564,13 @@ function compileData(
         report(pointer, new AppError('invalid_template', `more than ${MAX_DATA_TEXTS} texts`))
       }
       try {
-        const template = compileTemplate(value, slack ? 'slack' : 'none', messages)
+        const template = compileTemplate(
+          value,
+          slack ? 'slack' : 'none',
+          around.messages,
+          around.partials('body'),
+          around.shared,
+        )
         return view => template.render(view)
       } catch (error) {
         report(pointer, error)
@@ -567,6 +636,14 @@ export function normalizeRevision<R extends Omit<TemplateRevision, 'templateId' 
     } else messages[canonical] = byKey
   }
   const channels = translate(input.channels, '/channels')
+  const partials: Record<string, string> = {}
+  for (const [name, source] of Object.entries(input.partials ?? {})) {
+    try {
+      partials[name] = toHandlebars(source)
+    } catch (error) {
+      problems.push(problem(`/partials/${pointerPart(name)}`, error))
+    }
+  }
   throwProblems(problems)
   return {
     ...input,
@@ -574,6 +651,7 @@ export function normalizeRevision<R extends Omit<TemplateRevision, 'templateId' 
     channels,
     ...(input.translations !== undefined && { translations }),
     ...(input.messages !== undefined && { messages }),
+    ...(input.partials !== undefined && { partials }),
   }
 }
 
@@ -605,21 +683,38 @@ export function canonicalLocale(tag: string): string | undefined {
   }
 }
 
-type Checked = Pick<TemplateRevision, 'locale' | 'channels' | 'translations' | 'variables' | 'messages'>
+type Checked = Pick<
+  TemplateRevision,
+  'locale' | 'channels' | 'translations' | 'variables' | 'messages' | 'partials' | 'layouts'
+>
 
 /** Everything that is wrong with a revision: compiles all channels in all languages. */
 export function checkRevision(revision: Checked): TemplateProblem[] {
   const problems: TemplateProblem[] = []
-  const { channels, translations = {}, variables = [], messages = {}, locale = 'en' } = revision
+  const {
+    channels,
+    translations = {},
+    variables = [],
+    messages = {},
+    partials = {},
+    locale = 'en',
+  } = revision
   if (Object.keys(channels).length === 0)
     problems.push({ field: '/channels', message: 'no channel has content' })
-  const count = JSON.stringify([channels, translations]).split('{{').length - 1
+  const count = JSON.stringify([channels, translations, partials]).split('{{').length - 1
   if (count > MAX_TAGS) return [{ field: '', message: `more than ${MAX_TAGS} tags in all texts together` }]
   checkMessages(messages, locale, (field, error) => problems.push(problem(field, error)))
-  // With a wrong message every text that names it would be wrong as well.
+  for (const [name, source] of Object.entries(partials)) {
+    try {
+      parsePartial(source)
+    } catch (error) {
+      problems.push(problem(`/partials/${pointerPart(name)}`, error))
+    }
+  }
+  // With a wrong message or partial every text that names it would be wrong as well.
   if (problems.length > 0) return problems
-  const said = catalogue(messages, locale)
-  checkContents(channels, '/channels', said, problems)
+  const around = surroundings(revision, catalogue(messages, locale), { ...MAX_EXPANSION })
+  checkContents(channels, '/channels', locale, around, problems)
 
   const tags = Object.keys(translations)
   if (tags.length > MAX_LOCALES) {
@@ -633,8 +728,8 @@ export function checkRevision(revision: Checked): TemplateProblem[] {
     const contents = translations[tag]!
     if (isMixed(contents)) {
       problems.push({ field: pointer, message: 'is either one content or contents by channel, not both' })
-    } else if (isFlat(contents)) checkContent(contents, 'default', pointer, said, problems)
-    else checkContents(contents, pointer, said, problems)
+    } else if (isFlat(contents)) checkContent(contents, 'default', pointer, tag, around, problems)
+    else checkContents(contents, pointer, tag, around, problems)
   }
 
   if (variables.length > MAX_VARIABLES) {
@@ -658,19 +753,19 @@ export function validateRevision(revision: Checked): void {
 
 /** The fields that any of a revision's texts read. */
 export function variablesOf(
-  revision: Pick<TemplateRevision, 'locale' | 'channels' | 'translations' | 'messages'>,
+  revision: Pick<
+    TemplateRevision,
+    'locale' | 'channels' | 'translations' | 'messages' | 'partials' | 'layouts'
+  >,
 ): string[] {
-  const messages = catalogue(revision.messages ?? {}, revision.locale ?? 'en')
+  const base = revision.locale ?? 'en'
+  const around = surroundings(revision, catalogue(revision.messages ?? {}, base))
   const found = new Set<string>()
-  const all = [revision.channels, ...Object.values(revision.translations ?? {}).map(byChannel)]
-  for (const contents of all) {
-    for (const [channel, content] of Object.entries(contents)) {
-      const compiled = compileContent(
-        content,
-        channel === 'default' ? 'in_app' : (channel as Channel),
-        messages,
-        () => {},
-      )
+  const all = [[base, revision.channels] as const, ...Object.entries(revision.translations ?? {})]
+  for (const [tag, contents] of all) {
+    for (const [channel, content] of Object.entries(byChannel(contents))) {
+      const as = channel === 'default' ? 'in_app' : (channel as Channel)
+      const compiled = compileContent(content, as, around(as, tag), () => {})
       for (const template of [compiled.subject, compiled.body, compiled.html]) {
         for (const name of template?.variables ?? []) found.add(name)
       }
@@ -682,14 +777,15 @@ export function variablesOf(
 function checkContents(
   contents: ChannelContents,
   pointer: string,
-  messages: Catalogue,
+  locale: string,
+  around: Around,
   problems: TemplateProblem[],
 ): void {
   for (const [channel, content] of Object.entries(contents)) {
     const field = `${pointer}/${pointerPart(channel)}`
     if (channel !== 'default' && !CHANNELS.includes(channel as Channel)) {
       problems.push({ field, message: `"${channel}" is not a channel` })
-    } else checkContent(content, channel as Channel | 'default', field, messages, problems)
+    } else checkContent(content, channel as Channel | 'default', field, locale, around, problems)
   }
 }
 
@@ -697,7 +793,8 @@ function checkContent(
   content: ChannelContent,
   channel: Channel | 'default',
   pointer: string,
-  messages: Catalogue,
+  locale: string,
+  around: Around,
   problems: TemplateProblem[],
 ): void {
   if (content.body === undefined && content.html === undefined && content.data === undefined) {
@@ -706,7 +803,7 @@ function checkContent(
   const seen = new Set<string>()
   // Content for all channels is also what Slack gets, with its own escaping and its own idea of JSON.
   for (const as of channel === 'default' ? (['email', 'slack'] as const) : [channel]) {
-    compileContent(content, as, messages, (field, error) => {
+    compileContent(content, as, around(as, locale), (field, error) => {
       const found = problem(`${pointer}${field}`, error)
       const key = JSON.stringify(found)
       if (!seen.has(key)) problems.push(found)

@@ -4,13 +4,23 @@ import { Value } from 'typebox/value'
 import type { Db } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Id, TenantId } from '../types.ts'
+import { withFileTexts } from './file-texts.ts'
+import { layoutNames } from './partials.ts'
 import { TemplateBody, templateDefinition } from './routes.ts'
-import { createTemplate, findTemplate, publishable, resolveTemplates } from './templates.ts'
+import {
+  createTemplate,
+  findTemplate,
+  layoutsAmong,
+  layoutsOf,
+  publishable,
+  resolveTemplates,
+} from './templates.ts'
 import type { TemplateDefinition } from './templates.ts'
 
 /**
  * Templates for tenants that have written none of that name: the operator's, else one from a file. Whoever names it
  * first gets a copy, which is the tenant's own from then on: to change it, and to be left alone when a default changes.
+ * What a default takes in of others comes with it, unless the tenant has one of that name.
  */
 export interface DefaultBook {
   /** Copies what is missing of these names and has a default; ids and unknown names are passed over. */
@@ -47,28 +57,52 @@ export function defaultBook({
       : undefined
   }
 
+  async function adoptOne(tenantId: TenantId, definition: TemplateDefinition): Promise<void> {
+    const actor = { tenantId, kind: 'system', id: 'defaults' } as const
+    const copy = await publishable({ ...definition, version: undefined }, layoutsOf(db, tenantId))
+    try {
+      await db.tx(tx => createTemplate(tx, actor, copy))
+    } catch (error) {
+      // Somebody else was faster.
+      if (!(error instanceof AppError && error.code === 'already_exists')) throw error
+    }
+  }
+
   return {
     async adopt(tenantId, names) {
-      const wanted = [...new Set(names.filter((name): name is string => Boolean(name)))]
-      if (wanted.length === 0) return
-      const known = await resolveTemplates(db, tenantId, wanted)
-      const missing = wanted.filter(name => !known.has(name))
-      // One statement for however many unknown names a bulk brings.
-      const theirs =
-        tenantId === operator ? new Map<string, Id>() : await resolveTemplates(db, operator, missing)
-      for (const name of missing) {
-        const found = (await operatorsOf(name, theirs.get(name))) ?? (await fileOf(name))
-        if (!found) continue
-        try {
-          const actor = { tenantId, kind: 'system', id: 'defaults' } as const
-          await db.tx(tx => createTemplate(tx, actor, { ...found, version: undefined }))
-        } catch (error) {
-          // Somebody else was faster.
-          if (!(error instanceof AppError && error.code === 'already_exists')) throw error
+      let wanted = [...new Set(names.filter((name): name is string => Boolean(name)))]
+      const found = new Map<string, TemplateDefinition>()
+      // One statement for however many unknown names a bulk brings, and again for what those take in.
+      while (wanted.length > 0) {
+        const known = await resolveTemplates(db, tenantId, wanted)
+        const missing = wanted.filter(name => !known.has(name))
+        const theirs =
+          tenantId === operator ? new Map<string, Id>() : await resolveTemplates(db, operator, missing)
+        wanted = []
+        for (const name of missing) {
+          const definition = (await operatorsOf(name, theirs.get(name))) ?? (await fileOf(name))
+          if (!definition) continue
+          found.set(name, definition)
+          wanted.push(...layoutNames(definition).filter(layout => !found.has(layout)))
         }
       }
+      for (const definition of inOrder(found)) await adoptOne(tenantId, definition)
     },
   }
+}
+
+/** What is taken in first. */
+function inOrder(definitions: ReadonlyMap<string, TemplateDefinition>): Set<TemplateDefinition> {
+  const ordered = new Set<TemplateDefinition>()
+  const put = (definition: TemplateDefinition, path: readonly string[]): void => {
+    for (const name of layoutNames(definition)) {
+      const layout = definitions.get(name)
+      if (layout && !path.includes(name)) put(layout, [...path, name])
+    }
+    ordered.add(definition)
+  }
+  for (const [name, definition] of definitions) put(definition, [name])
+  return ordered
 }
 
 /** @throws Error naming the file and what is wrong with it */
@@ -76,26 +110,38 @@ export async function readTemplates(
   folders: readonly string[],
 ): Promise<ReadonlyMap<string, TemplateDefinition>> {
   const { parse } = await import('yaml')
-  const found = new Map<string, TemplateDefinition>()
+  const written = new Map<string, TemplateDefinition>()
+  const files = new Map<string, string>()
+  const naming = async <T>(file: string, work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work()
+    } catch (error) {
+      throw new Error(`${file}: ${(error as Error).message}`, { cause: error })
+    }
+  }
   for (const folder of folders) {
     const names = (await readdir(folder)).filter(name => /\.ya?ml$/.test(name)).sort()
     if (names.length > MAX_FILES) throw new Error(`There are more than ${MAX_FILES} templates in ${folder}`)
     for (const name of names) {
       const file = join(folder, name)
-      try {
+      await naming(file, async () => {
         const text = await readFile(file, 'utf8')
         if (text.length > MAX_FILE_BYTES) throw new Error(`It has more than ${MAX_FILE_BYTES} characters`)
-        const body: unknown = parse(text)
+        const body = await withFileTexts(parse(text), file)
         if (!Value.Check(TemplateBody, body)) {
           const [error] = Value.Errors(TemplateBody, body)
           throw new Error(`${error?.instancePath || '/'} ${error?.message ?? 'is not a template'}`)
         }
-        const definition = await publishable(templateDefinition(body))
-        found.set(definition.name, definition)
-      } catch (error) {
-        throw new Error(`${file}: ${(error as Error).message}`, { cause: error })
-      }
+        const definition = templateDefinition(body)
+        written.set(definition.name, definition)
+        files.set(definition.name, file)
+      })
     }
+  }
+  const found = new Map<string, TemplateDefinition>()
+  const layoutsFor = layoutsAmong(written)
+  for (const [name, definition] of written) {
+    found.set(name, await naming(files.get(name)!, () => publishable(definition, layoutsFor)))
   }
   return found
 }

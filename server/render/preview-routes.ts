@@ -11,7 +11,13 @@ import { compileRevision, render } from './content.ts'
 import { type Draft, renderDraft } from './preview.ts'
 import { CLIPPED_BYTES } from './publish.ts'
 import { Draft as DraftTexts, textsOf } from './routes.ts'
-import { type Template, findTemplate, resolveTemplates } from './templates.ts'
+import {
+  type Template,
+  type TemplateDefinition,
+  findTemplate,
+  layoutsOf,
+  resolveTemplates,
+} from './templates.ts'
 import { templateView } from './view.ts'
 import type { ViewInput } from './view.ts'
 
@@ -198,8 +204,17 @@ async function show(
   if (draft) {
     const texts = textsOf(draft)
     const channel = wanted ?? first(texts.channels)
+    const definition: TemplateDefinition = {
+      name: 'draft',
+      description: '',
+      category: '',
+      tags: [],
+      enabled: true,
+      ...texts,
+    }
+    const layouts = await layoutsOf(db, tenantId)(definition)
     const content = await renderDraft({
-      definition: { name: 'draft', description: '', category: '', tags: [], enabled: true, ...texts },
+      definition: { ...definition, layouts },
       channel,
       locale: reader,
       view,

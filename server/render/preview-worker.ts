@@ -9,7 +9,7 @@ import { templateView } from './view.ts'
 /** The thread of a preview: one draft in, one content or its mistakes out. */
 async function preview({ definition, channel, locale, view }: Draft): Promise<Previewed> {
   try {
-    const prepared = await publishable(definition)
+    const prepared = await publishable(definition, () => definition.layouts ?? {})
     const compiled = compileRevision({ ...prepared, templateId: '', revision: 0 })
     return { content: render(compiled, channel, locale, templateView(view)) }
   } catch (error) {

@@ -19,6 +19,7 @@ const definition = (
   translations: {},
   variables: [],
   messages: {},
+  partials: {},
   ...more,
 })
 const view = (data: Record<string, unknown>) => ({
@@ -28,7 +29,7 @@ const view = (data: Record<string, unknown>) => ({
   timezone: 'UTC',
 })
 const said = async (channels: ChannelContents, data: Record<string, unknown>) => {
-  const prepared = await publishable(definition(channels))
+  const prepared = await publishable(definition(channels), () => ({}))
   return render(compileRevision({ ...prepared, templateId: 't', revision: 1 }), 'email', 'en', view(data))
 }
 

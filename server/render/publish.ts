@@ -8,6 +8,7 @@ import {
   type TemplateVariable,
   variablesOf,
 } from './content.ts'
+import { type Layouts, calledIn, variablesWith } from './partials.ts'
 import { smsSize } from '../sms-size.ts'
 import { messageWarnings } from './messages.ts'
 
@@ -56,6 +57,8 @@ interface Texts {
   translations: NonNullable<TemplateRevision['translations']>
   messages?: Messages
   variables?: TemplateVariable[]
+  partials?: Record<string, string>
+  layouts?: Layouts
 }
 
 /** One content for all channels, rather than contents by channel. */
@@ -116,7 +119,8 @@ async function inlineStyles(html: string): Promise<string> {
   // Queries and pseudo classes cannot be inlined: they stay in the head for the clients that know them.
   return juice(html, {
     applyStyleTags: true,
-    removeStyleTags: true,
+    // What others put into a layout is styled by the reader's client, where that knows style sheets.
+    removeStyleTags: !html.includes('@partial-block'),
     preserveMediaQueries: true,
     preserveFontFaces: true,
     preservePseudos: true,
@@ -143,7 +147,7 @@ const GIVEN = ['event', 'data', 'vars', 'user', 'notification', 'tenant', 'now']
 const MAX_WARNINGS = 100
 
 export function warningsOf(given: Texts): TemplateWarning[] {
-  const { channels, translations, locale = 'en', messages = {}, variables = [] } = given
+  const { channels, translations, locale = 'en', messages = {}, variables = [], partials = {} } = given
   const warnings: TemplateWarning[] = []
   const each = (contents: ChannelContents, pointer: string) => {
     for (const [channel, content] of Object.entries(contents)) {
@@ -183,6 +187,12 @@ export function warningsOf(given: Texts): TemplateWarning[] {
     }
   }
   warnings.push(...messageWarnings(messages, locale))
+  const called = calledIn(channels, translations, partials)
+  for (const name of Object.keys(partials)) {
+    if (!called.has(name)) {
+      warnings.push({ field: `/partials/${name}`, message: `No text takes in "${name}"` })
+    }
+  }
   if (variables.length > 0) warnings.push(...variableWarnings(given, variables))
   return warnings.slice(0, MAX_WARNINGS)
 }
@@ -196,7 +206,7 @@ function* variableWarnings(texts: Texts, variables: TemplateVariable[]): Iterabl
       if (second !== undefined) read.add(second)
     } else if (!GIVEN.includes(first)) read.add(first)
   }
-  const declared = new Set(variables.map(({ name }) => name))
+  const declared = new Set(variablesWith(variables, texts.layouts).map(({ name }) => name))
   for (const name of read) {
     if (!declared.has(name)) {
       yield { field: '/variables', message: `The texts read "${name}", which is not among the variables` }

@@ -18,20 +18,25 @@ import {
   variablesOf,
 } from './content.ts'
 import {
+  type LayoutsFor,
   type Template,
   type TemplateDefinition,
   createTemplate,
   deleteTemplate,
   draftTemplate,
   findTemplate,
+  layoutsOf,
   listRevisions,
   listTemplates,
+  outdatedUsers,
   publishTemplate,
   publishable,
+  republishUsers,
   revisionOfVersion,
   updateTemplate,
 } from './templates.ts'
 import { MAX_KEYS, MAX_MESSAGE } from './messages.ts'
+import { MAX_OWN_PARTIALS, PARTIAL_NAME } from './partials.ts'
 import { missingPictures } from './missing-pictures.ts'
 import { compileMarkup, warningsOf } from './publish.ts'
 import { MAX_SOURCE } from './template.ts'
@@ -138,6 +143,13 @@ const Messages = Type.Record(Type.String({ pattern: '^[A-Za-z0-9_-]{2,35}$' }), 
     'ICU messages by locale and key, for `{{t "key"}}`; every key has a message in the language of the template.',
 })
 
+const Partials = Type.Record(Type.String({ pattern: PARTIAL_NAME }), Source, {
+  ...closed,
+  maxProperties: MAX_OWN_PARTIALS,
+  description:
+    'Texts that the others take in, `{{> name}}`. Other templates, and `base`, are taken in by their names as well.',
+})
+
 /** A template as it is written. */
 export const TemplateBody = Type.Object(
   {
@@ -155,6 +167,7 @@ export const TemplateBody = Type.Object(
     translations: Type.Optional(Translations),
     variables: Type.Optional(Variables),
     messages: Type.Optional(Messages),
+    partials: Type.Optional(Partials),
   },
   closed,
 )
@@ -163,11 +176,18 @@ const IsDraft = Type.Optional(
     description: 'Keep the texts as a draft: nothing is sent with them until it is published.',
   }),
 )
+const Republish = Type.Optional(
+  Type.Boolean({
+    description:
+      'Make new revisions of the templates that take this one in, so that they are sent with what it says now.',
+  }),
+)
 const New = Type.Object({ ...TemplateBody.properties, draft: IsDraft }, closed)
 const Change = Type.Object(
   {
     ...TemplateBody.properties,
     draft: IsDraft,
+    republish: Republish,
     revision: Type.Optional(
       Type.Integer({
         minimum: 1,
@@ -186,6 +206,7 @@ export const Draft = Type.Object(
     translations: Type.Optional(Translations),
     variables: Type.Optional(Variables),
     messages: Type.Optional(Messages),
+    partials: Type.Optional(Partials),
   },
   closed,
 )
@@ -217,6 +238,10 @@ const Whole = Type.Object({
   translations: Type.Record(Type.String(), Type.Any()),
   variables: Type.Array(Type.Any()),
   messages: Type.Record(Type.String(), Type.Any()),
+  partials: Type.Record(Type.String(), Type.String()),
+  layouts: Type.Array(Type.Object({ name: Type.String(), templateId: Id, revision: Type.Integer() }), {
+    description: 'The templates that it takes in, and as which revision.',
+  }),
 })
 const Revision = Type.Object({
   revision: Type.Integer(),
@@ -231,7 +256,14 @@ const Revision = Type.Object({
 const Warnings = Type.Array(Type.Object({ field: Type.String(), message: Type.String() }), {
   description: 'What is worth knowing and no mistake.',
 })
-const Saved = Type.Object({ ...Whole.properties, warnings: Warnings })
+const Saved = Type.Object({
+  ...Whole.properties,
+  warnings: Warnings,
+  usedBy: Type.Array(Type.Object({ id: Id, name: Type.String(), revision: Type.Integer() }), {
+    description:
+      'Templates that are still sent with another revision of this one, and which; `republish` makes them anew.',
+  }),
+})
 const Verdict = Type.Object({
   valid: Type.Boolean(),
   warnings: Warnings,
@@ -266,6 +298,7 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
   const saved = async (template: Template, tenantId: number) => ({
     ...show(template),
     warnings: [...warningsOf(template), ...(await warned(tenantId, template))],
+    usedBy: await outdatedUsers(db, tenantId, template),
   })
 
   api.post(
@@ -283,7 +316,7 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
     async (request, reply) => {
       const { caller, traceId } = request
       const { draft, ...body } = request.body
-      const definition = await publishable(templateDefinition(body))
+      const definition = await publishable(templateDefinition(body), layoutsOf(db, caller.tenantId))
       const template = await db.tx(async tx => {
         const id = await createTemplate(tx, caller, definition, traceId, draft)
         return findTemplate(tx, caller.tenantId, id)
@@ -366,11 +399,13 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
     },
     async request => {
       const { caller, traceId, params } = request
-      const { revision, draft, ...body } = request.body
-      const definition = await publishable(templateDefinition(body))
+      const { revision, draft, republish, ...body } = request.body
+      const layouts = layoutsOf(db, caller.tenantId, params.id)
+      const definition = await publishable(templateDefinition(body), layouts)
       const write = draft ? draftTemplate : updateTemplate
       const template = await db.tx(async tx => {
         await write(tx, caller, params.id, definition, revision, traceId)
+        if (republish && !draft) await republishUsers(tx, caller, params.id, traceId)
         return findTemplate(tx, caller.tenantId, params.id, 'last')
       })
       return saved(template!, caller.tenantId)
@@ -491,6 +526,7 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
               revision: Type.Optional(
                 Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1, description: 'The newest unless stated.' }),
               ),
+              republish: Republish,
             },
             closed,
           ),
@@ -502,6 +538,7 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
       const { caller, traceId, params, body } = request
       const template = await db.tx(async tx => {
         await publishTemplate(tx, caller, params.id, body?.revision, traceId)
+        if (body?.republish) await republishUsers(tx, caller, params.id, traceId)
         return findTemplate(tx, caller.tenantId, params.id)
       })
       return saved(template!, caller.tenantId)
@@ -521,24 +558,37 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
           {
             revision: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 })),
             version: Type.Optional(Version),
+            republish: Republish,
           },
-          { ...closed, minProperties: 1, maxProperties: 1 },
+          { ...closed, minProperties: 1 },
         ),
-        response: { 200: Whole },
+        response: { 200: Saved },
       },
     },
     async request => {
       const { caller, traceId, params, body } = request
+      if ((body.revision === undefined) === (body.version === undefined)) {
+        throw new AppError('invalid_request', 'Give either revision or version', { field: '/revision' })
+      }
       const template = await db.tx(async tx => {
         const wanted =
           body.revision ?? (await revisionOfVersion(tx, caller.tenantId, params.id, body.version!))
         const earlier =
           wanted === undefined ? undefined : await findTemplate(tx, caller.tenantId, params.id, wanted)
         if (!earlier) throw notFound()
-        await updateTemplate(tx, caller, params.id, { ...earlier, version: undefined }, undefined, traceId)
+        await updateTemplate(
+          tx,
+          caller,
+          params.id,
+          { ...earlier, version: undefined },
+          undefined,
+          traceId,
+          true,
+        )
+        if (body.republish) await republishUsers(tx, caller, params.id, traceId)
         return findTemplate(tx, caller.tenantId, params.id)
       })
-      return show(template!)
+      return saved(template!, caller.tenantId)
     },
   )
 
@@ -559,6 +609,7 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
             content: Type.Optional(Type.Object(CONTENT, { ...closed, minProperties: 1 })),
             messages: Type.Optional(MessagesOfOne),
             draft: IsDraft,
+            republish: Republish,
           },
           closed,
         ),
@@ -579,16 +630,20 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
       }
       const translation = body.channels ? byName(body.channels) : body.content && contentOf(body.content)
       const current = await existing(db, caller.tenantId, params.id, body.draft ? 'last' : undefined)
-      const definition = await publishable({
-        ...current,
-        version: undefined,
-        ...(translation && { translations: { ...current.translations, [locale]: translation } }),
-        ...(body.messages && { messages: { ...current.messages, [locale]: body.messages } }),
-      })
+      const definition = await publishable(
+        {
+          ...current,
+          version: undefined,
+          ...(translation && { translations: { ...current.translations, [locale]: translation } }),
+          ...(body.messages && { messages: { ...current.messages, [locale]: body.messages } }),
+        },
+        layoutsOf(db, caller.tenantId, params.id),
+      )
       const write = body.draft ? draftTemplate : updateTemplate
       const template = await db.tx(async tx => {
         // The other languages are those that were just read: somebody else's change in between is not undone.
         await write(tx, caller, params.id, definition, current.revision, traceId)
+        if (body.republish && !body.draft) await republishUsers(tx, caller, params.id, traceId)
         return findTemplate(tx, caller.tenantId, params.id, 'last')
       })
       return saved(template!, caller.tenantId)
@@ -610,8 +665,8 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
     },
     async request => {
       const template = await existing(db, request.caller.tenantId, request.params.id)
-      const given = request.body ? { name: template.name, ...textsOf(request.body) } : template
-      const verdict = await verdictOn(given)
+      const given = { ...template, ...(request.body && textsOf(request.body)) }
+      const verdict = await verdictOn(given, layoutsOf(db, request.caller.tenantId, template.id))
       if (verdict.valid) verdict.warnings.push(...(await warned(request.caller.tenantId, given)))
       return verdict
     },
@@ -619,13 +674,24 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
 }
 
 /** What a revision says, without what every revision has of its own. */
-const texts = ({ schemaVersion, locale, channels, translations, variables, messages }: Template) => ({
+const texts = ({
   schemaVersion,
   locale,
   channels,
   translations,
   variables,
   messages,
+  partials,
+  layouts,
+}: Template) => ({
+  schemaVersion,
+  locale,
+  channels,
+  translations,
+  variables,
+  messages,
+  partials,
+  layouts,
 })
 
 /** Leaf by leaf, with a JSON pointer. */
@@ -656,7 +722,10 @@ async function existing(db: Db, tenantId: number, id: string, revision?: number 
 
 // ------------------------------------------------------------------------------------------------- shapes
 
-type Texts = Pick<TemplateDefinition, 'locale' | 'channels' | 'translations' | 'variables' | 'messages'>
+type Texts = Pick<
+  TemplateDefinition,
+  'locale' | 'channels' | 'translations' | 'variables' | 'messages' | 'partials'
+>
 
 /** As it is stored, but for what publishing makes of its texts. */
 export const templateDefinition = (body: Static<typeof TemplateBody>): TemplateDefinition => ({
@@ -682,6 +751,7 @@ export function textsOf(body: Static<typeof Draft>): Texts {
     translations,
     variables: body.variables ?? [],
     messages: body.messages ?? {},
+    partials: body.partials ?? {},
   }
 }
 
@@ -720,17 +790,23 @@ const withTimes = <T extends { createdAt: Date; updatedAt: Date }>(item: T) => (
 const show = (template: Template) => ({
   ...withTimes(template),
   locales: Object.keys(template.translations),
+  layouts: Object.entries(template.layouts).map(([name, { templateId, revision }]) => ({
+    name,
+    templateId,
+    revision,
+  })),
 })
 
-async function verdictOn(given: Texts & { name: string }): Promise<Static<typeof Verdict>> {
+async function verdictOn(given: TemplateDefinition, layoutsFor: LayoutsFor): Promise<Static<typeof Verdict>> {
   let errors: TemplateProblem[]
-  let prepared: Texts = given
+  let prepared: TemplateDefinition = given
   try {
-    prepared = normalizeRevision(await compileMarkup(given))
+    const layouts = await layoutsFor(given)
+    prepared = normalizeRevision({ ...(await compileMarkup(given)), layouts })
     errors = checkRevision(prepared)
   } catch (error) {
     if (!(error instanceof AppError) || error.code !== 'invalid_template') throw error
-    errors = error.errors ?? []
+    errors = error.errors ?? [{ field: '', message: error.message }]
   }
   const valid = errors.length === 0
   return {

@@ -293,8 +293,7 @@ test('nothing inherited can be reached', () => {
 })
 
 test('what is not allowed is refused with its place', () => {
-  refused('{{> base}}', /line 1, column 1: partials/)
-  refused('{{#> base}}x{{/base}}', /partials/)
+  refused('x{{> nowhere}}', /line 1, column 2: there is no partial "nowhere"/)
   refused('{{* dec}}', /decorators/)
   refused('{{#*inline "x"}}y{{/inline}}', /decorators/)
   refused('{{{a}}}', /two braces/)

@@ -33,8 +33,12 @@ import { type Catalogue, type Message, compileMessage } from './messages.ts'
  * render takes a fifth of the time. template.test.ts holds both against each other over random templates and data.
  *
  * Allowed: values, `if`, `unless`, `each`, `with`, `else`, `lookup`, block parameters, `../`, `@index @key
- * @first @last @root`, comments, whitespace control, and the helpers of helpers.ts. Refused: partials,
- * decorators, `{{#anything}}` else, unknown helpers, `{{{raw}}}` where values are escaped.
+ * @first @last @root @subject`, comments, whitespace control, the helpers of helpers.ts, and partials by their names.
+ * Refused: decorators, partials whose name is found out while rendering, `{{#anything}}` else, unknown helpers,
+ * `{{{raw}}}` where values are escaped.
+ *
+ * A partial is compiled where it is called, for the place it is called at: its values are escaped as what belongs
+ * there, and what it costs, opens and leaves open is known when the text is saved.
  *
  * Where the two differ, on purpose:
  * - in HTML a value is written as what belongs where it stands: see html-position.ts;
@@ -42,13 +46,18 @@ import { type Catalogue, type Message, compileMessage } from './messages.ts'
  * - an object with its own `toString` prints as any other object; in Handlebars it throws;
  * - `../` is the enclosing #each or #with as written; Handlebars skips one whose value equals (`==`) its parent;
  * - inside #each, a null item stays null within an #if; Handlebars makes it an empty object;
- * - a bare name of a helper, such as `{{date}}`, is the field of that name: every helper needs an argument.
+ * - a bare name of a helper, such as `{{date}}`, is the field of that name: every helper needs an argument;
+ * - what stands within `{{#> layout}}…{{/layout}}` sees what it would see without the layout around it; in Handlebars
+ *   it sees whatever the layout is looking at when it says `{{> @partial-block}}`;
+ * - a value that is given to a partial, `{{> row sum=total}}`, is there by its name, not as a member of `this`.
  */
 export interface CompiledTemplate {
   /** Pure: the same view gives the same text. AppError('invalid_template') when a bound is exceeded. */
   render(view: View): string
   /** The fields it reads, as paths from the root: `service`, `event.type`, `items[].name`. */
   variables: string[]
+  /** Whether it says `@subject`. */
+  readsSubject: boolean
 }
 
 /** What a template sees. */
@@ -59,6 +68,27 @@ export interface View extends Reader {
   layers: readonly (Record<string, unknown> | undefined)[]
   /** What the tenant writes in where the reader's language is missing, BCP 47. */
   tenantLocale?: string
+  /** The finished subject, for the title of a layout: `{{@subject}}`. */
+  subject?: string
+}
+
+/** A text that others take in by its name. */
+export interface Partial {
+  source: string
+  /** What names within it mean. */
+  partials: Partials
+  /** What `t` within it says. */
+  messages: Catalogue | undefined
+}
+
+/** Partials by name; a text is the reason why there is none. */
+export type Partials = (name: string) => Partial | string
+
+/** What a text's partials come to, counted over all texts that share it. */
+export interface Expansion {
+  /** Tags and characters that may still be compiled. */
+  tags: number
+  chars: number
 }
 
 /** Longest source, in UTF-16 units. */
@@ -75,6 +105,12 @@ const MAX_NESTING = 32
 const MAX_TAGS = 5_000
 /** Characters of one `{{…}}`; the parser takes 1 s for a path of 100,000 names. Comments may be longer. */
 const MAX_TAG = 4_000
+/** Partials within partials. */
+const MAX_PARTIALS = 8
+/** `{{…}}` of a text with its partials, each time that one is taken in. */
+const MAX_EXPANDED_TAGS = MAX_TAGS
+/** Characters of the same: more could not be put out either. */
+const MAX_EXPANDED_CHARS = MAX_OUTPUT
 /** Values put out in one render, a helper counting several: about 50 ms of work. */
 const MAX_STEPS = 200_000
 
@@ -86,20 +122,40 @@ const KEYS_PER_STEP = 16
  * Compiles one field. AppError('invalid_template') with `extra: {line, column}`, both from 1.
  *
  * @param messages what `{{t "key"}}` says; without any there is no `t`
+ * @param partials without them there are none
  */
-export function compileTemplate(source: string, escape: Escape, messages?: Catalogue): CompiledTemplate {
+export function compileTemplate(
+  source: string,
+  escape: Escape,
+  messages?: Catalogue,
+  partials: Partials = name => `there is no partial "${name}"`,
+  shared?: Expansion,
+): CompiledTemplate {
   // A Handlebars AST may also be an object; only text of ours to parse may ever get there.
   if (typeof source !== 'string') throw new AppError('invalid_template', 'a template must be text')
   if (source.length > MAX_SOURCE) {
     throw new AppError('invalid_template', `the template is longer than ${MAX_SOURCE} characters`)
   }
   // Most subjects and many bodies have nothing to fill in.
-  if (!source.includes('{{')) return { render: () => source, variables: [] }
+  if (!source.includes('{{')) return { render: () => source, variables: [], readsSubject: false }
 
-  const compiler: Compiler = { escape, variables: new Set(), json: jsonStart(), html: htmlStart(), messages }
+  const compiler: Compiler = {
+    escape,
+    variables: new Set(),
+    readsSubject: false,
+    json: jsonStart(),
+    html: htmlStart(),
+    messages,
+    partials,
+    within: undefined,
+    expanding: false,
+    left: { tags: MAX_EXPANDED_TAGS, chars: MAX_EXPANDED_CHARS },
+    shared,
+  }
   const { part } = compileProgram(parse(source), undefined, compiler)
   return {
     variables: [...compiler.variables],
+    readsSubject: compiler.readsSubject,
     render(view) {
       try {
         return part(
@@ -118,7 +174,7 @@ export function compileTemplate(source: string, escape: Escape, messages?: Catal
 
 // ------------------------------------------------------------------------------------------------ running
 
-/** What `this` is, and how to get out again. Only #each and #with make one, so its depth is known when compiling. */
+/** What `this` is, and how to get out again. Only #each, #with and partials make one: its depth is known when compiling. */
 interface Scope {
   ctx: unknown
   up: Scope | undefined
@@ -168,16 +224,41 @@ const plain = (value: unknown) => (typeof value === 'function' ? undefined : val
 interface Compiler {
   escape: Escape
   variables: Set<string>
+  readsSubject: boolean
   /** Where the JSON text has arrived; moves on as nodes are compiled in order. */
   json: JsonPosition
   /** The same for HTML. */
   html: HtmlPosition
   messages: Catalogue | undefined
+  partials: Partials
+  /** The call that is being compiled; undefined in the text itself. */
+  within: PartialCall | undefined
+  /** Within a partial, or in a block that one takes in. */
+  expanding: boolean
+  /** What partials may still come to in this text, and in all that are checked with it. */
+  left: Expansion
+  shared: Expansion | undefined
 }
 
-/** What is known about an enclosing #each or #with when compiling. */
+/** One place at which a partial is taken in. */
+interface PartialCall {
+  name: string
+  depth: number
+  /** What stands within `{{#> name}}…{{/name}}`, and where that is. */
+  block: hbs.AST.Program | undefined
+  scope: StaticScope | undefined
+  /** Runtime scopes from within the partial, at its top, out to where the block stands. */
+  hops: number
+  /** What was so outside. */
+  messages: Catalogue | undefined
+  partials: Partials
+  within: PartialCall | undefined
+}
+
+/** What is known about an enclosing #each, #with or partial when compiling. */
 interface StaticScope {
-  kind: 'each' | 'with'
+  /** `given`: a value that a partial is called with; `partial`: its top, beyond which it sees nothing. */
+  kind: 'each' | 'with' | 'given' | 'partial'
   up: StaticScope | undefined
   params: string[]
   /** Path of `this` from the root, where it is a path. */
@@ -226,12 +307,14 @@ function compileProgram(
   for (const node of program?.body ?? []) {
     if (node.type === 'ContentStatement') {
       const { value } = node as hbs.AST.ContentStatement
+      expand(node, 0, value.length, compiler)
       texts[texts.length - 1] += value
       if (isJson(compiler.escape)) compiler.json = advanceJson(compiler.json, value)
       else if (compiler.escape === 'html') compiler.html = advanceHtml(compiler.html, value)
       continue
     }
     if (node.type === 'CommentStatement') continue
+    expand(node, 1, 0, compiler)
     const compiled = compileStatement(node, scope, compiler)
     parts.push(compiled.part)
     texts.push('')
@@ -262,7 +345,7 @@ function compileStatement(node: Node, scope: StaticScope | undefined, compiler: 
       return compileBlock(node as hbs.AST.BlockStatement, scope, compiler)
     case 'PartialStatement':
     case 'PartialBlockStatement':
-      return fail(node, 'partials are not available')
+      return compilePartial(node as AnyPartial, scope, compiler)
     case 'Decorator':
     case 'DecoratorBlock':
       return fail(node, 'decorators and inline partials are not available')
@@ -487,6 +570,179 @@ function compileWith(
   }
 }
 
+// ----------------------------------------------------------------------------------------------- partials
+
+type AnyPartial = (hbs.AST.PartialStatement | hbs.AST.PartialBlockStatement) & { indent?: string }
+
+/** A mistake in a block, on its way out through the layout around it: it is the text's, not the layout's. */
+interface BlockMistake {
+  blockOf: PartialCall
+  error: unknown
+}
+
+const isBlockMistake = (error: unknown): error is BlockMistake =>
+  typeof error === 'object' && error !== null && 'blockOf' in error
+
+/** What partials take in counts; the text itself is bounded before it is parsed. */
+function expand(node: Node, tags: number, chars: number, { expanding, left, shared }: Compiler): void {
+  if (!expanding) return
+  for (const budget of shared ? [left, shared] : [left]) {
+    budget.tags -= tags
+    budget.chars -= chars
+    if (budget.tags < 0 || budget.chars < 0) fail(node, 'with its partials the text is too long')
+  }
+}
+
+function compilePartial(node: AnyPartial, scope: StaticScope | undefined, compiler: Compiler): CompiledPart {
+  const path = node.name as Node
+  if (path.type === 'PathExpression' && (path as hbs.AST.PathExpression).data) {
+    return compilePartialBlock(node, scope, compiler)
+  }
+  if (path.type !== 'PathExpression' && path.type !== 'StringLiteral') {
+    return fail(node, 'a partial is called by its name')
+  }
+  const name = (path as hbs.AST.PathExpression).original
+  const outer = compiler.within
+  for (let call = outer; call; call = call.within) {
+    if (call.name === name && sameBook(call, compiler)) fail(node, `the partial "${name}" takes in itself`)
+  }
+  const depth = (outer?.depth ?? 0) + 1
+  if (depth > MAX_PARTIALS) fail(node, `partials are nested more than ${MAX_PARTIALS} deep`)
+  const found = compiler.partials(name)
+  if (typeof found === 'string') return fail(node, found)
+  if (node.params.length > 1) fail(node, 'a partial takes one thing to look at, and values by name')
+
+  // Each value is a scope of its own around the partial, so that it is found as block parameters are.
+  const start = scope
+  const subject = node.params[0] && compileExpression(node.params[0], scope, compiler)
+  const given: Value[] = []
+  const names = new Set<string>()
+  for (const pair of node.hash?.pairs ?? []) {
+    if (names.has(pair.key)) fail(pair, `${name} is given ${pair.key} already`)
+    names.add(pair.key)
+    const { value, path } = compileExpression(pair.value, start, compiler)
+    const beyond = given.length
+    given.push(beyond === 0 ? value : (s, run) => value(climb(s, beyond), run))
+    scope = { kind: 'given', up: scope, params: [pair.key], path }
+  }
+  const count = given.length
+  const around = thisPath(start)
+  scope = { kind: 'partial', up: scope, params: [], path: subject ? subject.path : around }
+
+  const call: PartialCall = {
+    name,
+    depth,
+    block:
+      node.type === 'PartialBlockStatement' ? (node as hbs.AST.PartialBlockStatement).program : undefined,
+    scope: start,
+    hops: count + 1,
+    messages: compiler.messages,
+    partials: compiler.partials,
+    within: outer,
+  }
+  const { expanding } = compiler
+  let compiled: CompiledPart
+  try {
+    compiler.expanding = true
+    compiler.within = call
+    compiler.messages = found.messages
+    compiler.partials = found.partials
+    compiled = compileProgram(programOf(found), scope, compiler)
+  } catch (error) {
+    if (isBlockMistake(error)) throw error.blockOf === call ? error.error : error
+    if (!(error instanceof AppError)) throw error
+    return fail(node, `in "${truncate(name, 60)}": ${error.message}`)
+  } finally {
+    compiler.expanding = expanding
+    compiler.within = outer
+    compiler.messages = call.messages
+    compiler.partials = call.partials
+  }
+
+  const { part, cost } = compiled
+  const look = subject?.value
+  const { indent } = node
+  const put = indent ? (text: string) => indented(text, indent) : undefined
+  return {
+    part(s, run) {
+      // What it looks at and is given is found where it is called.
+      const ctx = look ? look(s, run) : s.ctx
+      let at = s
+      for (const value of given) at = scopeOf(plain(value(at, run)), at)
+      const text = part(scopeOf(ctx, at), run)
+      return put ? bounded(put(text)) : text
+    },
+    cost: cost + count + 1,
+  }
+}
+
+/** One that is taken in often is parsed once. */
+const programs = new WeakMap<Partial, hbs.AST.Program>()
+
+function programOf(partial: Partial): hbs.AST.Program {
+  let program = programs.get(partial)
+  if (!program) programs.set(partial, (program = parsePartial(partial.source)))
+  return program
+}
+
+/** Parses a text that others take in. AppError as of `compileTemplate`. */
+export function parsePartial(source: string): hbs.AST.Program {
+  if (source.length > MAX_SOURCE) {
+    throw new AppError('invalid_template', `the partial is longer than ${MAX_SOURCE} characters`)
+  }
+  return parse(source)
+}
+
+const scopeOf = (ctx: unknown, up: Scope): Scope => ({ ctx, up, index: 0, key: 0, last: false })
+
+/** Two partials of one name are one only if the name meant the same where each was called. */
+const sameBook = (call: PartialCall, { partials }: Compiler): boolean =>
+  call.partials === partials || call.partials(call.name) === partials(call.name)
+
+const thisPath = (scope: StaticScope | undefined): string | undefined => (scope ? scope.path : '')
+
+/** A partial alone on its line is indented as the line is. */
+function indented(text: string, indent: string): string {
+  const lines = text.split('\n')
+  const last = lines.length - 1
+  return lines.map((line, i) => (line === '' && i === last ? line : indent + line)).join('\n')
+}
+
+/** `{{> @partial-block}}`: what the caller wrote within its block, or else what stands within this one. */
+function compilePartialBlock(
+  node: AnyPartial,
+  scope: StaticScope | undefined,
+  compiler: Compiler,
+): CompiledPart {
+  const path = node.name as hbs.AST.PathExpression
+  if (path.original !== '@partial-block') {
+    return fail(node, `"${path.original}" is not available: there is @partial-block`)
+  }
+  if (node.params.length > 0 || node.hash?.pairs.length) fail(node, '@partial-block takes no arguments')
+  const call = compiler.within
+  if (!call?.block) {
+    const otherwise =
+      node.type === 'PartialBlockStatement' ? (node as hbs.AST.PartialBlockStatement).program : undefined
+    return compileProgram(otherwise, scope, compiler)
+  }
+  // How far it is from here to the top of the partial, and from there to where the block stands.
+  let hops = call.hops
+  for (let s = scope; s && s.kind !== 'partial'; s = s.up) hops++
+  const inside = { messages: compiler.messages, partials: compiler.partials }
+  try {
+    compiler.within = call.within
+    compiler.messages = call.messages
+    compiler.partials = call.partials
+    const { part, cost } = compileProgram(call.block, call.scope, compiler)
+    return { part: (s, run) => part(climb(s, hops), run), cost: cost + 1 }
+  } catch (error) {
+    throw isBlockMistake(error) ? error : ({ blockOf: call, error } satisfies BlockMistake)
+  } finally {
+    compiler.within = call
+    Object.assign(compiler, inside)
+  }
+}
+
 // -------------------------------------------------------------------------------------------- expressions
 
 /** The name when a path is one plain word, as a helper's must be. */
@@ -689,8 +945,12 @@ function compileExpression(node: Node, scope: StaticScope | undefined, compiler:
 
 const RESERVED = ['if', 'unless', 'each', 'with', 'lookup']
 
+/** The next scope out whose names can be seen from here: out of a partial, only what it was given. */
+const outward = (scope: StaticScope): StaticScope | undefined =>
+  (scope.kind !== 'partial' && scope.kind !== 'given') || scope.up?.kind === 'given' ? scope.up : undefined
+
 const isParam = (name: string, scope: StaticScope | undefined): boolean =>
-  scope !== undefined && (scope.params.includes(name) || isParam(name, scope.up))
+  scope !== undefined && (scope.params.includes(name) || isParam(name, outward(scope)))
 
 function compilePath(
   node: hbs.AST.PathExpression,
@@ -703,7 +963,7 @@ function compilePath(
   // A block parameter of the nearest block that has one of this name.
   if (first !== undefined && node.depth === 0 && !isScoped(node)) {
     let hops = 0
-    for (let s = scope; s; s = s.up, hops++) {
+    for (let s = scope; s; s = outward(s), hops++) {
       const which = s.params.indexOf(first)
       if (which === 0) return follow(up(hops), rest, s.path, compiler)
       const count = hops
@@ -713,7 +973,7 @@ function compilePath(
 
   let target = scope
   for (let i = 0; i < node.depth; i++) {
-    if (!target) fail(node, `"${node.original}" goes above the top`)
+    if (!target || target.kind === 'partial') fail(node, `"${node.original}" goes above the top`)
     target = target.up
   }
   return follow(up(node.depth), node.parts, target ? target.path : '', compiler)
@@ -726,8 +986,15 @@ function compileDataPath(
 ): CompiledValue {
   const [name, ...rest] = node.parts
   if (name === 'root') return follow((_, run) => run.view.names, rest, '', compiler)
+  if (name === 'subject' && rest.length === 0 && node.depth === 0) {
+    compiler.readsSubject = true
+    return { value: (_, run) => run.view.subject }
+  }
   if (name === undefined || !['index', 'key', 'first', 'last'].includes(name)) {
-    return fail(node, `"${node.original}" is not available: there are @index, @key, @first, @last and @root`)
+    return fail(
+      node,
+      `"${node.original}" is not available: there are @index, @key, @first, @last, @root and @subject`,
+    )
   }
   // #with does not count here: it has no index of its own.
   let hops = 0

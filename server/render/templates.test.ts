@@ -40,6 +40,7 @@ const definition = (more: Partial<TemplateDefinition> = {}): TemplateDefinition 
     translations: {},
     variables: [],
     messages: {},
+    partials: {},
     ...more,
   })
 

@@ -5,11 +5,14 @@ import { AppError } from '../errors.ts'
 import type { Id, TenantId } from '../types.ts'
 import { type RevisionCache, revisionCache } from './cache.ts'
 import { compileMarkup } from './publish.ts'
+import { type Layout, type Layouts, MAX_COPIED, layoutNames, takesIn } from './partials.ts'
 import {
+  type ChannelContent,
   type CompiledRevision,
   type Messages,
   type TemplateRevision,
   type TemplateVariable,
+  byChannel,
   normalizeRevision,
   validateRevision,
 } from './content.ts'
@@ -31,6 +34,10 @@ export interface TemplateDefinition {
   variables: TemplateVariable[]
   /** ICU messages by BCP 47 tag and key, for the helper `t`. */
   messages: Messages
+  /** Texts that its other texts take in by their names. */
+  partials: Record<string, string>
+  /** What it takes in of other templates; found out when it is saved. */
+  layouts?: Layouts
 }
 
 /** A template at one of its revisions. */
@@ -46,9 +53,10 @@ export interface Template extends TemplateDefinition {
   createdBy: string | null
   createdAt: Date
   updatedAt: Date
+  layouts: Layouts
 }
 
-type Texts = 'channels' | 'translations' | 'variables' | 'messages'
+type Texts = 'channels' | 'translations' | 'variables' | 'messages' | 'partials' | 'layouts'
 
 /** In lists: without its texts. */
 export interface TemplateSummary extends Omit<Template, Texts> {
@@ -83,6 +91,8 @@ interface Row {
   translations: Template['translations']
   variables: Template['variables']
   messages: Template['messages']
+  partials: Template['partials']
+  layouts: Layouts
   published: number | null
   last_revision: number
   created_by: string | null
@@ -113,7 +123,7 @@ const COLUMNS = `t.id, t.name, t.description, t.category, t.tags, t.enabled, r.r
 /** What is sent or, while nothing is, the newest draft. */
 const SHOWN = 'coalesce(nullif(t.revision, 0), t.last_revision)'
 
-const TEXTS = 'r.channels, r.translations, r.variables, r.messages'
+const TEXTS = 'r.channels, r.translations, r.variables, r.messages, r.partials, r.layouts'
 const NAMES = `array(select jsonb_object_keys(r.channels)) as channels,
          array(select jsonb_object_keys(r.translations)) as locales`
 
@@ -275,8 +285,8 @@ const insertRevision = sql(
   'insert_template_revision',
   `insert into template_revisions
      (tenant_id, template_id, revision, version, locale, channels, translations, variables, messages, created_by,
-      schema_version)
-   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+      schema_version, partials, layouts, layout_ids)
+   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
 )
 // The row alone: a join would be rechecked after waiting for another update, against the revision of before.
 const lockTemplate = sql(
@@ -310,6 +320,34 @@ const deleteRow = sql(
   `update templates set enabled = false, deleted_at = now(), updated_at = now() where tenant_id = $1 and id = $2`,
 )
 
+/**
+ * Whoever saves a template waits for others of the tenant who do: so what a revision takes in is what is published
+ * then, and who publishes a layout knows everybody that has an older one. Taken before any row.
+ */
+const lockTemplates = sql('lock_templates', `select pg_advisory_xact_lock(${0x746d706c}, $1)`)
+const currentRevisions = sql(
+  'layout_revisions',
+  `select id, revision from templates where tenant_id = $1 and id = any ($2) and deleted_at is null`,
+)
+
+/** @throws AppError conflict when what a definition takes in has changed since it was looked at */
+async function lockLayouts(tx: Tx, tenantId: TenantId, layouts: Layouts = {}): Promise<void> {
+  await tx.run(lockTemplates, [tenantId])
+  const taken = Object.entries(layouts)
+  if (taken.length === 0) return
+  const ids = taken.map(([, { templateId }]) => templateId)
+  const rows = await tx.rows<{ id: string; revision: number }>(currentRevisions, [tenantId, ids])
+  const current = new Map(rows.map(({ id, revision }) => [id, revision]))
+  for (const [name, { templateId, revision }] of taken) {
+    if (current.get(templateId) !== revision) {
+      throw new AppError(
+        'conflict',
+        `The template "${name}", which it takes in, is being changed. Try again.`,
+      )
+    }
+  }
+}
+
 interface Locked {
   name: string
   /** 0: nothing is published. */
@@ -336,9 +374,117 @@ export function prepareDefinition(definition: TemplateDefinition): TemplateDefin
   return prepared
 }
 
-/** The same with its markup compiled: what is saved. */
-export const publishable = async (definition: TemplateDefinition): Promise<TemplateDefinition> =>
-  prepareDefinition(await compileMarkup(definition))
+/** The other templates that a definition names, as they are now; what there is not is not among them. */
+export type LayoutsFor = (definition: TemplateDefinition) => Layouts | Promise<Layouts>
+
+/** The same with its markup compiled and what it takes in of other templates: what is saved. */
+export async function publishable(
+  definition: TemplateDefinition,
+  layoutsFor: LayoutsFor,
+): Promise<TemplateDefinition> {
+  const written = await compileMarkup(definition)
+  const layouts = await layoutsFor(definition)
+  if (JSON.stringify(layouts).length > MAX_COPIED) {
+    throw new AppError('invalid_template', `its layouts have more than ${MAX_COPIED} characters`)
+  }
+  return prepareDefinition({ ...written, layouts })
+}
+
+/** A definition as others take it in. */
+export const layoutOf = (
+  templateId: Id,
+  revision: number,
+  { locale, channels, translations, partials, layouts = {}, messages, variables }: TemplateDefinition,
+): Layout => {
+  const texts: Layout['texts'] = { [locale]: channels }
+  for (const [tag, contents] of Object.entries(translations)) texts[tag] = byChannel(contents)
+  const plain = ({ subject, title, body, html }: ChannelContent) => {
+    const line = subject ?? title
+    return {
+      ...(line !== undefined && { subject: line }),
+      ...(body !== undefined && { body }),
+      ...(html !== undefined && { html }),
+    }
+  }
+  const only = (contents: Layout['texts'][string]) =>
+    Object.fromEntries(Object.entries(contents).map(([channel, content]) => [channel, plain(content)]))
+  return {
+    templateId,
+    revision,
+    locale,
+    texts: Object.fromEntries(Object.entries(texts).map(([tag, contents]) => [tag, only(contents)])),
+    partials,
+    layouts,
+    messages,
+    variables,
+  }
+}
+
+const findLayouts = sql(
+  'find_layouts',
+  `select t.id, t.name, r.revision, r.locale, ${TEXTS}
+   from templates t
+   join template_revisions r on (r.tenant_id, r.template_id, r.revision) = (t.tenant_id, t.id, t.revision)
+   where t.tenant_id = $1 and t.name = any ($2) and t.id is distinct from $3 and t.deleted_at is null`,
+)
+
+/**
+ * What templates of a tenant take in of each other: as it is published, be it enabled or not, since a layout need not
+ * be something to send.
+ *
+ * @param self the template that is saved; it never means itself
+ */
+export const layoutsOf =
+  (q: Queryable, tenantId: TenantId, self: Id | null = null): LayoutsFor =>
+  async definition => {
+    const names = layoutNames(definition)
+    if (names.length === 0) return {}
+    type Found = Pick<Row, 'id' | 'name' | 'revision' | 'locale' | Texts>
+    const rows = await q.rows<Found>(findLayouts, [tenantId, names, self])
+    const layouts: Layouts = {}
+    for (const row of rows) {
+      const layout = layoutOf(row.id, row.revision, {
+        ...row,
+        description: '',
+        category: '',
+        tags: [],
+        enabled: true,
+      })
+      if (self !== null && takesIn(layout, self)) {
+        throw new AppError(
+          'invalid_template',
+          `"${row.name}" takes in this template, so it cannot be taken in by it`,
+        )
+      }
+      layouts[row.name] = layout
+    }
+    return layouts
+  }
+
+/** The same for definitions that are nobody's yet, such as those of a folder. */
+export function layoutsAmong(definitions: ReadonlyMap<string, TemplateDefinition>): LayoutsFor {
+  const made = new Map<string, Promise<Layout>>()
+  const within = async (definition: TemplateDefinition, path: readonly string[]): Promise<Layouts> => {
+    const layouts: Layouts = {}
+    for (const name of layoutNames(definition)) {
+      const found = definitions.get(name)
+      if (!found) continue
+      if (path.includes(name)) {
+        throw new AppError('invalid_template', `"${name}" and "${definition.name}" take in each other`)
+      }
+      let layout = made.get(name)
+      if (!layout) made.set(name, (layout = make(found, [...path, name])))
+      layouts[name] = await layout
+    }
+    return layouts
+  }
+  const make = async (definition: TemplateDefinition, path: readonly string[]): Promise<Layout> =>
+    layoutOf('', 0, {
+      ...normalizeRevision(await compileMarkup(definition)),
+      layouts: await within(definition, path),
+    })
+  return definition => within(definition, [definition.name])
+}
 
 /**
  * @param draft nothing is published yet: whoever names the template sends without it
@@ -354,6 +500,7 @@ export async function createTemplate(
   const id = newId()
   const { tenantId } = actor
   const { name, description, category, tags, enabled } = prepared
+  await lockLayouts(tx, tenantId, prepared.layouts)
   await named(name, () =>
     tx.run(insertTemplate, [
       tenantId,
@@ -383,7 +530,8 @@ export async function createTemplate(
  *
  * @param expected the revision the change was made from: AppError conflict when it is neither what is published nor
  * the newest draft any more
- * @throws AppError not_found; already_exists for a name in use
+ * @param again the texts, and what they take in, are those of an earlier revision
+ * @throws AppError not_found; already_exists for a name in use; conflict when a template that it takes in has changed
  */
 export async function updateTemplate(
   tx: Tx,
@@ -392,8 +540,11 @@ export async function updateTemplate(
   prepared: TemplateDefinition,
   expected?: number,
   traceId?: string,
+  again = false,
 ): Promise<void> {
   const { tenantId } = actor
+  // What an earlier revision took in may be older by now: saying it again is no mistake.
+  await lockLayouts(tx, tenantId, again ? {} : prepared.layouts)
   const before = await lockAt(tx, tenantId, id, expected)
   const revision = await nextRevision(tx, actor, id, before, prepared)
   const { name, description, category, tags, enabled } = prepared
@@ -423,6 +574,7 @@ export async function draftTemplate(
   expected?: number,
   traceId?: string,
 ): Promise<number> {
+  await lockLayouts(tx, actor.tenantId, prepared.layouts)
   const before = await lockAt(tx, actor.tenantId, id, expected)
   const revision = await nextRevision(tx, actor, id, before, prepared)
   await tx.run(keepDraft, [actor.tenantId, id, revision])
@@ -449,6 +601,7 @@ export async function publishTemplate(
   traceId?: string,
 ): Promise<void> {
   const { tenantId } = actor
+  await lockLayouts(tx, tenantId)
   const before = await lock(tx, tenantId, id)
   const revision = wanted ?? before.last
   if (revision <= before.revision || revision > before.last) {
@@ -500,14 +653,19 @@ async function nextRevision(
 /**
  * Takes it out of use and frees its name. The rows stay: notifications of the past refer to them.
  *
- * @throws AppError not_found; conflict while rules use it
+ * @throws AppError not_found; conflict while rules or templates use it
  */
 export async function deleteTemplate(tx: Tx, actor: Actor, id: Id, traceId?: string): Promise<void> {
   const { tenantId } = actor
+  await lockLayouts(tx, tenantId)
   const { name, revision } = await lock(tx, tenantId, id)
   const rules = await tx.rows<{ name: string }>(rulesUsing, [tenantId, id])
   if (rules.length > 0) {
     throw new AppError('conflict', `Rules use this template: ${rules.map(rule => rule.name).join(', ')}.`)
+  }
+  const users = await usersOf(tx, tenantId, id, MAX_NAMED)
+  if (users.length > 0) {
+    throw new AppError('conflict', `Templates take it in: ${users.map(user => user.name).join(', ')}.`)
   }
   await tx.run(deleteRow, [tenantId, id])
   await audit(tx, actor, {
@@ -519,13 +677,130 @@ export async function deleteTemplate(tx: Tx, actor: Actor, id: Id, traceId?: str
   })
 }
 
+// --------------------------------------------------------------------------------------------- layouts' users
+
+const listUsers = sql(
+  'list_layout_users',
+  `select t.id, t.name, l.value -> 'revision' as revision
+   from template_revisions r
+   join templates t on (t.tenant_id, t.id, t.revision) = (r.tenant_id, r.template_id, r.revision)
+   cross join lateral jsonb_each(r.layouts) l
+   where r.tenant_id = $1 and r.layout_ids <> '{}' and r.layout_ids @> array[$2::uuid] and t.deleted_at is null
+     and l.value ->> 'templateId' = $2::text
+     and ($3::int is null or (l.value -> 'revision')::int <> $3)
+   order by t.id limit $4`,
+)
+const republishRow = sql(
+  'republish_template',
+  `update templates set revision = $3, last_revision = $4, updated_at = now() where tenant_id = $1 and id = $2`,
+)
+
+/** A template whose published texts take in another one. */
+export interface LayoutUser {
+  id: Id
+  name: string
+  /** The other one's revision that it has. */
+  revision: number
+}
+
+const MAX_NAMED = 5
+/** As many are shown, and no more are made anew at once. */
+export const MAX_USERS = 500
+
+const usersOf = (
+  q: Queryable,
+  tenantId: TenantId,
+  id: Id,
+  limit: number,
+  but: number | null = null,
+): Promise<LayoutUser[]> => q.rows<LayoutUser>(listUsers, [tenantId, id, but, limit])
+
+/** Templates that are still sent with another revision of this one than the published. */
+export const outdatedUsers = (
+  q: Queryable,
+  tenantId: TenantId,
+  { id, publishedRevision }: Pick<Template, 'id' | 'publishedRevision'>,
+): Promise<LayoutUser[]> =>
+  publishedRevision === null ? Promise.resolve([]) : usersOf(q, tenantId, id, MAX_USERS, publishedRevision)
+
+/**
+ * Makes new revisions of all templates that take in another revision of this one than the published, and of those that
+ * take in these. Drafts stay drafts, with what is new as well.
+ *
+ * @throws AppError invalid_template when one of them does not fit any more; conflict when there are too many
+ */
+export async function republishUsers(tx: Tx, actor: Actor, id: Id, traceId?: string): Promise<void> {
+  const { tenantId } = actor
+  const changed = [id]
+  let made = 0
+  for (const layout of changed) {
+    const published = await findTemplate(tx, tenantId, layout)
+    for (const user of await outdatedUsers(tx, tenantId, published!)) {
+      if (++made > MAX_USERS) {
+        throw new AppError(
+          'conflict',
+          `More than ${MAX_USERS} templates take it in: publish some by themselves.`,
+        )
+      }
+      await republish(tx, actor, user, published!.name, traceId)
+      changed.push(user.id)
+    }
+  }
+}
+
+async function republish(
+  tx: Tx,
+  actor: Actor,
+  { id, name }: LayoutUser,
+  because: string,
+  traceId: string | undefined,
+): Promise<void> {
+  const { tenantId } = actor
+  const before = await lock(tx, tenantId, id)
+  const again = async (revision: number): Promise<TemplateDefinition> => {
+    const texts = await findTemplate(tx, tenantId, id, revision)
+    try {
+      return await publishable({ ...texts!, version: undefined }, layoutsOf(tx, tenantId, id))
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error
+      throw new AppError('invalid_template', `The template "${name}": ${error.message}`, {
+        ...(error.errors && {
+          errors: error.errors.map(({ field, message }) => ({ field, message: `"${name}": ${message}` })),
+        }),
+      })
+    }
+  }
+  const published = await nextRevision(tx, actor, id, before, await again(before.revision))
+  let last = published
+  if (before.last > before.revision) {
+    last = await nextRevision(tx, actor, id, { ...before, last }, await again(before.last))
+  }
+  await tx.run(republishRow, [tenantId, id, published, last])
+  await audit(tx, actor, {
+    action: 'template.republished',
+    objectKind: 'template',
+    objectId: id,
+    details: { name, revision: published, before: before.revision, layout: because },
+    traceId,
+  })
+}
+
 const addRevision = (
   tx: Tx,
   actor: Actor,
   id: Id,
   revision: number,
   version: string,
-  { locale, channels, translations, variables, messages, schemaVersion = '1.0' }: TemplateDefinition,
+  {
+    locale,
+    channels,
+    translations,
+    variables,
+    messages,
+    partials,
+    layouts = {},
+    schemaVersion = '1.0',
+  }: TemplateDefinition,
 ): Promise<number> =>
   tx.run(insertRevision, [
     actor.tenantId,
@@ -539,6 +814,9 @@ const addRevision = (
     JSON.stringify(messages),
     actor.id ?? null,
     schemaVersion,
+    JSON.stringify(partials),
+    JSON.stringify(layouts),
+    [...new Set(Object.values(layouts).map(({ templateId }) => templateId))],
   ])
 
 async function named(name: string, write: () => Promise<unknown>): Promise<void> {
@@ -662,4 +940,6 @@ const revisionOf = (row: LoadedRow): TemplateRevision => ({
   translations: row.translations,
   variables: row.variables,
   messages: row.messages,
+  partials: row.partials,
+  layouts: row.layouts,
 })

@@ -13,10 +13,13 @@ import type { LimitDefinition } from '../limits/store.ts'
 import { type RuleBody, define } from '../match/routes.ts'
 import { compileRule } from '../match/rules.ts'
 import type { Rule } from '../match/rules.ts'
-import { compileRevision } from '../render/content.ts'
+import { compileRevision, normalizeRevision } from '../render/content.ts'
 import type { CompiledRevision } from '../render/content.ts'
+import { withFileTexts } from '../render/file-texts.ts'
 import { templateDefinition } from '../render/routes.ts'
-import { publishable } from '../render/templates.ts'
+import { calledIn } from '../render/partials.ts'
+import { compileMarkup } from '../render/publish.ts'
+import { type TemplateDefinition, layoutsAmong, publishable } from '../render/templates.ts'
 import type { Id } from '../types.ts'
 import { BODIES } from './schemas.ts'
 
@@ -75,7 +78,7 @@ export async function readFolder(dir: string): Promise<Folder> {
     .filter(file => !file.split(/[\\/]/).some(part => part === 'node_modules' || part.startsWith('.')))
     .sort()
   if (files.length > MAX_FILES) throw new Error(`There are more than ${MAX_FILES} files in ${dir}`)
-  for (const file of files) readInto(found, file, await readFile(join(dir, file), 'utf8'))
+  for (const file of files) await readInto(found, dir, file, await readFile(join(dir, file), 'utf8'))
   const seen = new Map<string, Resource>()
   for (const resource of found.resources) {
     const key = `${resource.kind} ${resource.name}`
@@ -93,7 +96,7 @@ export async function readFolder(dir: string): Promise<Folder> {
 
 const place = ({ file, line }: { file: string; line: number }) => ({ file, line })
 
-function readInto(found: Folder, file: string, text: string): void {
+async function readInto(found: Folder, dir: string, file: string, text: string): Promise<void> {
   const problem = (line: number, message: string, field = '') =>
     void found.problems.push({ file, line, field, message })
   if (Buffer.byteLength(text) > MAX_FILE_BYTES)
@@ -124,7 +127,16 @@ function readInto(found: Folder, file: string, text: string): void {
     }
     const name = fields['name'] ?? (kind === 'silences' ? fields['comment'] : undefined)
     if (typeof name !== 'string' || name === '') problem(line, 'It needs a name', '/name')
-    else found.resources.push({ kind: kind!, file, line, name, body: fields })
+    else if (kind !== 'templates') found.resources.push({ kind: kind!, file, line, name, body: fields })
+    else {
+      try {
+        const body = (await withFileTexts(fields, join(dir, file))) as typeof fields
+        found.resources.push({ kind, file, line, name, body })
+      } catch (error) {
+        if (!(error instanceof AppError)) throw error
+        for (const { field, message } of error.errors!) problem(line, message, field)
+      }
+    }
   }
 }
 
@@ -184,11 +196,18 @@ export async function compileFolder({ resources }: Folder): Promise<Compiled & {
     }
   }
 
+  const written = new Map<string, TemplateDefinition>()
+  await each('templates', resource => {
+    written.set(resource.name, templateDefinition(checked(resource)))
+  })
+  const layoutsFor = layoutsAmong(written)
   await each('templates', async (resource, n) => {
     const templateId = idOf(1, n)
     // A rule may name it even while it is wrong itself.
     ids.set(resource.name, templateId)
-    const definition = await publishable(templateDefinition(checked(resource)))
+    const template = written.get(resource.name)
+    if (!template) return
+    const definition = await publishable(template, layoutsFor)
     compiled.templates.set(templateId, compileRevision({ ...definition, templateId, revision: 1 }))
   })
   await each('rules', (resource, n) => {
@@ -244,7 +263,8 @@ export async function asShown(resource: Resource): Promise<Record<string, unknow
   const shown = async (): Promise<object> => {
     switch (resource.kind) {
       case 'templates':
-        return publishable(templateDefinition(checked(resource)))
+        // What it takes in of others is the server's to find.
+        return normalizeRevision(await compileMarkup(templateDefinition(checked(resource))))
       case 'rules': {
         const { recipients, validFrom, ...rule } = define(checked(resource), new Date(0))
         // Unless the document says from when, it is from whenever the rule was made.
@@ -269,4 +289,19 @@ export async function asShown(resource: Resource): Promise<Record<string, unknow
     }
   }
   return JSON.parse(JSON.stringify(await shown())) as Record<string, unknown>
+}
+
+/** Templates in an order in which each can be saved: what others take in comes first. */
+export function inOrder(templates: readonly Resource[]): Resource[] {
+  const byName = new Map(templates.map(resource => [resource.name, resource]))
+  const ordered = new Set<Resource>()
+  const put = (resource: Resource, path: readonly string[]): void => {
+    for (const name of calledIn(resource.body)) {
+      const layout = byName.get(name)
+      if (layout && !ordered.has(layout) && !path.includes(name)) put(layout, [...path, name])
+    }
+    ordered.add(resource)
+  }
+  for (const resource of templates) put(resource, [resource.name])
+  return [...ordered]
 }

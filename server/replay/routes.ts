@@ -22,7 +22,7 @@ import {
 } from '../people/preference-fields.ts'
 import type { OpinionInput } from '../people/preference-fields.ts'
 import type { TemplateRevision } from '../render/content.ts'
-import { findTemplate, publishable, resolveTemplates } from '../render/templates.ts'
+import { findTemplate, layoutsOf, publishable, resolveTemplates } from '../render/templates.ts'
 import { CHANNELS } from '../types.ts'
 import type { Id, JsonObject, TenantId } from '../types.ts'
 import { DIFFERENCES } from './replay.ts'
@@ -235,19 +235,23 @@ export function replayRoutes(api: Api, { db, replay, now = () => new Date() }: R
       throw new AppError('not_found', 'There is no template with this id or name.', {
         field: '/template/template',
       })
-    const { name, description, category, tags, enabled, locale, variables, messages } = current
-    const definition = await publishable({
-      name,
-      description,
-      category,
-      tags,
-      enabled,
-      locale,
-      variables,
-      messages,
-      channels,
-      translations: (translations ?? current.translations) as typeof current.translations,
-    })
+    const { name, description, category, tags, enabled, locale, variables, messages, partials } = current
+    const definition = await publishable(
+      {
+        name,
+        description,
+        category,
+        tags,
+        enabled,
+        locale,
+        variables,
+        messages,
+        partials,
+        channels,
+        translations: (translations ?? current.translations) as typeof current.translations,
+      },
+      layoutsOf(db, tenantId, current.id),
+    )
     return { ...definition, templateId: current.id, revision: 0 }
   }
 
