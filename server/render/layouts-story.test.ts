@@ -176,7 +176,7 @@ test('a template published while another takes it in is not missed', async () =>
     call('PUT', `/api/templates/${layout.id}`, { name: 'raced', ...html('two'), republish: true }),
   ])
   // Each was saved with the one before and told or made anew, saved with the new one, or asked to try again.
-  for (const [i, { status, body }] of (users.slice(0, 6) as Loose[]).entries()) {
+  for (const [i, { status, body }] of users.slice(0, 6).entries()) {
     if (status === 409) continue
     assert.equal(status, 201)
     const { layouts } = await call('GET', `/api/templates/${body.id}`)

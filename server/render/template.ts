@@ -575,13 +575,12 @@ function compileWith(
 type AnyPartial = (hbs.AST.PartialStatement | hbs.AST.PartialBlockStatement) & { indent?: string }
 
 /** A mistake in a block, on its way out through the layout around it: it is the text's, not the layout's. */
-interface BlockMistake {
-  blockOf: PartialCall
-  error: unknown
-}
+type BlockMistake = Error & { blockOf: PartialCall }
 
-const isBlockMistake = (error: unknown): error is BlockMistake =>
-  typeof error === 'object' && error !== null && 'blockOf' in error
+const blockMistake = (blockOf: PartialCall, cause: unknown): BlockMistake =>
+  Object.assign(new Error('a mistake in a block', { cause }), { blockOf })
+
+const isBlockMistake = (error: unknown): error is BlockMistake => error instanceof Error && 'blockOf' in error
 
 /** What partials take in counts; the text itself is bounded before it is parsed. */
 function expand(node: Node, tags: number, chars: number, { expanding, left, shared }: Compiler): void {
@@ -649,7 +648,7 @@ function compilePartial(node: AnyPartial, scope: StaticScope | undefined, compil
     compiler.partials = found.partials
     compiled = compileProgram(programOf(found), scope, compiler)
   } catch (error) {
-    if (isBlockMistake(error)) throw error.blockOf === call ? error.error : error
+    if (isBlockMistake(error)) throw error.blockOf === call ? error.cause : error
     if (!(error instanceof AppError)) throw error
     return fail(node, `in "${truncate(name, 60)}": ${error.message}`)
   } finally {
@@ -736,7 +735,7 @@ function compilePartialBlock(
     const { part, cost } = compileProgram(call.block, call.scope, compiler)
     return { part: (s, run) => part(climb(s, hops), run), cost: cost + 1 }
   } catch (error) {
-    throw isBlockMistake(error) ? error : ({ blockOf: call, error } satisfies BlockMistake)
+    throw isBlockMistake(error) ? error : blockMistake(call, error)
   } finally {
     compiler.within = call
     Object.assign(compiler, inside)
