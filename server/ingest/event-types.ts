@@ -1,8 +1,9 @@
 import type { ChangeWatch } from '../db/changes.ts'
+import { mirror } from '../db/mirror.ts'
 import { sql } from '../db/pool.ts'
 import type { Queryable } from '../db/pool.ts'
 import { PRIORITIES } from '../types.ts'
-import type { Priority, TenantId } from '../types.ts'
+import type { Priority } from '../types.ts'
 import type { EventTypes } from './acceptor.ts'
 import { schemaCheck, violation } from './event-schema.ts'
 import type { SchemaCheck } from './event-schema.ts'
@@ -45,65 +46,30 @@ interface Known {
 
 export function eventTypeBook(watch: ChangeWatch): EventTypeBook {
   let types = new Map<string, Known>()
-  let all = true
-  const dirty = new Map<string, { tenantId: TenantId; type: string }>()
-  let refreshing: Promise<void> | undefined
 
-  watch.on('event_type', (tenantId, type) => void dirty.set(`${tenantId} ${type}`, { tenantId, type }))
-  watch.onReset(() => {
-    all = true
+  const refresh = mirror(watch, 'event_type', {
+    async whole(q) {
+      const fresh = new Map<string, Known>()
+      for (let after: [number, string] = [0, '']; ; ) {
+        const rows = await q.rows<Row>(loadAll, [...after, PAGE])
+        for (const row of rows) fresh.set(`${row.tenant_id} ${row.type}`, read(row))
+        if (rows.length < PAGE) break
+        after = [rows.at(-1)!.tenant_id, rows.at(-1)!.type]
+      }
+      types = fresh
+    },
+    async rows(q, changed) {
+      const rows = await q.rows<Row>(loadChanged, [
+        changed.map(({ tenantId }) => tenantId),
+        changed.map(({ key }) => key),
+      ])
+      for (const { tenantId, key } of changed) types.delete(`${tenantId} ${key}`)
+      for (const row of rows) types.set(`${row.tenant_id} ${row.type}`, read(row))
+    },
   })
 
-  async function reload(q: Queryable): Promise<void> {
-    if (all) {
-      all = false
-      dirty.clear()
-      try {
-        const fresh = new Map<string, Known>()
-        for (let after: [number, string] = [0, '']; ; ) {
-          const rows = await q.rows<Row>(loadAll, [...after, PAGE])
-          for (const row of rows) fresh.set(`${row.tenant_id} ${row.type}`, read(row))
-          if (rows.length < PAGE) break
-          after = [rows.at(-1)!.tenant_id, rows.at(-1)!.type]
-        }
-        types = fresh
-      } catch (error) {
-        all = true
-        throw error
-      }
-      return
-    }
-    const changed = new Map(dirty)
-    dirty.clear()
-    try {
-      const wanted = [...changed.values()]
-      const rows = await q.rows<Row>(loadChanged, [
-        wanted.map(one => one.tenantId),
-        wanted.map(one => one.type),
-      ])
-      for (const name of changed.keys()) types.delete(name)
-      for (const row of rows) types.set(`${row.tenant_id} ${row.type}`, read(row))
-    } catch (error) {
-      for (const [name, one] of changed) dirty.set(name, one)
-      throw error
-    }
-  }
-
   return {
-    async refresh(q) {
-      while (all || dirty.size > 0 || refreshing) {
-        if (refreshing) {
-          await refreshing.catch(() => {})
-          continue
-        }
-        refreshing = reload(q)
-        try {
-          await refreshing
-        } finally {
-          refreshing = undefined
-        }
-      }
-    },
+    refresh,
     refuse(event) {
       if (types.size === 0) return null
       const known = types.get(`${event.tenantId} ${event.type}`)

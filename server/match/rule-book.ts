@@ -1,7 +1,8 @@
 import type { ChangeWatch } from '../db/changes.ts'
+import { mirror } from '../db/mirror.ts'
 import { sql } from '../db/pool.ts'
 import type { Queryable } from '../db/pool.ts'
-import type { Id, TenantId } from '../types.ts'
+import type { TenantId } from '../types.ts'
 import { ruleIndex } from './rule-index.ts'
 import type { RuleIndex } from './rule-index.ts'
 import { ruleFromRow } from './rules.ts'
@@ -32,64 +33,26 @@ const PAGE = 5000
 
 export function ruleBook(watch: ChangeWatch): RuleBook {
   let indexes = new Map<TenantId, RuleIndex>()
-  let all = true
-  const dirty = new Map<Id, TenantId>()
-  let refreshing: Promise<void> | undefined
 
-  watch.on('rule', (tenantId, id) => void dirty.set(id, tenantId))
-  watch.onReset(() => {
-    all = true
+  const refresh = mirror(watch, 'rule', {
+    async whole(q) {
+      const fresh = new Map<TenantId, RuleIndex>()
+      for (let after = 0; ; ) {
+        const rows = await q.rows<RuleRow>(loadRules, [after, PAGE])
+        for (const row of rows) put(fresh, row)
+        if (rows.length < PAGE) break
+        after = rows.at(-1)!.no
+      }
+      indexes = fresh
+    },
+    async rows(q, changed) {
+      const rows = await q.rows<RuleRow>(loadChanged, [changed.map(({ key }) => key)])
+      for (const { tenantId, key } of changed) indexes.get(tenantId)?.remove(key)
+      for (const row of rows) put(indexes, row)
+    },
   })
 
-  async function reload(q: Queryable): Promise<void> {
-    if (all) {
-      all = false
-      dirty.clear()
-      try {
-        const fresh = new Map<TenantId, RuleIndex>()
-        for (let after = 0; ; ) {
-          const rows = await q.rows<RuleRow>(loadRules, [after, PAGE])
-          for (const row of rows) put(fresh, row)
-          if (rows.length < PAGE) break
-          after = rows.at(-1)!.no
-        }
-        indexes = fresh
-      } catch (error) {
-        all = true
-        throw error
-      }
-      return
-    }
-    const changed = new Map(dirty)
-    dirty.clear()
-    try {
-      const rows = await q.rows<RuleRow>(loadChanged, [[...changed.keys()]])
-      for (const [id, tenantId] of changed) indexes.get(tenantId)?.remove(id)
-      for (const row of rows) put(indexes, row)
-    } catch (error) {
-      for (const [id, tenantId] of changed) dirty.set(id, tenantId)
-      throw error
-    }
-  }
-
-  return {
-    async refresh(q) {
-      while (all || dirty.size > 0 || refreshing) {
-        // A lane that finds another one reloading waits for it: what it looked for may be in that load.
-        if (refreshing) {
-          await refreshing.catch(() => {})
-          continue
-        }
-        refreshing = reload(q)
-        try {
-          await refreshing
-        } finally {
-          refreshing = undefined
-        }
-      }
-    },
-    index: tenantId => indexes.get(tenantId),
-  }
+  return { refresh, index: tenantId => indexes.get(tenantId) }
 }
 
 function put(indexes: Map<TenantId, RuleIndex>, row: RuleRow): void {
