@@ -197,10 +197,12 @@ function providersPage(): string {
       'repeated. Where it does not, the channel decides: `resend` says it twice rather than not at all, `hold` leaves ' +
       'the delivery `unknown` for somebody to look at, and no other provider is asked.',
     '- **Cost**: the setting that says what a message costs where the vendor names no price; kept with each try.',
+    '- **Asked**: what the vendor says without being sent anything: whether a device `token` is good, who is in its ' +
+      '`topics`, the `status` of a message that it took. Empty where it says nothing of the kind.',
     '- **Limits**: what the vendor takes. Longer text is cut, more per second waits.',
     '',
-    '| Provider | Channel | Send | Failover | Callback | Repeats | Cost | Limits |',
-    '|---|---|---|---|---|---|---|---|',
+    '| Provider | Channel | Send | Failover | Callback | Asked | Repeats | Cost | Limits |',
+    '|---|---|---|---|---|---|---|---|---|',
     ...byChannel.map(one =>
       row(
         `[\`${one.id}\`](#${one.id})`,
@@ -208,6 +210,7 @@ function providersPage(): string {
         one.sendMany ? 'many at once' : 'one by one',
         one.accepts ? 'by kind of address' : 'any address',
         one.callback ? `\`/webhooks/${one.id}\`` : '',
+        asked(one),
         one.mayRepeat ? 'key known' : `\`${RETRY[one.channel].unknown}\``,
         'costPerMessage' in fieldsOf(one.settings) ? '`costPerMessage`' : '',
         limitsOf(one),
@@ -235,6 +238,15 @@ function providersPage(): string {
     ]),
   )
 }
+
+const asked = (one: AnyProvider): string =>
+  [
+    one.validateDeviceToken && '`token`',
+    one.updateTopicSubscription && '`topics`',
+    one.getDeliveryStatus && '`status`',
+  ]
+    .filter(Boolean)
+    .join(', ')
 
 const fieldsOf = (schema: unknown): Record<string, Field> => (schema as Field).properties ?? {}
 

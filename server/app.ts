@@ -19,6 +19,7 @@ import { deliveryRoutes } from './deliver/delivery-routes.ts'
 import { deliveryLoop } from './deliver/loop.ts'
 import { mailboxRoutes } from './deliver/mailbox-routes.ts'
 import { outcomes as openOutcomes } from './deliver/outcomes.ts'
+import { pushTokenRoutes } from './deliver/push-token-routes.ts'
 import { providerRoutes } from './deliver/provider-routes.ts'
 import { openProviders } from './deliver/set-up.ts'
 import type { ProviderSetting } from './deliver/set-up.ts'
@@ -823,7 +824,8 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   })
   explainRoutes(api, { db, unseal })
   deadLettersRoutes(api, { db, shard, now, replan, reaccept })
-  deliveryRoutes(api, { db, shard, now })
+  deliveryRoutes(api, { db, shard, now, listed: outside.listed, takeReceipts: tracked.take })
+  pushTokenRoutes(api, { db, listed: outside.listed, now })
   providerRoutes(api, { db, listed: outside.listed, publicUrl: config.http.publicUrl })
   feedRoutes(api, { feed, hub, now })
   realtimeRoutes(api, { db, auth: credentials, feed, hub, now, onError: onError('realtime') })

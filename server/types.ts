@@ -52,6 +52,8 @@ export type Outcome = (typeof OUTCOMES)[number]
 export type DeliveryStatus = Outcome | 'in_flight' | 'held' | 'retrying'
 
 export type TenantId = number
+/** The tenant of whoever runs this installation: the first one made. */
+export const OPERATOR_TENANT_ID: TenantId = 1
 /** The caller's own opaque id, unique within a tenant. */
 export type UserId = string
 /** uuidv7; strictly increasing within one process (server/db/ids.ts). */

@@ -7,11 +7,17 @@ import type { Api } from '../http/api.ts'
 import { redriveDelivery } from '../ledger/dead-letters.ts'
 import { attemptsKey, attemptsOf, deliveriesOf, isLive } from '../ledger/status.ts'
 import type { DeliveryState, DeliveryView } from '../ledger/status.ts'
+import { asDeliveryError } from './provider.ts'
+import type { Receipt } from './provider.ts'
+import type { ListedProvider } from './set-up.ts'
 import { CHANNELS } from '../types.ts'
 import type { Channel, Id, TenantId } from '../types.ts'
 
 export interface DeliveryRoutesDeps {
   db: Db
+  listed: readonly ListedProvider[]
+  /** What a vendor tells of messages it took (server/track/receipts.ts). */
+  takeReceipts(provider: string, channel: Channel, receipts: readonly Receipt[]): Promise<unknown>
   now?: () => Date
   /** Which rows of the counters are this process's to change. */
   shard: number
@@ -57,6 +63,14 @@ const selectReceipt = sql(
   'delivery_receipt',
   `select opened_at, clicked_at from delivery_state where tenant_id = $1 and notification_id = $2 and channel = $3`,
 )
+
+const lastMessage = sql(
+  'delivery_last_message',
+  `select provider, message_id from attempts
+   where tenant_id = $1 and notification_id = $2 and channel = $3 and message_id is not null and provider is not null
+   order by attempt desc, worker desc limit 1`,
+)
+const ASK_MS = 15_000
 
 /** One delivery by its own id (ALP-101, ALP-102): where it stands, and sending it again. */
 export function deliveryRoutes(api: Api, deps: DeliveryRoutesDeps): void {
@@ -161,6 +175,67 @@ export function deliveryRoutes(api: Api, deps: DeliveryRoutesDeps): void {
           durationMs: one.durationMs,
           cost: one.cost,
         })),
+      }
+    },
+  )
+
+  api.post(
+    '/api/delivery/status/:id/refresh',
+    {
+      config: { access: { role: 'service', scope: 'notifications:write' } },
+      schema: {
+        tags,
+        operationId: 'refreshDeliveryStatus',
+        summary: 'Ask the vendor what became of a delivery',
+        description:
+          'For reports that were lost. What it says counts as if it had reported it, once. Answers 409 where the vendor ' +
+          'took no message, or cannot be asked.',
+        params: ById,
+        body: Type.Optional(Type.Object({}, { additionalProperties: false })),
+        response: {
+          200: Type.Object({
+            deliveryId: Type.String(),
+            status: Type.Enum([...STATUSES]),
+            state: Type.String(),
+            told: Type.Integer({ description: 'How many things the vendor had to tell.' }),
+            code: Maybe(
+              Type.String({
+                description: 'Why it could not be asked; as in docs/reference/delivery-codes.md.',
+              }),
+            ),
+          }),
+        },
+      },
+    },
+    async request => {
+      const { tenantId } = request.caller
+      const { notificationId, channel } = await find(tenantId, request.params.id)
+      const last = await db.one<{ provider: string; message_id: string }>(lastMessage, [
+        tenantId,
+        notificationId,
+        CHANNELS.indexOf(channel),
+      ])
+      const ask = deps.listed.find(({ name }) => name === last?.provider)?.opened?.getDeliveryStatus
+      if (last === undefined || ask === undefined) {
+        throw new AppError('conflict', 'There is no vendor that could be asked about this delivery.')
+      }
+      const found = await ask(last.message_id, AbortSignal.timeout(ASK_MS)).catch(asDeliveryError)
+      const failed = found instanceof Error
+      // Whatever the vendor takes it for, it is this delivery's.
+      if (!failed && found.length > 0) {
+        await deps.takeReceipts(
+          last.provider,
+          channel,
+          found.map(receipt => ({ ...receipt, notificationId })),
+        )
+      }
+      const { status } = await find(tenantId, idOf(notificationId, channel))
+      return {
+        deliveryId: idOf(notificationId, channel),
+        status: statusOf(status),
+        state: status,
+        told: failed ? 0 : found.length,
+        code: failed ? found.code : null,
       }
     },
   )

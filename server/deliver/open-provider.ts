@@ -14,6 +14,7 @@ import {
   type Http,
   type Limits,
   makeSecret,
+  type Receipt,
   type SendContext,
   type Sent,
 } from './provider.ts'
@@ -41,6 +42,17 @@ export interface OpenedProvider {
   update?(message: Message, earlierId: string, signal: AbortSignal): Promise<Sent>
   /** Takes a message back; absent where the vendor cannot. Throws nothing but DeliveryError. */
   retract?(messageId: string, signal: AbortSignal): Promise<void>
+  /** Absent where the vendor cannot say without sending. Throws nothing but DeliveryError. */
+  validateDeviceToken?(token: string, signal: AbortSignal): Promise<void>
+  /** Absent where the vendor keeps no topics. Throws nothing but DeliveryError. */
+  updateTopicSubscription?(
+    token: string,
+    topic: string,
+    subscribe: boolean,
+    signal: AbortSignal,
+  ): Promise<void>
+  /** Absent where the vendor cannot be asked. Throws nothing but DeliveryError. */
+  getDeliveryStatus?(messageId: string, signal: AbortSignal): Promise<Receipt[]>
   /** One result per message, in their order; never throws. Without `provider.sendMany` they go one by one. */
   sendMany(messages: readonly Message[], signal: AbortSignal): Promise<(Sent | DeliveryError)[]>
   /** Throws AppError (`unauthenticated`) on a forged request, `not_found` when the vendor posts nothing. */
@@ -77,6 +89,13 @@ export async function openProvider(
         : messages.flatMap(message => secretsIn(addressSettings, message.addressSettings))
     return cleanError(asDeliveryError(thrown), own.length === 0 ? secrets : [...secrets, ...own])
   }
+  const cleanly = async <T>(work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work()
+    } catch (thrown) {
+      throw clean(thrown, [])
+    }
+  }
   const send = async (message: Message, signal: AbortSignal): Promise<Sent> => {
     try {
       return bounded(await provider.send(withinLimits(message, limits), context(signal)))
@@ -106,12 +125,20 @@ export async function openProvider(
     }),
     ...(provider.retract && {
       async retract(messageId: string, signal: AbortSignal) {
-        try {
-          await provider.retract!(messageId, context(signal))
-        } catch (thrown) {
-          throw clean(thrown, [])
-        }
+        await cleanly(() => provider.retract!(messageId, context(signal)))
       },
+    }),
+    ...(provider.validateDeviceToken && {
+      validateDeviceToken: (token: string, signal: AbortSignal) =>
+        cleanly(() => provider.validateDeviceToken!(token, context(signal))),
+    }),
+    ...(provider.updateTopicSubscription && {
+      updateTopicSubscription: (token: string, topic: string, subscribe: boolean, signal: AbortSignal) =>
+        cleanly(() => provider.updateTopicSubscription!(token, topic, subscribe, context(signal))),
+    }),
+    ...(provider.getDeliveryStatus && {
+      getDeliveryStatus: (messageId: string, signal: AbortSignal) =>
+        cleanly(() => provider.getDeliveryStatus!(messageId, context(signal))),
     }),
 
     async sendMany(messages, signal) {
@@ -143,11 +170,7 @@ export async function openProvider(
     },
 
     async check(signal) {
-      try {
-        await provider.check?.(context(signal))
-      } catch (thrown) {
-        throw clean(thrown, [])
-      }
+      await cleanly(async () => provider.check?.(context(signal)))
     },
 
     async close() {

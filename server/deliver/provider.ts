@@ -54,6 +54,26 @@ export interface Provider<S, C extends Connection | undefined = undefined> {
    * it does not hold.
    */
   callback?(request: CallbackRequest, ctx: SendContext<S, C>): Callback | Promise<Callback>
+  /**
+   * Whether the vendor would deliver to this device; sends nothing. Throws `bounced` where it never will again, whatever
+   * else it may be where nobody can tell now. Absent where the vendor can only be asked by sending.
+   */
+  validateDeviceToken?(token: string, ctx: SendContext<S, C>): Promise<void>
+  /**
+   * Puts a device into a topic that the vendor keeps, or takes it out; saying it again changes nothing. Throws as `send`
+   * does. Absent where the vendor keeps none.
+   */
+  updateTopicSubscription?(
+    token: string,
+    topic: string,
+    subscribe: boolean,
+    ctx: SendContext<S, C>,
+  ): Promise<void>
+  /**
+   * What the vendor knows by now of a message that it took, as it would have told by a callback: for callbacks that were
+   * lost. Throws `gone` when it does not know the message (any more).
+   */
+  getDeliveryStatus?(messageId: string, ctx: SendContext<S, C>): Promise<Receipt[]>
   /** For `carillon doctor`: resolves when the vendor would take a message now; sends nothing. */
   check?(ctx: SendContext<S, C>): Promise<void>
 }

@@ -47,6 +47,15 @@ export interface ListedProvider {
   opened: OpenedProvider | undefined
 }
 
+/** What requests need of a provider, whoever delivers its channel. */
+const ASKED_BY_THE_API = [
+  'callback',
+  'retract',
+  'validateDeviceToken',
+  'updateTopicSubscription',
+  'getDeliveryStatus',
+] as const
+
 const LOOPBACK = ['127.0.0.1/32', '::1/128']
 
 /** Opens the doors to the outside, and every provider that is configured. */
@@ -89,7 +98,7 @@ export async function openProviders({
     listed.push(entry)
     configured.add(provider.channel)
     const delivers = roles.deliver.includes(provider.channel)
-    const listens = roles.api && (provider.callback ?? provider.retract) !== undefined
+    const listens = roles.api && ASKED_BY_THE_API.some(name => provider[name] !== undefined)
     if (!delivers && !listens) return
     const one = await openProvider(
       provider,

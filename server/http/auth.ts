@@ -4,12 +4,12 @@ import { LRUCache } from 'lru-cache'
 import { type Db, sql } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { TenantId, UserId } from '../types.ts'
+import { OPERATOR_TENANT_ID } from '../types.ts'
 import { type Access, type Caller, ROLES, type Role, type Scope } from './api.ts'
 import { hashApiKey, isApiKey } from './api-key.ts'
 import type { TokenVerifier, VerifiedToken } from './tokens.ts'
 
-/** The tenant of whoever runs this installation: the first one made. */
-export const OPERATOR_TENANT_ID: TenantId = 1
+export { OPERATOR_TENANT_ID }
 
 /** How long a revoked key or a disabled tenant may still pass where no change notice arrives. */
 const CACHE_MS = 1_000

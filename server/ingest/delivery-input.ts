@@ -52,7 +52,12 @@ export const DELIVERY_BODIES = {
     replyTo: Type.Optional(Type.String({ minLength: 3, maxLength: 998 })),
   }),
   sms: body({ to: to('A phone number such as +15551234567'), body: Text }),
-  push: body({ to: to('A device token'), title: Subject, body: Text, data: Type.Optional(Data) }),
+  push: body({
+    to: to('A device token, or `/topics/<name>` for a topic that FCM keeps'),
+    title: Subject,
+    body: Text,
+    data: Type.Optional(Data),
+  }),
   'in-app': body({ title: Subject, body: Text, data: Type.Optional(Data) }),
   webhook: body({ to: to('A URL'), subject: Subject, body: Text, data: Type.Optional(Data) }),
 } as const

@@ -91,6 +91,18 @@ const removeDead = sql(
    where d.tenant_id = $1 and d.kind = i.kind and d.token = i.token`,
 )
 
+const pushTokens = sql(
+  'list_push_tokens',
+  `select id, kind, token from devices where tenant_id = $1 and user_id = $2 and kind <> 'web_push' order by id`,
+)
+
+/** A person's phones with their tokens, which leave to their services alone: MAX_DEVICES at most. */
+export const listPushTokens = (
+  q: Queryable,
+  tenantId: TenantId,
+  userId: UserId,
+): Promise<{ id: Id; kind: 'fcm' | 'apns'; token: string }[]> => q.rows(pushTokens, [tenantId, userId])
+
 export const listDevices = (q: Queryable, tenantId: TenantId, userId: UserId): Promise<Device[]> =>
   q.rows<Device>(list, [tenantId, userId])
 
@@ -149,6 +161,8 @@ export function openDeviceSettings(
 function checkDevice(kind: DeviceKind, token: string, keys: DeviceInput['keys']): void {
   // Tokens are opaque, but none has blanks, control characters or letters beyond ASCII; nor has a URL on the wire.
   if (!/^[\x21-\x7e]+$/.test(token)) throw refused('This is not a device token.', '/token')
+  // An app that registered as a topic would have its messages told to everybody in it.
+  if (token.startsWith('/topics/')) throw refused('A topic is no device.', '/token')
   if (kind !== 'web_push') {
     if (keys !== undefined) throw refused('Only web push subscriptions have keys.', '/keys')
     return

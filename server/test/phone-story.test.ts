@@ -11,9 +11,11 @@ import { type Loose, type TestApp, eventually, testApp } from './app.ts'
 let t: TestApp
 let texts: Vendor
 let calls: Vendor
+/** What the vendor of texts says of a message beside that it took it. */
+const knows: { status?: string; error_code?: number; date_updated?: string } = {}
 let dir: string
 before(async () => {
-  texts = await twilioVendor()
+  texts = await twilioVendor({ accepts: knows })
   calls = await twilioVendor()
   dir = await mkdtemp(join(tmpdir(), 'carillon-phone-'))
   const file = join(dir, 'providers.yaml')
@@ -122,6 +124,47 @@ test('whom an SMS cannot reach is called, and hears the text', async () => {
   const form = formOf(calls, 0)
   assert.equal(form.get('To'), '+15557654321')
   assert.match(form.get('Twiml')!, /<Say[^>]*>[^<]*The pump in hall 3 has stopped &amp; does not start/)
+})
+
+// covers: ALP-101, ALP-106, ALP-107, ALP-108
+test('where a report was lost the vendor is asked, and what it says counts once', async () => {
+  const { deliveryId } = await call('POST', '/api/delivery/sms', {
+    to: '+15559990001',
+    body: 'Are you there?',
+  })
+  assert.equal((await ended(deliveryId)).status, 'SENT')
+  const refresh = () => call('POST', `/api/delivery/status/${deliveryId}/refresh`)
+  assert.deepEqual(await refresh(), { deliveryId, status: 'SENT', state: 'sent', told: 0, code: null })
+
+  Object.assign(knows, { status: 'delivered', date_updated: new Date().toUTCString() })
+  try {
+    const { status, told, code } = await refresh()
+    assert.deepEqual([status, told, code], ['DELIVERED', 1, null])
+    await refresh()
+    const [notificationId] = deliveryId.split('.')
+    const { rows } = await t.db.pool.query(
+      'select count(*)::int as n from engagement where tenant_id = $1 and notification_id = $2',
+      [t.tenant.id, notificationId],
+    )
+    assert.ok(rows[0].n <= 1, 'told twice, it happened once')
+  } finally {
+    delete knows.status
+    delete knows.date_updated
+  }
+  texts.behave('fail')
+  const away = await refresh()
+  assert.deepEqual([away.status, away.code], ['DELIVERED', 'server_error'])
+
+  // Nothing was taken by anybody who could be asked.
+  const inApp = await call('POST', '/api/delivery/in-app', { userId: 'petra', body: 'Hello' })
+  const { status } = await t.call('POST', `/api/delivery/status/${inApp.deliveryId}/refresh`, {
+    as: t.tenant.adminKey,
+  })
+  assert.equal(status, 409)
+  const stranger = await t.call('POST', `/api/delivery/status/${deliveryId}/refresh`, {
+    as: t.other.adminKey,
+  })
+  assert.equal(stranger.status, 404)
 })
 
 // covers: PFM-175, PFM-207, ALP-107

@@ -207,6 +207,7 @@ function pathTo(route: Route): string {
     provider: 'nobody',
     set: 'pfm',
     notificationId: things.notification!,
+    topic: MARK,
   }
   const path = route.url.replaceAll(/:(\w+)/g, (_, param: string) => {
     assert.ok(params[param], `a value for ${param} of ${route.url}`)
@@ -262,6 +263,7 @@ const bodyOf = ({ method, url }: Route): object | undefined => {
     }
     return bodies[last] ?? {}
   }
+  if (url.startsWith('/api/delivery/push/topics/')) return { userId: things.user }
   if (url === '/api/users/:userId/consents') return { granted: true, origin: 'x' }
   if (url === '/api/thresholds/:id') return { name: 'x', stream: 'x', when: 'above', bounds: [1] }
   if (url === '/api/streams/:name/samples') return { samples: [{ value: 2 }] }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
-import type { Json, JsonObject, Message } from '../../types.ts'
+import { OPERATOR_TENANT_ID } from '../../types.ts'
+import type { Json, JsonObject, Message, TenantId } from '../../types.ts'
 import { fit, permanent } from '../provider.ts'
 import { isHttpUrl, isObject, textAt } from './answers.ts'
 
@@ -109,6 +110,21 @@ function customOf(given: Json | undefined, notificationId: string): Record<strin
 /** At most 64 visible characters, which every service takes; what is longer or has others becomes its digest. */
 export const keyOf = (text: string): string =>
   /^[\x21-\x7e]{1,64}$/.test(text) ? text : createHash('sha256').update(text).digest('base64url')
+
+/** An address of push that is no device but a topic which the vendor keeps, as FCM's own SDKs write it. */
+const TOPIC_ADDRESS = /^\/topics\/(.*)$/s
+/** https://firebase.google.com/docs/reference/fcm/fcmtopics/rest/v1/projects.registrations.topicSubscriptions */
+export const TOPIC_NAME = /^[a-zA-Z0-9\-_.~%]{1,900}$/
+
+/** The name of the topic in an address; undefined for the address of a device. */
+export const topicIn = (address: string): string | undefined => TOPIC_ADDRESS.exec(address)?.[1]
+
+/**
+ * What the vendor knows a tenant's topic by. All tenants share the vendor's project: topics of the operator's are called
+ * as its apps call them, those of others stand apart, and nobody tells another tenant's readers anything.
+ */
+export const vendorTopic = (tenantId: TenantId, name: string): string =>
+  tenantId === OPERATOR_TENANT_ID ? name : `t${tenantId}.${name}`
 
 /** What of a device comes with the message: the service its token belongs to (`devices.kind`). */
 export type PushKind = 'fcm' | 'apns'

@@ -11,6 +11,7 @@ import {
   type FailureKind,
   type HttpResponse,
   judge,
+  permanent,
   rateLimited,
   type Receipt,
   retryAfter,
@@ -119,10 +120,8 @@ export async function create(
     status: typeof status === 'string' ? status.slice(0, 50) : 'queued',
     segments: Number(segments) || 0,
   }
-  const amount = typeof price === 'string' && price !== '' ? Math.abs(Number(price)) : Number.NaN
-  if (Number.isFinite(amount) && typeof currency === 'string' && /^[A-Za-z]{3}$/.test(currency)) {
-    created.cost = { amount, currency: currency.toUpperCase() }
-  }
+  const cost = costIn(price, currency)
+  if (cost !== undefined) created.cost = cost
   return created
 }
 
@@ -465,18 +464,63 @@ export function messageCallback(request: CallbackRequest, ctx: SendContext<Accou
   }
   if (sid === '') return { receipts: [] }
   const base = receiptBase(request, { sid, status, at })
-  const address = plain(params.get('To'))
+  return {
+    receipts: receiptsOf(status, { ...base, address: plain(params.get('To')) }, params.get('ErrorCode')),
+  }
+}
+
+/** What a status of a message means, whether it was told or asked for. */
+function receiptsOf(status: string, base: Omit<Receipt, 'kind'>, errorCode: string | null): Receipt[] {
   switch (status) {
     case 'delivered':
-      return { receipts: [{ kind: 'delivered', ...base, address }] }
+      return [{ kind: 'delivered', ...base }]
     case 'read':
-      return { receipts: [{ kind: 'opened', ...base, address }] }
+      return [{ kind: 'opened', ...base }]
     case 'undelivered':
     case 'failed':
     case 'canceled':
-      return { receipts: [{ ...base, address, ...failedReceipt(params.get('ErrorCode')) }] }
+      return [{ ...base, ...failedReceipt(errorCode) }]
     default:
       // accepted, scheduled, queued, sending, sent: nothing that we do not know.
-      return { receipts: [] }
+      return []
   }
+}
+
+/**
+ * What became of a message by now: https://www.twilio.com/docs/messaging/api/message-resource#fetch-a-message-resource.
+ * The receipt is the same one that the status callback would have brought, so that it counts once.
+ */
+export async function messageStatus(sid: string, ctx: SendContext<Account>): Promise<Receipt[]> {
+  const { http, settings: own, now, signal } = ctx
+  if (!/^[A-Za-z0-9]{1,64}$/.test(sid)) throw permanent('gone', 'This is no SID')
+  const response = await http.request({
+    method: 'GET',
+    url: urlOf(own, `Messages/${sid}.json`),
+    headers: headersOf(own),
+    signal,
+    timeoutMs: own.timeoutSeconds * 1000,
+  })
+  if (response.status === 404)
+    throw permanent('gone', 'Twilio does not know the message', { vendorCode: '20404' })
+  const failure = verdict(response, now(), words => words)
+  if (failure !== undefined) throw failure
+  const found = readObject(response.body) ?? {}
+  const { status, error_code: code, date_updated: updated, price, price_unit: currency } = found
+  if (typeof status !== 'string') throw unknown('garbled_answer')
+  const at = new Date(typeof updated === 'string' ? updated : Number.NaN)
+  const base: Omit<Receipt, 'kind'> = {
+    at: Number.isNaN(at.getTime()) ? now() : at,
+    providerMessageId: sid,
+    receiptId: `${sid}:${status}`,
+  }
+  const cost = costIn(price, currency)
+  if (cost !== undefined) base.cost = cost
+  return receiptsOf(status, base, typeof code === 'number' ? String(code) : null)
+}
+
+function costIn(price: unknown, currency: unknown): Cost | undefined {
+  const amount = typeof price === 'string' && price !== '' ? Math.abs(Number(price)) : Number.NaN
+  if (!Number.isFinite(amount) || typeof currency !== 'string' || !/^[A-Za-z]{3}$/.test(currency))
+    return undefined
+  return { amount, currency: currency.toUpperCase() }
 }

@@ -49,6 +49,8 @@ function strict({ method, path, headers, body }: Asked): HttpReply | undefined {
   const basic = Buffer.from(`${ACCOUNT_SID}:${AUTH_TOKEN}`).toString('base64')
   if (headers.authorization !== `Basic ${basic}`) return refusal(401, 20003, 'Authenticate')
   if (method === 'GET') {
+    const known = path === `/2010-04-01/Accounts/${ACCOUNT_SID}/Messages/${SID}.json`
+    if (known) return undefined
     return path === `/2010-04-01/Accounts/${ACCOUNT_SID}/IncomingPhoneNumbers.json?PageSize=1`
       ? { status: 200, body: '{"incoming_phone_numbers":[]}' }
       : refusal(404, 20404, 'The requested resource was not found')

@@ -419,6 +419,15 @@ test('each of Apple’s reasons has its meaning', async () => {
   })
 })
 
+test('it keeps no topics, and nobody can ask it without sending', async () => {
+  assert.deepEqual([apns.updateTopicSubscription, apns.validateDeviceToken], [undefined, undefined])
+  await scene(async ({ vendor, fails }) => {
+    const error = await fails(push({ to: '/topics/news', addressSettings: { kind: 'apns' } }))
+    assert.deepEqual([error.kind, error.code], ['permanent', 'invalid_address'])
+    assert.equal(vendor.received.length, 0)
+  })
+})
+
 test('a token serves for fifty minutes; one that is called expired is made anew, once', async () => {
   await scene(async ({ vendor, send, fails, clock }) => {
     const move = (minutes: number) => {

@@ -28,6 +28,7 @@ import {
   merge,
   type PushContent,
   pushContent,
+  topicIn,
 } from '../push.ts'
 import { type H2Connection, h2Connection } from '../h2-connection.ts'
 
@@ -159,6 +160,7 @@ export const apns: Provider<Settings, Apns> = {
   },
 
   async send(message, ctx) {
+    if (topicIn(message.to) !== undefined) throw permanent('invalid_address', 'APNs keeps no topics')
     if (!/^[0-9a-f]{64,200}$/i.test(message.to)) throw bounced('invalid_address', 'No APNs device token')
     const push = pushContent(message)
     const body = fitPayload(

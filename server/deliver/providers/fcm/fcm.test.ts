@@ -4,9 +4,10 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { OPERATOR_TENANT_ID } from '../../../types.ts'
 import type { Content, Json, JsonObject, Message } from '../../../types.ts'
 import { openHttp } from '../../http.ts'
-import { openProvider } from '../../open-provider.ts'
+import { type OpenedProvider, openProvider } from '../../open-provider.ts'
 import { DeliveryError, type Sent } from '../../provider.ts'
 import {
   type Asked,
@@ -105,9 +106,10 @@ async function google(replies: Parameters<typeof httpVendor>[0] = {}): Promise<G
   }
 
   const reads = (asked: Asked): HttpReply | undefined => {
+    if (asked.headers.authorization !== `Bearer ${valid}`) return fcmError(401, undefined)
+    if (asked.path.includes('/topicSubscriptions')) return membership(asked)
     if (asked.path !== '/v1/projects/demo-project/messages:send') return fcmError(404, undefined)
     if (asked.method !== 'POST') return { status: 405 }
-    if (asked.headers.authorization !== `Bearer ${valid}`) return fcmError(401, undefined)
     if (!asked.headers['content-type']?.startsWith('application/json')) return { status: 415 }
     return strict(JSON.parse(asked.body) as JsonObject)
   }
@@ -153,6 +155,31 @@ async function google(replies: Parameters<typeof httpVendor>[0] = {}): Promise<G
       await inner.close()
     },
   }
+}
+
+/** https://firebase.google.com/docs/reference/fcm/fcmtopics/rest/v1/projects.registrations.topicSubscriptions */
+function membership({ method, path, headers, body }: Asked): HttpReply {
+  const found =
+    /^\/v1\/projects\/demo-project\/registrations\/([^/?]+)\/topicSubscriptions(?:\/([^/?]+))?\?(.*)$/.exec(
+      path,
+    )
+  if (found === null) return fcmError(404, undefined)
+  const [, registration = '', segment, query] = found
+  const parameters = new URLSearchParams(query)
+  const creates = method === 'POST' && segment === undefined
+  if (!creates && !(method === 'DELETE' && segment !== undefined)) return { status: 405 }
+  const topic = creates ? (parameters.get('topicName') ?? '') : decodeURIComponent(segment!)
+  const known = creates ? ['topicName'] : ['allowMissing']
+  if ([...parameters.keys()].some(name => !known.includes(name))) return violation('query')
+  if (!creates && parameters.get('allowMissing') !== 'true') return fcmError(404, undefined)
+  if (!/^[a-zA-Z0-9\-_.~%]{1,900}$/.test(topic)) return violation('topic_name')
+  if (!/^[\w:-]{20,}$/.test(decodeURIComponent(registration))) {
+    return fcmError(400, 'INVALID_ARGUMENT', { message: 'The registration token is not valid' })
+  }
+  if (!creates) return body === '' ? { status: 200, body: '{}' } : violation('body')
+  if (!headers['content-type']?.startsWith('application/json') || body !== '{}') return violation('body')
+  const name = `projects/demo-project/registrations/${registration}/topicSubscriptions/${topic}`
+  return { status: 200, body: JSON.stringify({ name, topic_name: topic }) }
 }
 
 const FIELDS: Record<string, string[]> = {
@@ -241,6 +268,7 @@ type Script = (world: {
   vendor: Google
   send(message?: Message): Promise<Sent>
   clock: { at: number }
+  opened: OpenedProvider
 }) => Promise<void>
 
 async function scene(script: Script, replies?: Parameters<typeof httpVendor>[0], own: JsonObject = {}) {
@@ -253,6 +281,7 @@ async function scene(script: Script, replies?: Parameters<typeof httpVendor>[0],
     await script({
       vendor,
       clock,
+      opened,
       send: (message = push()) => opened.send(message, new AbortController().signal),
     })
   } finally {
@@ -460,6 +489,134 @@ test('each of FCM’s errors has its meaning', async () => {
       },
       { refuse: reply },
     )
+  }
+})
+
+const never = new AbortController().signal
+const requestsOf = (vendor: Vendor) =>
+  vendor.received.map(({ raw }) => raw.slice(0, raw.indexOf(' HTTP/')).split('\r\n')[0])
+
+// covers: ALP-108
+test('a message to a topic names the topic, with less room than one to a device', async () => {
+  const { topic, token } = await written({}, { to: '/topics/weather-9', tenantId: OPERATOR_TENANT_ID })
+  assert.deepEqual([topic, token], ['weather-9', undefined])
+  // All tenants share the project.
+  assert.equal((await written({}, { to: '/topics/weather-9', tenantId: 7 })).topic, 't7.weather-9')
+  const long = await written({ body: '漢'.repeat(4_000) }, { to: '/topics/weather-9' })
+  assert.ok(Buffer.byteLength(JSON.stringify({ ...long, topic: undefined })) <= 2_048)
+  for (const to of ['/topics/', '/topics/so many', '/topics/a/b', `/topics/${'x'.repeat(901)}`]) {
+    await scene(async ({ vendor, send }) => {
+      const error = (await send(push({ to })).catch((thrown: unknown) => thrown)) as DeliveryError
+      assert.deepEqual([error.kind, error.code], ['permanent', 'invalid_address'], to)
+      assert.equal(vendor.received.length, 0)
+    })
+  }
+})
+
+// covers: ALP-108
+test('a device token is asked about by a dry run', async () => {
+  await scene(async ({ vendor, opened }) => {
+    const asked = vendor.arrival()
+    await opened.validateDeviceToken!(TOKEN, never)
+    const { raw } = await asked
+    assert.deepEqual(JSON.parse(raw.slice(raw.indexOf('\r\n\r\n') + 4)), {
+      validate_only: true,
+      message: { token: TOKEN, data: { check: 'yes' } },
+    })
+    assert.equal(vendor.received.length, 0, 'it reaches nobody')
+    for (const wrong of ['no token', 'short', '..']) {
+      const error = await opened.validateDeviceToken!(wrong, never).catch((thrown: unknown) => thrown)
+      assert.deepEqual(
+        [(error as DeliveryError).kind, (error as DeliveryError).code],
+        ['bounced', 'invalid_address'],
+      )
+    }
+  })
+})
+
+// covers: ALP-108
+test('devices are put into topics and taken out, whatever characters either has; again is no failure', async () => {
+  await scene(
+    async ({ vendor, opened }) => {
+      await opened.updateTopicSubscription!(TOKEN, 'weather-9', true, never)
+      await opened.updateTopicSubscription!(TOKEN, 'a%20~b', false, never)
+      const registration = encodeURIComponent(TOKEN)
+      const base = `/v1/projects/demo-project/registrations/${registration}/topicSubscriptions`
+      assert.deepEqual(requestsOf(vendor), [
+        `POST ${base}?topicName=weather-9`,
+        `DELETE ${base}/a%2520~b?allowMissing=true`,
+      ])
+      for (const wrong of ['', 'so many', 'a/b', '../../x', 'x'.repeat(901)]) {
+        const error = await opened.updateTopicSubscription!(TOKEN, wrong, true, never).catch(
+          (e: unknown) => e,
+        )
+        assert.equal((error as DeliveryError).kind, 'permanent', wrong)
+      }
+      assert.equal(vendor.received.length, 2)
+      vendor.behave('refuse')
+      await opened.updateTopicSubscription!(TOKEN, 'weather-9', true, never)
+    },
+    { refuse: fcmError(409, undefined, { status: 'ALREADY_EXISTS' }) },
+  )
+})
+
+// covers: ALP-108
+test('what is asked about devices fails in the words of a message', async () => {
+  const at = (seconds: number) => new Date(NOW.getTime() + seconds * 1000)
+  const operations: ((opened: OpenedProvider) => Promise<void>)[] = [
+    opened => opened.validateDeviceToken!(TOKEN, never),
+    opened => opened.updateTopicSubscription!(TOKEN, 'weather', true, never),
+    opened => opened.updateTopicSubscription!(TOKEN, 'weather', false, never),
+  ]
+  const refusals: [HttpReply, string, string, Date?][] = [
+    [fcmError(404, 'UNREGISTERED'), 'bounced', 'gone'],
+    [
+      fcmError(400, 'INVALID_ARGUMENT', { message: 'registration token is not valid' }),
+      'bounced',
+      'invalid_address',
+    ],
+    [fcmError(403, 'SENDER_ID_MISMATCH'), 'rejected', 'forbidden'],
+    [fcmError(429, undefined, { status: 'RESOURCE_EXHAUSTED' }), 'rate_limited', 'rate_limited', at(60)],
+    [fcmError(429, 'QUOTA_EXCEEDED', {}, { 'retry-after': '9' }), 'rate_limited', 'rate_limited', at(9)],
+    [fcmError(503, 'UNAVAILABLE'), 'temporary', 'unavailable'],
+    [fcmError(403, undefined, { status: 'PERMISSION_DENIED' }), 'temporary', 'auth'],
+  ]
+  for (const operation of operations) {
+    for (const [reply, kind, code, until] of refusals) {
+      await scene(
+        async ({ vendor, opened }) => {
+          vendor.behave('refuse')
+          const error = (await operation(opened).catch((thrown: unknown) => thrown)) as DeliveryError
+          assert.deepEqual([error.kind, error.code, error.until], [kind, code, until], reply.body)
+        },
+        { refuse: reply },
+      )
+    }
+    for (const [behaviour, kind] of [
+      ['fail', 'temporary'],
+      ['redirect', 'permanent'],
+      ['reset', 'unknown'],
+      ['garbage', 'unknown'],
+      ['hang', 'unknown'],
+    ] as const) {
+      await scene(
+        async ({ vendor, opened }) => {
+          vendor.behave(behaviour)
+          const error = await operation(opened).catch((thrown: unknown) => thrown)
+          assert.ok(error instanceof DeliveryError, behaviour)
+          assert.equal(error.kind, kind, behaviour)
+        },
+        {},
+        { timeoutSeconds: behaviour === 'hang' ? 0.2 : 20 },
+      )
+    }
+    // An access token that ran out is fetched anew, once.
+    await scene(async ({ vendor, opened }) => {
+      await operation(opened)
+      vendor.revoke()
+      await operation(opened)
+      assert.equal(vendor.exchanges.length, 2)
+    })
   }
 })
 

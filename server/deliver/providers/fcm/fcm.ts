@@ -1,6 +1,6 @@
 import { createPrivateKey, type KeyObject, sign } from 'node:crypto'
 import { type Static, Type } from 'typebox'
-import type { Json, JsonObject, Message } from '../../../types.ts'
+import type { Json, JsonObject, Message, TenantId } from '../../../types.ts'
 import {
   bounced,
   type Connection,
@@ -29,6 +29,9 @@ import {
   merge,
   type PushContent,
   pushContent,
+  TOPIC_NAME,
+  topicIn,
+  vendorTopic,
 } from '../push.ts'
 
 const settings = Type.Object(
@@ -86,6 +89,8 @@ type Context = SendContext<Settings, Tokens>
 
 /** https://firebase.google.com/docs/cloud-messaging/customize-messages/set-message-type: keys and values together. */
 const MAX_BYTES = 4_096
+/** To a topic: https://firebase.google.com/docs/cloud-messaging/admin/errors, `payload-size-limit-exceeded`. */
+const MAX_TOPIC_BYTES = 2_048
 
 /**
  * Firebase Cloud Messaging, HTTP v1: https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages/send
@@ -110,8 +115,6 @@ export const fcm: Provider<Settings, Tokens> = {
   accepts: message => kindOf(message) === 'fcm',
 
   async send(message, ctx) {
-    // A token is opaque, but none has blanks, control characters or letters beyond ASCII.
-    if (!/^[\x21-\x7e]{1,4096}$/.test(message.to)) throw bounced('invalid_address')
     const body = JSON.stringify({ message: messageOf(message, ctx.settings, ctx.now()) })
     const response = await post(body, ctx)
     const failure = verdict(response, ctx.now())
@@ -119,6 +122,34 @@ export const fcm: Provider<Settings, Tokens> = {
     const name = textAt(readObject(response.body) ?? {}, 'name')
     if (!response.complete || name === undefined) throw unknown('garbled_answer')
     return { outcome: 'sent', providerMessageId: name.slice(0, 255), code: '200' } satisfies Sent
+  },
+
+  /**
+   * A dry run to the device, as Google advises in place of the Instance ID API:
+   * https://developers.google.com/instance-id/reference/server#get_information_about_app_instances
+   */
+  async validateDeviceToken(token, ctx) {
+    const message = { token: tokenIn(token), data: { check: 'yes' } }
+    const response = await post(JSON.stringify({ validate_only: true, message }), ctx)
+    const failure = verdict(response, ctx.now())
+    if (failure !== undefined) throw failure
+  },
+
+  /**
+   * https://firebase.google.com/docs/cloud-messaging/manage-topic-subscriptions, one device a request. The Instance ID
+   * API took 1,000 in one, is closed to new projects and ends on 29 September 2027.
+   */
+  async updateTopicSubscription(token, topic, subscribe, ctx) {
+    if (!TOPIC_NAME.test(topic)) throw permanent('invalid_request', 'No name of a topic')
+    const subscriptions = `registrations/${encodeURIComponent(tokenIn(token))}/topicSubscriptions`
+    const name = encodeURIComponent(topic)
+    const response = subscribe
+      ? await ask({ method: 'POST', path: `${subscriptions}?topicName=${name}`, body: '{}' }, ctx)
+      : await ask({ method: 'DELETE', path: `${subscriptions}/${name}?allowMissing=true` }, ctx)
+    // ALREADY_EXISTS: what was wanted.
+    if (subscribe && response.status === 409) return
+    const failure = verdict(response, ctx.now())
+    if (failure !== undefined) throw failure
   },
 
   /** A dry run: https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages/send `validate_only`. */
@@ -130,22 +161,36 @@ export const fcm: Provider<Settings, Tokens> = {
   },
 }
 
-async function post(body: string, ctx: Context): Promise<HttpResponse> {
+/** A token is opaque, but none has blanks, control characters or letters beyond ASCII, nor is one only dots. */
+function tokenIn(address: string): string {
+  if (!/^[\x21-\x7e]{1,4096}$/.test(address) || /^\.+$/.test(address)) throw bounced('invalid_address')
+  return address
+}
+
+const post = (body: string, ctx: Context): Promise<HttpResponse> =>
+  ask({ method: 'POST', path: 'messages:send', body }, ctx)
+
+/** One request within the project. */
+async function ask(
+  { method, path, body }: { method: 'POST' | 'DELETE'; path: string; body?: string },
+  ctx: Context,
+): Promise<HttpResponse> {
   const { http, settings: own, signal, connection } = ctx
-  const ask = (token: string) =>
+  const once = (token: string) =>
     http.request({
-      url: `${own.baseUrl}/v1/projects/${connection.projectId}/messages:send`,
-      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+      method,
+      url: `${own.baseUrl}/v1/projects/${connection.projectId}/${path}`,
+      headers: { authorization: `Bearer ${token}`, ...(body && { 'content-type': 'application/json' }) },
       body,
       signal,
       timeoutMs: own.timeoutSeconds * 1000,
     })
   const token = await connection.get(ctx)
-  const response = await ask(token)
+  const response = await once(token)
   // A refusal is an answer, so nothing was sent; one for want of a key to APNs is not about our token.
   if (response.status !== 401 || errorCodeOf(response.body) !== undefined) return response
   connection.forget(token)
-  return ask(await connection.get(ctx))
+  return once(await connection.get(ctx))
 }
 
 /* ---------------------------------------------------------------- the message */
@@ -158,12 +203,21 @@ const RESERVED = /^(?:from$|message_type$|gcm|google)/i
 
 function messageOf(message: Message, own: Settings, now: Date): JsonObject {
   const push = pushContent(message)
+  const topic = topicIn(message.to)
+  const target: JsonObject =
+    topic === undefined ? { token: tokenIn(message.to) } : { topic: topicFor(message.tenantId, topic) }
   return fitPayload(
     push.body,
-    MAX_BYTES,
-    body => ({ token: message.to, ...payloadOf(message, { ...push, body }, own, now) }),
-    ({ token: _, ...payload }) => bytesOf(JSON.stringify(payload)),
+    topic === undefined ? MAX_BYTES : MAX_TOPIC_BYTES,
+    body => ({ ...target, ...payloadOf(message, { ...push, body }, own, now) }),
+    ({ token: _, topic: __, ...payload }) => bytesOf(JSON.stringify(payload)),
   )
+}
+
+function topicFor(tenantId: TenantId, name: string): string {
+  const topic = vendorTopic(tenantId, name)
+  if (!TOPIC_NAME.test(topic)) throw permanent('invalid_address', 'No name of a topic')
+  return topic
 }
 
 function payloadOf(message: Message, push: PushContent, own: Settings, now: Date): JsonObject {

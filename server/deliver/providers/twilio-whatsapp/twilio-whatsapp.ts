@@ -9,6 +9,7 @@ import {
   type Created,
   type Fields,
   messageCallback,
+  messageStatus,
 } from '../twilio-api.ts'
 import {
   sessionOpen,
@@ -117,6 +118,7 @@ export const twilioWhatsApp: Provider<TwilioWhatsAppSettings> = {
   },
 
   callback: messageCallback,
+  getDeliveryStatus: messageStatus,
   check: checkAccount,
 }
 

@@ -8,7 +8,7 @@ import type { JsonObject, Message } from '../../../types.ts'
 import { openHttp } from '../../http.ts'
 import { openProvider, readSettings } from '../../open-provider.ts'
 import { type CallbackRequest, DeliveryError } from '../../provider.ts'
-import { exampleMessage, type HttpReply, testProvider, type Vendor } from '../conformance.ts'
+import { type Behaviour, exampleMessage, type HttpReply, testProvider, type Vendor } from '../conformance.ts'
 import {
   ACCOUNT_SID,
   againstContract,
@@ -122,6 +122,64 @@ test('body, recipient and sender go out, the SID comes back', async () => {
     StatusCallback: REPORTED,
   })
   assert.deepEqual(sent, { outcome: 'sent', providerMessageId: SID, code: 'queued', response: 'queued' })
+})
+
+// covers: ALP-107
+test('asked about a message, it says what its callback would have said', async () => {
+  const ask = async (accepts: object, sid = SID, behaviour: Behaviour = 'accept') => {
+    const vendor = await twilioVendor({ accepts })
+    vendor.behave(behaviour)
+    const http = openHttp({ allowPrivate: ['127.0.0.1/32'] })
+    const settings = { ...settingsFor(vendor), timeoutSeconds: behaviour === 'hang' ? 0.2 : 20 }
+    const opened = await openProvider(twilio, settings, { http, now: () => NOW })
+    try {
+      return await opened.getDeliveryStatus!(sid, new AbortController().signal).catch(
+        (error: unknown) => error as DeliveryError,
+      )
+    } finally {
+      await opened.close()
+      await vendor.close()
+      await http.close()
+    }
+  }
+  const updated = 'Sat, 21 Nov 2026 11:59:00 +0000'
+  assert.deepEqual(
+    await ask({ status: 'delivered', date_updated: updated, price: '-0.0075', price_unit: 'usd' }),
+    [
+      {
+        kind: 'delivered',
+        at: new Date(updated),
+        providerMessageId: SID,
+        receiptId: `${SID}:delivered`,
+        cost: { amount: 0.0075, currency: 'USD' },
+      },
+    ],
+  )
+  assert.deepEqual(await ask({ status: 'undelivered', error_code: 30005 }), [
+    {
+      kind: 'bounced',
+      at: NOW,
+      providerMessageId: SID,
+      receiptId: `${SID}:undelivered`,
+      code: 'unknown_address',
+      vendorCode: '30005',
+    },
+  ])
+  for (const status of ['queued', 'sending', 'sent', 'scheduled']) assert.deepEqual(await ask({ status }), [])
+  const failures: [Promise<unknown>, string, string][] = [
+    [ask({}, 'SMunknown'), 'permanent', 'gone'],
+    [ask({}, '../../x'), 'permanent', 'gone'],
+    [ask({ status: 7 }), 'unknown', 'garbled_answer'],
+    [ask({}, SID, 'fail'), 'temporary', 'server_error'],
+    [ask({}, SID, 'rate_limit'), 'rate_limited', 'rate_limited'],
+    [ask({}, SID, 'reset'), 'unknown', 'no_answer'],
+    [ask({}, SID, 'hang'), 'unknown', 'timeout'],
+  ]
+  for (const [failure, kind, code] of failures) {
+    const error = await failure
+    assert.ok(error instanceof DeliveryError)
+    assert.deepEqual([error.kind, error.code], [kind, code])
+  }
 })
 
 test('every field is one of the published contract, in its shape', async t => {

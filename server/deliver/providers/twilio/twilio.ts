@@ -2,7 +2,14 @@ import { type Static, Type } from 'typebox'
 import type { Provider, Sent } from '../../provider.ts'
 import { costOf, phoneNumber } from '../phone.ts'
 import { smsSettings, smsText } from '../sms-text.ts'
-import { accountSettings, checkAccount, create, type Fields, messageCallback } from '../twilio-api.ts'
+import {
+  accountSettings,
+  checkAccount,
+  create,
+  type Fields,
+  messageCallback,
+  messageStatus,
+} from '../twilio-api.ts'
 
 const settings = Type.Object(
   {
@@ -59,5 +66,6 @@ export const twilio: Provider<TwilioSettings> = {
   },
 
   callback: messageCallback,
+  getDeliveryStatus: messageStatus,
   check: checkAccount,
 }
