@@ -1,5 +1,5 @@
 import pg from 'pg'
-import type { Id, RecipientType, TenantId } from '../types.ts'
+import type { Id, TenantId } from '../types.ts'
 import type { PlannedEvent, PlannedNotification } from './plan.ts'
 import { RECIPIENT_CODE } from './rows.ts'
 
@@ -17,14 +17,6 @@ export const STEPS = {
   acted: 47,
   failed: 64,
 } as const
-
-/** Somebody whom an experiment told nothing, so that no notification says so. */
-export interface HeldOut {
-  tenantId: TenantId
-  experimentId: Id
-  recipientType: RecipientType
-  recipientId: string
-}
 
 /** For the script of a commit: who is in an experiment by now, and whose inbox has it already. Empty: nobody. */
 export function experimentScript(

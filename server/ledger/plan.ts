@@ -12,7 +12,6 @@ import type {
 import type { TakenUsage } from '../limits/usage.ts'
 import type { Tracking } from '../people/tracking-consent.ts'
 import type { DigestWish, Reason } from '../reasons.ts'
-import type { HeldOut } from './experiments.ts'
 
 /** What planning a batch came to. */
 export interface Plan {
@@ -122,4 +121,12 @@ export interface AddressedContent extends Content {
   maxRetries?: number
   /** Of a rule's state: at the far end, too, it may take the place of what was said before. */
   about?: About
+}
+
+/** Somebody whom an experiment told nothing, so that no notification says so. */
+export interface HeldOut {
+  tenantId: TenantId
+  experimentId: Id
+  recipientType: RecipientType
+  recipientId: string
 }

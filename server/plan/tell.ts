@@ -7,8 +7,8 @@ import { storeDecision, storeRecipient } from '../decide/trace.ts'
 import type { StoredRule, StoredTrace } from '../decide/trace.ts'
 import { DIGEST_EVENT } from '../digest/compose.ts'
 import { digestWish, overflowWish } from '../digest/wish.ts'
-import type { HeldOut } from '../ledger/experiments.ts'
 import type {
+  HeldOut,
   AddressedContent,
   PlannedCollect,
   PlannedEvent,

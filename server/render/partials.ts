@@ -1,6 +1,5 @@
 import type { Channel, Id } from '../types.ts'
 import { baseLayout, inLanguage } from './base-layout.ts'
-import type { ChannelContent } from './content.ts'
 import { type Catalogue, type Messages, catalogue, fallbacks } from './messages.ts'
 import type { Partial, Partials } from './template.ts'
 import type { TemplateVariable } from './variables.ts'
@@ -29,7 +28,11 @@ export interface Layout {
 
 export type Layouts = Record<string, Layout>
 
-type LayoutText = Pick<ChannelContent, 'subject' | 'body' | 'html'>
+interface LayoutText {
+  subject?: string
+  body?: string
+  html?: string
+}
 
 /** Which of a layout's texts a field takes. */
 export type LayoutField = keyof LayoutText
