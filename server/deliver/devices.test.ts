@@ -230,7 +230,9 @@ test('nobody is asked before the time they named, whatever the other devices sai
     },
     { turns: 5 },
   )
-  assert.deepEqual([settlements.length, settlements[0]!.again!.runAtMs], [2, until])
+  assert.equal(settlements.length, 2)
+  const { runAtMs } = settlements[0]!.again!
+  assert.ok(runAtMs >= until && runAtMs <= until + 5_000, String(runAtMs - until))
   assert.equal(settlements[0]!.again!.reason, 'rate_limited')
 })
 

@@ -2,6 +2,8 @@ import { createHash } from 'node:crypto'
 import { breaker } from './breaker.ts'
 import type { Breaker, BreakerPolicy } from './breaker.ts'
 import type { OpenedProvider } from './open-provider.ts'
+import { DeliveryError } from './provider.ts'
+import type { Sent } from './provider.ts'
 import { pace } from './rate.ts'
 import type { Pace } from './rate.ts'
 import type { Channel, Message } from '../types.ts'
@@ -14,6 +16,8 @@ export interface Lane {
   name: string
   breaker: Breaker
   pace: Pace | null
+  /** The far end asked to be left alone until then; 0: never. */
+  slowUntilMs: number
   active: number
   usedAtMs: number
 }
@@ -27,6 +31,8 @@ export type Choice =
 const PATIENCE_MS = 1000
 /** Endpoints come and go; those unused for longest are forgotten first. */
 const MAX_LANES = 10_000
+/** However long a far end wants to be left alone, so often it is asked again whether it still does. */
+const MAX_SLOW_MS = 3_600_000
 
 export interface Lanes {
   /**
@@ -53,8 +59,8 @@ export function lanes(providers: Providers, policy?: BreakerPolicy): Lanes {
     let lane = byName.get(name)
     if (!lane) {
       if (byName.size >= MAX_LANES) {
-        for (const [other, { active, breaker }] of byName) {
-          if (active === 0 && breaker.state === 'closed') {
+        for (const [other, { active, breaker, slowUntilMs }] of byName) {
+          if (active === 0 && breaker.state === 'closed' && slowUntilMs <= nowMs) {
             byName.delete(other)
             break
           }
@@ -65,6 +71,7 @@ export function lanes(providers: Providers, policy?: BreakerPolicy): Lanes {
         name,
         breaker: breaker(policy),
         pace: perSecond ? pace(perSecond) : null,
+        slowUntilMs: 0,
         active: 0,
         usedAtMs: nowMs,
       }
@@ -98,6 +105,10 @@ export function lanes(providers: Providers, policy?: BreakerPolicy): Lanes {
           later(new Date(now.getTime() + PATIENCE_MS), 'provider_rate')
           continue
         }
+        if (lane.slowUntilMs > now.getTime()) {
+          later(new Date(lane.slowUntilMs), 'provider_rate')
+          continue
+        }
         const asked = lane.breaker.ask(now)
         if (asked.kind === 'wait') {
           later(asked.until, 'breaker_open')
@@ -116,10 +127,26 @@ export function lanes(providers: Providers, policy?: BreakerPolicy): Lanes {
     another: (message, tried, now) =>
       (providers.get(message.channel) ?? []).some(provider => {
         if (tried.has(provider.id) || !provider.accepts(message)) return false
-        const { state, until } = laneOf(provider, message, now.getTime()).breaker
-        return state === 'closed' || (state === 'open' && now >= until!)
+        const { breaker, slowUntilMs } = laneOf(provider, message, now.getTime())
+        if (slowUntilMs > now.getTime()) return false
+        return breaker.state === 'closed' || (breaker.state === 'open' && now >= breaker.until!)
       }),
     all: () => byName.values(),
+  }
+}
+
+/** What came back asks everybody on the lane to wait. */
+export function slowDown(
+  lane: Lane,
+  { limits }: OpenedProvider,
+  results: readonly (Sent | DeliveryError)[],
+  now: Date,
+): void {
+  if (limits.slowsLane !== true) return
+  for (const result of results) {
+    if (!(result instanceof DeliveryError) || result.kind !== 'rate_limited' || result.alone) continue
+    const untilMs = Math.min(result.until!.getTime(), now.getTime() + MAX_SLOW_MS)
+    lane.slowUntilMs = Math.max(lane.slowUntilMs, untilMs)
   }
 }
 

@@ -6,6 +6,7 @@ import type { Channel } from '../types.ts'
 import type { Delivery } from './delivery.ts'
 import { deliveryLoop } from './loop.ts'
 import type { OpenedProvider } from './open-provider.ts'
+import type { Limits } from './provider.ts'
 import { bounced, permanent, rateLimited, temporary, unknown } from './provider.ts'
 import type { DeliveryError } from './provider.ts'
 import { RETRY } from './retry.ts'
@@ -179,4 +180,135 @@ test('the next provider is asked at once, in their order, and the delivery ends 
       ['c', 'sent', true],
     ],
   )
+})
+
+/** Several deliveries at once to a far end that asks for a pause; then, by the clock, their next turns. */
+async function pauses(
+  limits: Limits,
+  answer: (to: string, nowMs: number) => DeliveryError | undefined,
+  people: readonly string[],
+): Promise<{ asked: { to: string; afterMs: number }[]; ends: Settlement[]; held: Settlement[] }> {
+  const startMs = Date.UTC(2026, 0, 1)
+  let nowMs = startMs
+  const asked: { to: string; afterMs: number }[] = []
+  const provider: OpenedProvider = {
+    id: 'p',
+    channel: 'email',
+    limits,
+    mayRepeat: false,
+    accepts: () => true,
+    lane: () => 'p',
+    group: () => undefined,
+    async send({ to }) {
+      asked.push({ to, afterMs: nowMs - startMs })
+      const error = answer(to, nowMs)
+      if (error !== undefined) throw error
+      return { outcome: 'sent' }
+    },
+    sendMany: async () => assert.fail('nobody asked for it'),
+    callback: async () => ({ receipts: [] }),
+    check: async () => {},
+    close: async () => {},
+  }
+  const settled: Settlement[] = []
+  const loop = deliveryLoop({
+    providers: new Map([['email', [provider]]]),
+    settle: settlement => void settled.push(settlement),
+    now: () => new Date(nowMs),
+    random: () => 0.5,
+    inFlight: 100,
+    // One after the other, so that it is plain who was asked before whom.
+    perChannel: 1,
+    onError: error => assert.fail(error as Error),
+  })
+  let waiting = people.map((to, at) => {
+    const delivery: Delivery = {
+      tenantId: 1,
+      notificationId: `019a9f3e-7a44-7bb1-8c1d-${String(at).padStart(12, '0')}`,
+      channel: 'email',
+      recipient: { type: 'user', id: to },
+      priority: 'NORMAL',
+      eventId: '019a9f3e-7a43-7d52-9f00-aa55aa55aa55',
+      eventType: 'x',
+      createdAtMs: nowMs,
+      expiresAtMs: null,
+      body: { to, body: 'Hello' },
+      tries: 0,
+      hasFallback: false,
+      provider: null,
+      batch: null,
+    }
+    return { delivery, dueMs: nowMs }
+  })
+  const ends: Settlement[] = []
+  const held: Settlement[] = []
+  for (let round = 0; waiting.length > 0; round++) {
+    assert.ok(round < 50, 'it never ends')
+    nowMs = Math.max(nowMs, Math.min(...waiting.map(({ dueMs }) => dueMs)))
+    const due = waiting.filter(({ dueMs }) => dueMs <= nowMs)
+    settled.length = 0
+    loop.push(due.map(({ delivery }) => delivery))
+    while (settled.length < due.length) await new Promise(resolve => setImmediate(resolve))
+    waiting = waiting.filter(({ dueMs }) => dueMs > nowMs)
+    for (const settlement of settled) {
+      const { again, notificationId } = settlement
+      if (!again) {
+        ends.push(settlement)
+        continue
+      }
+      if (again.kind === 'held') held.push(settlement)
+      const { delivery } = due.find(one => one.delivery.notificationId === notificationId)!
+      waiting.push({
+        delivery: { ...delivery, tries: again.attempt, provider: again.provider },
+        dueMs: again.runAtMs,
+      })
+    }
+  }
+  return { asked, ends, held }
+}
+
+const PEOPLE = ['ann', 'bob', 'carol', 'dave', 'eve']
+const busyFor = (seconds: number) => {
+  const untilMs = Date.UTC(2026, 0, 1) + seconds * 1000
+  return (_: string, nowMs: number) => (nowMs < untilMs ? rateLimited(new Date(untilMs)) : undefined)
+}
+
+test('a far end that asks for a pause is asked once, not once for each that waits', async () => {
+  const { asked, ends, held } = await pauses({ slowsLane: true }, busyFor(30), PEOPLE)
+  assert.deepEqual(asked[0], { to: 'ann', afterMs: 0 })
+  assert.equal(asked.length, PEOPLE.length + 1)
+  for (const { afterMs } of asked.slice(1)) assert.ok(afterMs >= 30_000, String(afterMs))
+  // Waiting uses up no tries.
+  assert.deepEqual(
+    held.map(({ again, attempts }) => [again!.reason, attempts.length]),
+    PEOPLE.slice(1).map(() => ['provider_rate', 0]),
+  )
+  assert.ok(ends.every(({ attempts }) => attempts.at(-1)!.outcome === 'sent'))
+})
+
+test('where the pause is about one recipient the others are told meanwhile', async () => {
+  const untilMs = Date.UTC(2026, 0, 1) + 30_000
+  const about = (to: string, nowMs: number) =>
+    to === 'ann' && nowMs < untilMs ? rateLimited(new Date(untilMs), { alone: true }) : undefined
+  const { asked } = await pauses({ slowsLane: true }, about, PEOPLE)
+  assert.deepEqual(
+    asked.map(({ to, afterMs }) => [to, afterMs >= 30_000]),
+    [...PEOPLE.map(to => [to, false]), ['ann', true]],
+  )
+})
+
+test('a lane that many share, such as the host of webhooks, is not slowed by one of them', async () => {
+  const { asked } = await pauses({}, busyFor(30), PEOPLE)
+  assert.equal(asked.filter(({ afterMs }) => afterMs === 0).length, PEOPLE.length)
+})
+
+test('a pause of a day holds the lane for an hour at most', async () => {
+  const { asked } = await pauses(
+    { slowsLane: true },
+    (to, nowMs) =>
+      to === 'ann' && nowMs < Date.UTC(2026, 0, 2) ? rateLimited(new Date(Date.UTC(2026, 0, 2))) : undefined,
+    ['ann', 'bob'],
+  )
+  const bob = asked.find(({ to }) => to === 'bob')!
+  assert.ok(bob.afterMs >= 3_600_000 && bob.afterMs < 3_700_000, String(bob.afterMs))
 })

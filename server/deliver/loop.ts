@@ -6,12 +6,12 @@ import { toMessage } from './delivery.ts'
 import type { Delivery, MessageLinks } from './delivery.ts'
 import { pending, progressIn, progressState, targetsOf } from './devices.ts'
 import type { DeviceProgress, Target } from './devices.ts'
-import { lanes } from './lanes.ts'
+import { lanes, slowDown } from './lanes.ts'
 import type { Lane, Providers } from './lanes.ts'
 import type { OpenedProvider } from './open-provider.ts'
 import { DeliveryError, permanent, rateLimited } from './provider.ts'
 import type { Sent } from './provider.ts'
-import { MAX_WAITS, RETRY, nextTry } from './retry.ts'
+import { MAX_WAITS, RETRY, afterPause, nextTry } from './retry.ts'
 import type { RetryPolicy } from './retry.ts'
 import { scheduler } from './scheduler.ts'
 
@@ -146,7 +146,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
         lane.active++
         const results = await send(provider, deliveries, attempts, message)
         lane.active--
-        judgeLane(lane, results, first.channel)
+        judgeLane(lane, provider, results, first.channel)
         for (const [at, delivery] of deliveries.entries()) learn(delivery, delivery.body.to, results[at]!)
         const durationMs = Math.round(performance.now() - clock)
 
@@ -256,7 +256,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
         .send(message, abort.signal)
         .catch((error: unknown) => error as DeliveryError)
       lane.active--
-      judgeLane(lane, [result], delivery.channel)
+      judgeLane(lane, provider, [result], delivery.channel)
       learn(delivery, target.to, result)
       last = { provider, result }
       if (!(result instanceof DeliveryError) || result.final || result.kind === 'unknown') return last
@@ -345,8 +345,14 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     else if (result.kind === 'bounced') parts.onAnswer?.(delivery, to, 'gone')
   }
 
-  function judgeLane(lane: Lane, results: readonly (Sent | DeliveryError)[], channel: Channel): void {
+  function judgeLane(
+    lane: Lane,
+    provider: OpenedProvider,
+    results: readonly (Sent | DeliveryError)[],
+    channel: Channel,
+  ): void {
     const now = parts.now()
+    slowDown(lane, provider, results, now)
     let change: ReturnType<Lane['breaker']['failed']> = null
     // One request is one sign, however many messages it carried.
     if (results.some(result => !(result instanceof DeliveryError))) change = lane.breaker.succeeded(now)
@@ -429,7 +435,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
   ): number | null {
     const untilMs = Math.max(0, ...failed.map(({ result }) => result.until?.getTime() ?? 0))
     const patient = tries < MAX_WAITS && failed.some(({ result }) => result.kind === 'rate_limited')
-    if (patient) return untilMs
+    if (patient) return afterPause(policyOf(delivery), untilMs, now, parts.random())
     const due = nextTry(policyOf(delivery), tries, now, parts.random())
     return due && Math.max(due.getTime(), untilMs)
   }

@@ -252,6 +252,7 @@ function cleanError(error: DeliveryError, secrets: readonly string[]): DeliveryE
     )
   return new DeliveryError(error.kind, error.code, blot(error.message, MAX_DETAIL), {
     until: error.until,
+    alone: error.alone,
     vendorCode: error.vendorCode === undefined ? undefined : blot(error.vendorCode, 100),
     response: error.response === undefined ? undefined : blot(error.response, MAX_RESPONSE),
     cause: error.cause === undefined ? undefined : summary(error.cause, text => blot(text, MAX_DETAIL)),

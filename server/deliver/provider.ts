@@ -95,6 +95,11 @@ export interface Limits {
   perSecond?: number
   /** Sends in flight at once per lane. */
   concurrent?: number
+  /**
+   * `rateLimited` means the lane: whoever waits behind is not even asked for until then. Not for lanes that many share
+   * who have nothing to do with each other, such as the host of webhooks.
+   */
+  slowsLane?: boolean
 }
 
 export interface Group {
@@ -194,12 +199,14 @@ export class DeliveryError extends Error {
   readonly until: Date | undefined
   readonly vendorCode: string | undefined
   readonly response: string | undefined
+  /** The pause is asked for this recipient alone. */
+  readonly alone: boolean
 
   constructor(
     kind: FailureKind,
     code: DeliveryCode,
     detail: string,
-    more: FailureFacts & { until?: Date } = {},
+    more: FailureFacts & { until?: Date; alone?: boolean } = {},
   ) {
     super(detail, more.cause === undefined ? undefined : { cause: more.cause })
     this.name = 'DeliveryError'
@@ -208,6 +215,7 @@ export class DeliveryError extends Error {
     this.until = more.until
     this.vendorCode = more.vendorCode
     this.response = more.response
+    this.alone = more.alone === true
   }
 
   /** Whether trying this address again cannot help. */
@@ -236,7 +244,8 @@ export const bounced = (code: DeliveryCode, detail: string = DELIVERY_CODES[code
 export const rejected = (code: DeliveryCode, detail: string = DELIVERY_CODES[code], more?: FailureFacts) =>
   new DeliveryError('rejected', code, detail, more)
 
-export const rateLimited = (until: Date, more?: FailureFacts) =>
+/** Not before `until`; `alone`: the far end means this recipient, not us. */
+export const rateLimited = (until: Date, more?: FailureFacts & { alone?: boolean }) =>
   new DeliveryError('rate_limited', 'rate_limited', `not before ${until.toISOString()}`, { ...more, until })
 
 /** The request was, or may have been, written; nobody can tell whether the vendor took it. */

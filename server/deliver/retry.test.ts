@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { CHANNELS } from '../types.ts'
-import { RETRY, nextTry } from './retry.ts'
+import { RETRY, afterPause, nextTry } from './retry.ts'
 
 const now = new Date('2026-03-29T00:30:00Z')
 const wait = (channel: (typeof CHANNELS)[number], tries: number, random = 0.5) => {
@@ -69,4 +69,30 @@ test('mail and text messages are not repeated after an unknown outcome; webhooks
   for (const channel of ['slack', 'discord', 'telegram', 'teams'] as const) {
     assert.equal(RETRY[channel].unknown, 'hold')
   }
+})
+
+test('who was asked to wait comes back later than that, not at once, and not together with all others', () => {
+  const policy = RETRY.email
+  const after = (seconds: number, random: number) =>
+    (afterPause(policy, now.getTime() + seconds * 1000, now, random) - now.getTime()) / 1000
+  assert.deepEqual(
+    [after(60, 0), after(60, 0.5), after(3_600, 0.5), after(10, 0.5)],
+    [60, 62.5, 3_602.5, 10.5],
+  )
+  // "Retry-After: 0" is no leave to ask without end.
+  assert.deepEqual([after(0, 0), after(-5, 0)], [1, 1])
+  fc.assert(
+    fc.property(
+      fc.integer({ min: -1_000, max: 86_400_000 }),
+      fc.double({ min: 0, max: 0.999, noNaN: true }),
+      (ms, random) => {
+        const due = afterPause(policy, now.getTime() + ms, now, random)
+        assert.ok(due >= now.getTime() + Math.max(ms, policy.firstMs))
+        assert.ok(
+          due <= now.getTime() + Math.max(ms, policy.firstMs) * 1.1 &&
+            due - now.getTime() <= Math.max(ms, policy.firstMs) + 5_000,
+        )
+      },
+    ),
+  )
 })

@@ -61,3 +61,16 @@ export function nextTry(policy: RetryPolicy, tries: number, now: Date, random: n
   const wait = Math.min(policy.capMs, policy.firstMs * policy.factor ** (tries - 1))
   return new Date(now.getTime() + Math.round(wait * (1 + policy.jitter * (2 * random - 1))))
 }
+
+/** Of all whom a far end told the same time, some come a little later: at most so much. */
+const MAX_SPREAD_MS = 5_000
+
+/**
+ * When to come back to a far end that named a time: not before it, never at once, and not together with all others.
+ *
+ * @param random 0 ≤ random < 1
+ */
+export function afterPause(policy: RetryPolicy, untilMs: number, now: Date, random: number): number {
+  const wait = Math.max(untilMs - now.getTime(), policy.firstMs)
+  return now.getTime() + wait + Math.round(random * Math.min(wait / 10, MAX_SPREAD_MS))
+}

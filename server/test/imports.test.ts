@@ -135,7 +135,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     'server/deliver/providers/**',
     [
       'server/deliver/provider.ts',
-      'server/deliver/mail-reply.ts',
+      'server/deliver/providers/mail-reply.ts',
       'server/deliver/providers/answers.ts',
       'server/deliver/providers/hmac-sha256.ts',
       'server/deliver/providers/webhook-auth.ts',
@@ -206,7 +206,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     'server/track/**',
     [
       'server/deliver/provider.ts',
-      'server/deliver/mail-reply.ts',
+      'server/deliver/providers/mail-reply.ts',
       'server/ledger/',
       'server/people/',
       ...BASE,

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import PostalMime from 'postal-mime'
 import type { Attachment, Email } from 'postal-mime'
-import { mailBlame } from '../deliver/mail-reply.ts'
+import { mailBlame } from '../deliver/providers/mail-reply.ts'
 import type { Receipt } from '../deliver/provider.ts'
 import type { Id } from '../types.ts'
 

@@ -349,7 +349,8 @@ function verdict(
   const facts = { vendorCode: String(code), response: words }
   const until = retryAfter(response.headers['retry-after'], now)
   const slower = plain.kind === 'rate_limited' || known?.code === 'rate_limited'
-  if (slower && until !== undefined) return rateLimited(until, facts)
+  // Of Verify's limits this one is about the number.
+  if (slower && until !== undefined) return rateLimited(until, { ...facts, alone: code === 60_212 })
   return known ?? new DeliveryError(plain.kind, plain.code, detail, facts)
 }
 

@@ -412,6 +412,8 @@ test('each of Apple’s reasons has its meaning', async () => {
       vendor.answer = () => answer
       const error = await fails()
       assert.deepEqual([error.kind, error.code, error.until], [kind, code, until], answer.body)
+      // Too many to one device hold no other device up.
+      assert.equal(error.alone, answer.body?.includes('TooManyRequests') === true, answer.body)
       if (answer.body?.includes('timestamp')) assert.equal(error.response, 'since 2026-11-21T11:59:30.000Z')
     }
     assert.equal(vendor.received.length, cases.length)

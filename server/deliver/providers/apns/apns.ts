@@ -135,6 +135,7 @@ export const apns: Provider<Settings, Apns> = {
   settings,
   addressSettings,
   limits: {
+    slowsLane: true,
     subjectChars: MAX_TITLE,
     bodyChars: MAX_BYTES,
     // Streams of one connection; what the far end allows at the moment is kept to besides.
@@ -328,7 +329,8 @@ function verdict(response: HttpResponse, now: Date): DeliveryError | undefined {
   // A pause that was asked for is kept, whatever the reason.
   const asked = status === 429 || status === 503 ? retryAfter(headers['retry-after'], now) : undefined
   if (kind === 'rate_limited' || asked !== undefined) {
-    return rateLimited(asked ?? new Date(now.getTime() + WAIT_MS), facts)
+    const until = asked ?? new Date(now.getTime() + WAIT_MS)
+    return rateLimited(until, { ...facts, alone: reason === 'TooManyRequests' })
   }
   return new DeliveryError(kind, code, detail, facts)
 }

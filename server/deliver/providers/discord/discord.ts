@@ -64,6 +64,7 @@ export const discord: Provider<Settings> = {
   title: 'Discord',
   settings,
   limits: {
+    slowsLane: true,
     subjectChars: LIMITS.title,
     bodyChars: LIMITS.description,
     // 30 a minute and webhook is what its servers grant; the headers say so, the documentation gives no number.

@@ -470,6 +470,7 @@ test('each of FCM’s errors has its meaning', async () => {
     [fcmError(400, 'INVALID_ARGUMENT', { message: 'Android message is too big' }), 'permanent', 'too_large'],
     [fcmError(429, 'QUOTA_EXCEEDED'), 'rate_limited', 'rate_limited', at(60)],
     [fcmError(429, 'QUOTA_EXCEEDED', {}, { 'retry-after': '9' }), 'rate_limited', 'rate_limited', at(9)],
+    [fcmError(429, undefined, { status: 'RESOURCE_EXHAUSTED' }), 'rate_limited', 'rate_limited', at(60)],
     [fcmError(503, 'UNAVAILABLE'), 'temporary', 'unavailable'],
     [fcmError(503, 'UNAVAILABLE', {}, { 'retry-after': '30' }), 'rate_limited', 'rate_limited', at(30)],
     [fcmError(500, 'INTERNAL'), 'temporary', 'server_error'],
@@ -484,6 +485,7 @@ test('each of FCM’s errors has its meaning', async () => {
         vendor.behave('refuse')
         const error = (await send().catch((thrown: unknown) => thrown)) as DeliveryError
         assert.deepEqual([error.kind, error.code, error.until], [kind, code, until], reply.body)
+        assert.equal(error.alone, reply.body?.includes('QUOTA_EXCEEDED') === true, reply.body)
         // 401 for want of a key to APNs says nothing against our token.
         assert.deepEqual([vendor.received.length, vendor.exchanges.length], [1, 1])
       },

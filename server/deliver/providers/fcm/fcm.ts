@@ -105,6 +105,7 @@ export const fcm: Provider<Settings, Tokens> = {
   settings,
   addressSettings,
   limits: {
+    slowsLane: true,
     subjectChars: MAX_TITLE,
     bodyChars: MAX_BYTES,
     // 600,000 a minute and project: https://firebase.google.com/docs/cloud-messaging/throttling-and-quotas
@@ -333,7 +334,8 @@ function verdict({ status, headers, body }: HttpResponse, now: Date): DeliveryEr
   if (code === 'QUOTA_EXCEEDED' || (code === undefined && status === 429)) {
     return rateLimited(
       retryAfter(headers['retry-after'], now) ?? new Date(now.getTime() + QUOTA_WAIT_MS),
-      facts,
+      // In FCM's own word mostly the quota of one device: that of the project is above our pace.
+      { ...facts, alone: code !== undefined },
     )
   }
   const known = code === undefined ? undefined : ERRORS[code]

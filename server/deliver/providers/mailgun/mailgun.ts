@@ -2,7 +2,7 @@ import { createHmac, timingSafeEqual } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { type Static, Type } from 'typebox'
 import type { JsonObject, Message } from '../../../types.ts'
-import { type MailBlame, mailBlame } from '../../mail-reply.ts'
+import { type MailBlame, mailBlame } from '../mail-reply.ts'
 import {
   type CallbackRequest,
   callbackRefused,
@@ -106,6 +106,7 @@ export const mailgun: Provider<MailgunSettings, MailgunConnection> = {
   channel: 'email',
   title: 'Mailgun',
   settings,
+  limits: { slowsLane: true },
 
   // 50,000 events within the nine hours of a signature; where there are more, the oldest are forgotten first.
   open: () => ({ tokens: new LRUCache({ max: 50_000 }), close() {} }),

@@ -73,6 +73,7 @@ export const messagebird: Provider<MessageBirdSettings> = {
   title: 'MessageBird SMS',
   settings,
   limits: {
+    slowsLane: true,
     // https://developers.messagebird.com/api/sms-messaging/#send-outbound-sms
     bodyChars: 1_377,
     // https://developers.messagebird.com/api/#rate-limiting: 500 POST requests per second.

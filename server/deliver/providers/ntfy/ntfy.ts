@@ -68,7 +68,7 @@ export const ntfy: Provider<Settings> = {
   channel: 'ntfy',
   title: 'ntfy',
   settings,
-  limits: { subjectChars: MAX_TITLE, bodyChars: MAX_BYTES },
+  limits: { subjectChars: MAX_TITLE, bodyChars: MAX_BYTES, slowsLane: true },
 
   // A server throttles by visitor, and all topics of one server share its fate.
   lane: message => (isHttpUrl(message.to) ? laneOf(new URL(message.to).origin) : 'server'),

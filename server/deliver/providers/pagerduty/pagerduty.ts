@@ -87,7 +87,7 @@ export const pagerduty: Provider<Settings> = {
   channel: 'pagerduty',
   title: 'PagerDuty',
   settings,
-  limits: { bodyChars: MAX_BODY_CHARS },
+  limits: { bodyChars: MAX_BODY_CHARS, slowsLane: true },
   // Events with one dedup_key become one alert.
   mayRepeat: true,
 

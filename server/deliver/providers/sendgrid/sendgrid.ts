@@ -83,6 +83,7 @@ export const sendgrid: Provider<SendGridSettings> = {
   channel: 'email',
   title: 'SendGrid',
   settings,
+  limits: { slowsLane: true },
 
   async send(message, ctx): Promise<Sent> {
     const { settings: own } = ctx

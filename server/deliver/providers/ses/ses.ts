@@ -111,6 +111,7 @@ export const ses: Provider<SesSettings> = {
   channel: 'email',
   title: 'Amazon SES',
   settings,
+  limits: { slowsLane: true },
 
   async send(message, ctx): Promise<Sent> {
     const { settings: own } = ctx

@@ -99,6 +99,7 @@ export const slackBot: Provider<SlackBotSettings, Directory> = {
   title: 'Slack (bot)',
   settings,
   limits: {
+    slowsLane: true,
     bodyChars: SLACK_BODY_CHARS,
     // One message per second and channel: https://docs.slack.dev/apis/web-api/rate-limits
     perSecond: 1,

@@ -54,6 +54,7 @@ export const slackWebhook: Provider<Settings> = {
   title: 'Slack (incoming webhook)',
   settings,
   limits: {
+    slowsLane: true,
     bodyChars: SLACK_BODY_CHARS,
     // 1 per second, short bursts excepted: https://docs.slack.dev/apis/web-api/rate-limits
     perSecond: 1,

@@ -6,7 +6,7 @@ import { callbackify } from 'node:util'
 import { createTransport, type SendMailOptions } from 'nodemailer'
 import { type Static, Type } from 'typebox'
 import type { Message } from '../../../types.ts'
-import { mailBlame } from '../../mail-reply.ts'
+import { mailBlame } from '../mail-reply.ts'
 import {
   bounced,
   type Connection,

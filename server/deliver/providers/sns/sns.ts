@@ -117,6 +117,7 @@ export const sns: Provider<SnsSettings> = {
   title: 'Amazon SNS',
   settings,
   limits: {
+    slowsLane: true,
     bodyChars: MAX_BYTES,
     // https://docs.aws.amazon.com/general/latest/gr/sns.html: 20 messages per second of an account, by default.
     perSecond: 20,

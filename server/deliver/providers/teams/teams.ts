@@ -62,6 +62,7 @@ export const teams: Provider<Settings> = {
   title: 'Microsoft Teams',
   settings,
   limits: {
+    slowsLane: true,
     subjectChars: 500,
     bodyChars: MAX_BODY_CHARS,
     // Four requests a second (same page as the size).

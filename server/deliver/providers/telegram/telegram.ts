@@ -73,6 +73,7 @@ export const telegram: Provider<Settings> = {
   title: 'Telegram',
   settings,
   limits: {
+    slowsLane: true,
     subjectChars: 256,
     bodyChars: MAX_TEXT,
     // One message per second and chat: https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this

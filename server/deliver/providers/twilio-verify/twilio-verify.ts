@@ -36,6 +36,7 @@ export const twilioVerify: Provider<TwilioVerifySettings> = {
   channel: 'sms',
   title: 'Twilio Verify',
   settings,
+  limits: { slowsLane: true },
   accepts: ({ eventType, content }) => eventType === CODE_EVENT && codeOf(content.data) !== undefined,
 
   async send(message, ctx) {

@@ -69,7 +69,7 @@ export const twilioVoice: Provider<TwilioVoiceSettings> = {
   channel: 'voice',
   title: 'Twilio voice',
   settings,
-  limits: { bodyChars: MAX_TWIML },
+  limits: { bodyChars: MAX_TWIML, slowsLane: true },
 
   async send(message, ctx) {
     const { settings: own } = ctx

@@ -79,7 +79,7 @@ export const twilioWhatsApp: Provider<TwilioWhatsAppSettings> = {
   settings,
   addressSettings: sessionSettings,
   // https://www.twilio.com/docs/messaging/api/message-resource, the same for every channel.
-  limits: { bodyChars: 1_600 },
+  limits: { bodyChars: 1_600, slowsLane: true },
 
   async send(message, ctx) {
     const { settings: own } = ctx

@@ -43,7 +43,7 @@ export const twilio: Provider<TwilioSettings> = {
   title: 'Twilio SMS',
   settings,
   // "Body … can be up to 1,600 characters": https://www.twilio.com/docs/messaging/api/message-resource
-  limits: { bodyChars: 1_600 },
+  limits: { bodyChars: 1_600, slowsLane: true },
 
   async send(message, ctx) {
     const { settings: own } = ctx

@@ -475,6 +475,8 @@ test('a pace that Meta names without a time has ours', async () => {
       answer: () => ({ ...answer, headers: { ...answer.headers, ...headers } }),
     })
     assert.ok(sent instanceof DeliveryError)
+    // One recipient's limit holds nobody else up.
+    assert.equal(sent.alone, code === 131056)
     return (sent.until?.getTime() ?? 0) - NOW.getTime()
   }
   assert.equal(await until(131056), 6_000)

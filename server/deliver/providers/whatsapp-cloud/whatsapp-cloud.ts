@@ -118,6 +118,7 @@ export const whatsAppCloud: Provider<WhatsAppCloudSettings> = {
   settings,
   addressSettings: sessionSettings,
   limits: {
+    slowsLane: true,
     // https://developers.facebook.com/docs/whatsapp/cloud-api/messages/text-messages
     bodyChars: 4_096,
     // https://developers.facebook.com/docs/whatsapp/cloud-api/overview#throughput, of a number by default.
@@ -235,6 +236,8 @@ async function post(message: Message, payload: JsonObject, ctx: Context): Promis
 /* ---------------------------------------------------------------- errors */
 
 const WINDOW_CLOSED = '131047'
+/** Too many to one recipient. */
+const PAIR_LIMIT = '131056'
 
 /** Seconds: not before then. */
 type Verdict = readonly [FailureKind, DeliveryCode, number?]
@@ -286,7 +289,7 @@ const ERRORS: Readonly<Record<string, Verdict>> = {
   131052: CONTENT, // media cannot be fetched
   131053: CONTENT, // media cannot be used
   // One message every six seconds to one person, beyond a burst of 45.
-  131056: ['rate_limited', 'rate_limited', 6],
+  [PAIR_LIMIT]: ['rate_limited', 'rate_limited', 6],
   131057: AWAY, // maintenance
   132000: CONTENT, // number of variables
   132001: CONTENT, // template does not exist in the language
@@ -329,7 +332,7 @@ function verdict(response: HttpResponse, now: Date, clean: (words: string) => st
   const asked =
     slower || plain.kind === 'rate_limited' ? retryAfter(response.headers['retry-after'], now) : undefined
   const until = asked ?? (seconds === undefined ? undefined : new Date(now.getTime() + seconds * 1000))
-  if (until !== undefined) return rateLimited(until, facts)
+  if (until !== undefined) return rateLimited(until, { ...facts, alone: vendorCode === PAIR_LIMIT })
   return new DeliveryError(kind, word, `HTTP ${response.status}, Meta ${code}`, facts)
 }
 
