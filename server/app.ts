@@ -85,6 +85,7 @@ import { readiness, standardChecks } from './observe/ready.ts'
 import { metricsArePublic, observeRoutes } from './observe/routes.ts'
 import { eventSpanId, openTraces, planSpanId } from './observe/traces.ts'
 import { peopleFacts } from './people/facts.ts'
+import { quietHoursOf } from './people/preferences-evaluate.ts'
 import { peopleRoutes } from './people/routes.ts'
 import { deviceKeeper } from './people/device-keeper.ts'
 import { pushRoutes } from './people/push-routes.ts'
@@ -794,6 +795,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       return findTemplates(q, tenantId, names)
     },
     checkVariables: variableCheck(templates),
+    quietUntil: (tenantId, test) => quietHoursOf(db, sealer, tenantId, test, now()),
     maxItems: config.http.batchItems,
     maxBytes: config.http.batchBodyLimitBytes,
   })

@@ -5,7 +5,7 @@ import { AppError, type ErrorDetail } from '../errors.ts'
 import type { Api } from '../http/api.ts'
 import { requireSelf } from '../http/auth.ts'
 import { fingerprint, keyOf, readIdempotencyKey } from '../ingest/idempotency.ts'
-import type { Channel, Event, Id, JsonObject, TenantId } from '../types.ts'
+import type { Channel, Event, Id, JsonObject, TenantId, UserId } from '../types.ts'
 import type { Accepted, Acceptor, Answer } from './acceptor.ts'
 import { DELIVERY_BODIES, DELIVERY_CHANNEL, readDelivery } from './delivery-input.ts'
 import type { DeliveryKind } from './delivery-input.ts'
@@ -39,6 +39,11 @@ export interface IngestDeps {
   /** Items of one batch, and bytes of its body. */
   maxItems: number
   maxBytes: number
+  /** The end of the hours in which this person is not to be told so by this companion; null: they are to be. */
+  quietUntil(
+    tenantId: TenantId,
+    test: { userId: UserId; channel: Channel; auraId: string },
+  ): Promise<Date | null>
 }
 
 /** How far the event itself has come; what became of its deliveries is at /api/events/status/{id}. */
@@ -286,6 +291,7 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
         tags: ['Notifications'],
         operationId: 'sendTestNotification',
         summary: 'Try out a channel or a template: now, whatever the person prefers; limits hold',
+        description: 'Of a companion (auraId): unless it is in quiet hours, which is an error.',
         body: TestInput,
         response: { 202: Sent },
       },
@@ -298,6 +304,15 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
       requireSelf(request, userId)
       const event = readTest(request.body, originOf(request), userId)
       await resolveSend(deps, event, request.body)
+      const { auraId } = request.body
+      if (auraId !== undefined) {
+        const [channel] = event.direct!.channels
+        const until = await deps.quietUntil(request.caller.tenantId, { userId, channel: channel!, auraId })
+        if (until) {
+          const message = `Quiet hours last until ${until.toISOString()}.`
+          throw new AppError('quiet_hours_active', message, { field: '/channel' })
+        }
+      }
       return accept(request, reply, [event], ([result]) => ({ status: 202, body: sent(result!) }))
     },
   )

@@ -114,6 +114,28 @@ export async function evaluatePreferences(
   }
 }
 
+/** The end of the quiet hours in which a companion may not tell this person something by a channel; null: none now. */
+export async function quietHoursOf(
+  q: Queryable,
+  sealer: { unwrap(wrapped: Buffer): Buffer },
+  tenantId: TenantId,
+  { userId, channel, auraId }: { userId: UserId; channel: Channel; auraId: string },
+  at: Date,
+): Promise<Date | null> {
+  const facts = await peopleFacts({ sealer, max: 2 }).load(q, [{ tenantId, userIds: [userId] }])
+  const user = facts.get(tenantId, userId)
+  // Nobody we know has hours; what becomes of a message to them is said by its trace.
+  if (!user?.known) return null
+  const { quietHours } = effectivePreference(user.preferences, facts.tenantDefaults(tenantId), {
+    channel,
+    scopes: scopesOf({ category: '', eventType: '', scopes: [`aura:${auraId}`] }),
+    eventType: '',
+    priority: 'NORMAL',
+  })
+  // A companion keeps quiet in the inbox too.
+  return quietHours === undefined ? null : quietUntil(at, quietHours, user.timezone)
+}
+
 interface Verdict {
   outcome: ChannelEvaluation['outcome']
   reason?: Reason

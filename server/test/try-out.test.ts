@@ -61,18 +61,44 @@ test('a test goes now, whatever the reader prefers, by the rules of every other 
 
 // covers: AUR-140
 test('a companion’s channel is tried out by the person, for themselves alone', async () => {
-  const ann = await t.tenant.token('ann')
+  await call('PUT', '/api/users/eve', {})
+  const eve = await t.tenant.token('eve')
   const body = { auraId: 'rain', channel: 'in_app', message: 'It works' }
-  const { id } = await call('POST', '/api/notifications/test', body, ann)
+  const { id } = await call('POST', '/api/notifications/test', body, eve)
   assert.equal(await statusOf(id), 'delivered')
-  const { items } = await call('GET', '/api/notifications/feed', undefined, ann)
+  const { items } = await call('GET', '/api/notifications/feed', undefined, eve)
   assert.equal(items[0].body, 'It works')
 
   const others = await t.call('POST', '/api/notifications/test', {
     as: await t.tenant.token('bob'),
-    body: { ...body, userId: 'ann' },
+    body: { ...body, userId: 'eve' },
   })
   assert.deepEqual([others.status, others.body.code], [403, 'forbidden'])
+})
+
+// covers: AUR-093
+test('a companion is not tried out in its quiet hours: an error, and nothing was sent', async () => {
+  await call('PUT', '/api/users/night', {})
+  const night = await t.tenant.token('night')
+  const prefer = (settings: object) =>
+    call('PUT', '/api/notifications/preferences', { auraId: 'owl', channel: 'in_app', settings }, night)
+  const always = { enabled: true, start: '00:00', end: '23:59', timezone: 'UTC' }
+  await prefer({ enabled: true, quietHours: always })
+  const body = { auraId: 'owl', channel: 'in_app', message: 'Awake?' }
+  const answer = await t.call('POST', '/api/notifications/test', { as: night, body })
+  assert.deepEqual(
+    [answer.status, answer.body.code, answer.body.number, answer.body.errors?.[0].field],
+    [403, 'quiet_hours_active', 4033, '/channel'],
+  )
+  // Another companion's hours are its own, and without hours it goes at once.
+  assert.equal(
+    (await call('POST', '/api/notifications/test', { ...body, auraId: 'lark' }, night)).status,
+    'ACCEPTED',
+  )
+  await prefer({ enabled: true, quietHours: { ...always, enabled: false } })
+  await call('POST', '/api/notifications/test', body, night)
+  const { items } = await call('GET', '/api/notifications/feed', undefined, night)
+  assert.equal(items.length, 2)
 })
 
 test('a test that says nothing to nobody is refused, with the field', async () => {
