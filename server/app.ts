@@ -102,6 +102,8 @@ import {
   updateTemplate,
 } from './render/templates.ts'
 import { defaultBook } from './render/default-book.ts'
+import { messageBook } from './render/message-book.ts'
+import { messagesRoutes } from './render/messages-routes.ts'
 import { previewRoutes } from './render/preview-routes.ts'
 import { templateRoutes } from './render/routes.ts'
 import { variableCheck } from './render/variable-check.ts'
@@ -243,6 +245,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     key: derivedKeys(masterKeyring(config).reveal(), 'asset links'),
   })
   const pictures = assetBook(watch, assets)
+  const messages = messageBook(watch)
   const { store } = config.assets
   const objects =
     store &&
@@ -415,6 +418,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     limits: limitsInForce,
     experiments: experimentBook(watch),
     assets: pictures,
+    messages,
     standing: standings.standing,
     channelOpen: channel => channel === 'in_app' || outside.configured.has(channel),
     observe: {
@@ -702,6 +706,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       tenants,
       people,
       templates,
+      messages,
       limits: limitsInForce,
       look: () => watch.look(db),
       tenantKey,
@@ -732,6 +737,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     return (await pictures.load(db, [tenantId], now()))(tenantId)
   }
   templateRoutes(api, { db, assets: picturesOf })
+  messagesRoutes(api, { db })
   experimentRoutes(api, {
     db,
     now,

@@ -75,6 +75,7 @@ export interface PipelineParts {
   limits: LimitBook
   standing?: WorldParts['standing']
   assets?: WorldParts['assets']
+  messages?: WorldParts['messages']
   /** What tells different people in different ways. */
   experiments?: ExperimentBook
   /** Channels with at least one provider. */

@@ -16,6 +16,7 @@ export type ChangeKind =
   | 'heartbeat'
   | 'experiment'
   | 'asset'
+  | 'message'
 
 export interface ChangeWatch {
   /**

@@ -55,7 +55,7 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
     const { event } = draft
     const tenant = tenants.get(event.tenantId)!
     const view = eventView(event)
-    const pictures = world.assets(event.tenantId)
+    const common = world.common(event.tenantId)
     const notifications: PlannedNotification[] = []
     const heldOut: HeldOut[] = []
     const trace: StoredTrace = { rules: draft.skipped }
@@ -110,7 +110,7 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
               ...withIncident(
                 channel,
                 route,
-                writer.write(channel, route, compiled, view, recipient, user, id, tenant, now, pictures),
+                writer.write(channel, route, compiled, view, recipient, user, id, tenant, now, common),
               ),
               to: address?.address ?? recipient.id,
               ...(event.maxRetries !== undefined && { maxRetries: event.maxRetries }),

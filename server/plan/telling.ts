@@ -183,8 +183,8 @@ export function tellings({
     const compiled = textFor(event, telling, world)
     const seen = eventView(event)
     try {
-      const pictures = world.assets(event.tenantId)
-      const text = writer.write(channel, route, compiled, seen, recipient, user, NO_ID, tenant, now, pictures)
+      const common = world.common(event.tenantId)
+      const text = writer.write(channel, route, compiled, seen, recipient, user, NO_ID, tenant, now, common)
       return { recipientType: recipient.type, recipientId: recipient.id, channel, text }
     } catch {
       // Deciding meets the same error, and names it.

@@ -4,6 +4,8 @@ import type { Standing } from '../decide/candidate.ts'
 import { suppressionsFor } from '../people/facts.ts'
 import type { AddressFact, BatchFacts, PeopleFacts } from '../people/facts.ts'
 import type { CompiledRevision } from '../render/content.ts'
+import type { MessageBook } from '../render/message-book.ts'
+import type { SharedMessages } from '../render/messages.ts'
 import type { Templates, WantedTemplate } from '../render/templates.ts'
 import type { Channel, Event, Id, TenantId, UserId } from '../types.ts'
 import type { Draft, Telling } from './draft.ts'
@@ -15,8 +17,14 @@ export interface World {
   templates: Map<string, CompiledRevision | undefined>
   addresses: Map<string, AddressFact>
   standing(event: Event): Standing | null
-  /** Addresses of a tenant's pictures. */
-  assets(tenantId: TenantId): AssetUrls
+  /** What all texts of a tenant may show and say. */
+  common(tenantId: TenantId): Common
+}
+
+/** Addresses of pictures by name, and messages besides a template's own. */
+export interface Common {
+  assets: AssetUrls
+  messages?: SharedMessages | undefined
 }
 
 export interface WorldParts {
@@ -24,6 +32,8 @@ export interface WorldParts {
   templates: Templates
   /** Pictures that templates name. */
   assets?: AssetBook
+  /** What templates say by name. */
+  messages?: MessageBook
   /** Silences and inhibitions in force for these events. */
   standing?(q: Queryable, events: readonly Event[], now: Date): Promise<(event: Event) => Standing | null>
 }
@@ -31,7 +41,7 @@ export interface WorldParts {
 /** People, templates, bare addresses, silences: one statement of each kind for all drafts. */
 export async function readWorld(
   q: Queryable,
-  { people, templates, assets, standing }: WorldParts,
+  { people, templates, assets, messages, standing }: WorldParts,
   drafts: readonly Draft[],
   now: Date,
 ): Promise<World> {
@@ -77,12 +87,15 @@ export async function readWorld(
     drafts.map(({ event }) => event),
     now,
   )
+  const anyText = wantedTemplates.size > 0
+  const urls = anyText ? await assets?.load(q, wanted.keys(), now) : undefined
+  const said = anyText ? await messages?.load(q, wanted.keys()) : undefined
   return {
     facts,
     templates: new Map(names.map(([name], at) => [name, revisions[at]])),
     addresses,
     standing: stands ?? NOTHING_STANDS,
-    assets: (wantedTemplates.size > 0 && (await assets?.load(q, wanted.keys(), now))) || NO_PICTURES,
+    common: tenantId => ({ assets: urls?.(tenantId) ?? NO_URLS, messages: said?.(tenantId) }),
   }
 }
 
@@ -119,5 +132,4 @@ export function textFor(
 }
 
 const NOTHING_STANDS = () => null
-const NO_PICTURES = (): AssetUrls => NO_URLS
 const NO_URLS: AssetUrls = Object.freeze({})

@@ -1,4 +1,3 @@
-import type { AssetUrls } from '../assets/asset-book.ts'
 import type { Sealer } from '../db/seal.ts'
 import type { AddressedContent } from '../ledger/plan.ts'
 import { openAddressSettings } from '../people/addresses.ts'
@@ -12,6 +11,7 @@ import { templateView } from '../render/view.ts'
 import type { EventView } from '../render/view.ts'
 import type { Channel, Content, Event, Id, JsonObject, Recipient } from '../types.ts'
 import type { Route } from './route.ts'
+import type { Common } from './world.ts'
 
 export type Writer = ReturnType<typeof writer>
 
@@ -27,7 +27,7 @@ export function writer({ sealer, tenants }: { sealer: Sealer; tenants: TenantBoo
     id: Id,
     tenant: TenantFacts,
     now: Date,
-    assets: AssetUrls,
+    { assets, messages }: Common,
   ): Content {
     const view = templateView({
       event,
@@ -39,6 +39,7 @@ export function writer({ sealer, tenants }: { sealer: Sealer; tenants: TenantBoo
       tenant,
       now,
       assets,
+      messages,
     })
     if (compiled?.has(channel)) return render(compiled, channel, view.locale, view)
     return renderDefault(channel, view, route.inline)

@@ -13,7 +13,7 @@ import {
   oneLine,
   render,
   validateRevision,
-  variablesOf,
+  readBy,
 } from './content.ts'
 import { eventView, templateView } from './view.ts'
 
@@ -468,7 +468,7 @@ test('Go-style texts are translated and locales put in canonical case when a rev
 })
 
 test('variables of a revision are those of all its texts', () => {
-  const found = variablesOf({
+  const { fields: found } = readBy({
     channels: { email: { subject: '{{a}}', html: '{{b}}' } },
     translations: { de: { body: '{{c}}' } },
   })

@@ -13,7 +13,16 @@ import { smsSize } from '../sms-size.ts'
 import { baseLayout, inLanguage, paragraphsHtml } from './base-layout.ts'
 import type { Escape } from './escape.ts'
 import { toHandlebars } from './go-notation.ts'
-import { type Catalogue, type Messages, catalogue, checkMessages, fallbacks } from './messages.ts'
+import {
+  type Catalogue,
+  type Message,
+  type Messages,
+  NO_MESSAGES,
+  type SharedMessages,
+  catalogue,
+  checkMessages,
+  fallbacks,
+} from './messages.ts'
 import { type LayoutField, type Layouts, isDocument, partialsOf, variablesWith } from './partials.ts'
 import {
   type CompiledTemplate,
@@ -90,8 +99,9 @@ export interface CompiledRevision {
   has(channel: Channel): boolean
   /**
    * The content for a channel in the best language, the reader's or else the tenant's; compiled at its first use.
+   * Languages of the tenant's own messages count where the texts say one of them.
    */
-  select(channel: Channel, locale: string, ofTenant?: string): SelectedContent
+  select(channel: Channel, locale: string, ofTenant?: string, shared?: SharedMessages): SelectedContent
   variables: CompiledVariables
 }
 
@@ -113,6 +123,8 @@ interface CompiledContent {
   layout: ChannelContent['layout']
   /** Whether the body has something to shorten. */
   fits: boolean
+  /** Messages it says that the template has not itself. */
+  said: ReadonlySet<string>
 }
 
 /** A mistake in a template, with a JSON pointer to where it is and the place in that text. */
@@ -144,7 +156,7 @@ const MAX_SELECTIONS = 500
  * long or a JSON part is not JSON with this data
  */
 export function render(compiled: CompiledRevision, channel: Channel, locale: string, view: View): Content {
-  const selected = compiled.select(channel, locale, view.tenantLocale)
+  const selected = compiled.select(channel, locale, view.tenantLocale, view.messages)
   const { content } = selected
   const seen = viewFor(compiled, selected.locale, locale, view)
 
@@ -323,15 +335,18 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
     ]),
   )
   const base = revision.locale ?? 'en'
-  const messages =
-    revision.messages && Object.keys(revision.messages).length > 0
-      ? catalogue(revision.messages, base)
-      : undefined
+  const messages = catalogue(revision.messages ?? {}, base)
+  let selectedFor: SharedMessages | undefined
   const around = surroundings(revision, messages)
   const selections = new Map<string, SelectedContent>()
   const compiledContents = new Map<string, CompiledContent>()
 
-  const find = (channel: Channel, locale: string, ofTenant: string | undefined): SelectedContent => {
+  const find = (
+    channel: Channel,
+    locale: string,
+    ofTenant: string | undefined,
+    shared: SharedMessages | undefined,
+  ): SelectedContent => {
     const ofBase = revision.channels[channel] ?? revision.channels.default
     for (const tag of [...fallbacks(locale), ...(ofTenant === undefined ? [] : fallbacks(ofTenant))]) {
       // Text in the language the revision is written in is better than a translation to a wider one.
@@ -341,7 +356,7 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
       if (own)
         return { locale: tag, content: compileOnce(channel, tag, { ...inherited(ofBase), ...own }, tag) }
       // Texts made of messages are in whatever language the messages are.
-      if (ofBase && messages?.tags.has(tag)) {
+      if (ofBase && (messages.tags.has(tag) || (shared && saysIn(shared, tag, channel, ofBase)))) {
         return { locale: tag, content: compileOnce(channel, `as ${tag}`, ofBase, tag) }
       }
     }
@@ -349,6 +364,16 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
       throw new AppError('invalid_template', `the template "${revision.name}" has nothing for ${channel}`)
     }
     return { locale: base, content: compileOnce(channel, '', ofBase, base) }
+  }
+  const saysIn = (
+    shared: SharedMessages,
+    tag: string,
+    channel: Channel,
+    content: ChannelContent,
+  ): boolean => {
+    const { said } = compileOnce(channel, '', content, base)
+    for (const key of said) if (shared.says(tag, key)) return true
+    return false
   }
   const compileOnce = (
     channel: Channel,
@@ -372,12 +397,17 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
     revision,
     has: channel =>
       [revision.channels, ...languages.values()].some(contents => contents[channel] ?? contents.default),
-    select(channel, locale, ofTenant) {
+    select(channel, locale, ofTenant, shared) {
+      // A revision is of one tenant, whose messages are others once somebody changed them.
+      if (shared !== selectedFor) {
+        selections.clear()
+        selectedFor = shared
+      }
       const key = ofTenant === undefined ? `${channel} ${locale}` : `${channel} ${locale} ${ofTenant}`
       let selected = selections.get(key)
       if (!selected) {
         if (selections.size >= MAX_SELECTIONS) selections.clear()
-        selections.set(key, (selected = find(channel, locale, ofTenant)))
+        selections.set(key, (selected = find(channel, locale, ofTenant, shared)))
       }
       return selected
     },
@@ -390,6 +420,8 @@ interface Surroundings {
   messages: Catalogue | undefined
   partials(field: LayoutField): Partials
   shared?: Expansion | undefined
+  /** Takes the messages that its texts say and the template has not itself. */
+  said: Set<string>
 }
 
 type Around = (channel: Channel, locale: string) => Surroundings
@@ -405,6 +437,7 @@ const surroundings =
     return {
       messages,
       shared,
+      said: new Set(),
       partials(field) {
         let book = books.get(field)
         if (!book) {
@@ -474,7 +507,7 @@ function compileContent(
     if (source === undefined) return undefined
     try {
       const taken = field === 'title' ? 'subject' : field
-      const template = compileTemplate(source, escape, around.messages, around.partials(taken), around.shared)
+      const template = compileWith(source, escape, around, taken)
       if (escape === 'slack_json') parseJson(template.render(NOTHING), field)
       return template
     } catch (error) {
@@ -507,7 +540,19 @@ function compileContent(
     bodyIsJson,
     layout: content.layout,
     fits: /[{(]\s*fit\s/.test(content.body ?? ''),
+    said: around.said,
   }
+}
+
+function compileWith(
+  source: string,
+  escape: Escape,
+  { messages, partials, shared, said }: Surroundings,
+  field: LayoutField = 'body',
+): CompiledTemplate {
+  const template = compileTemplate(source, escape, messages, partials(field), shared)
+  for (const key of template.said) said.add(key)
+  return template
 }
 
 function compileText(
@@ -518,15 +563,22 @@ function compileText(
 ): CompiledTemplate | undefined {
   if (source === undefined) return undefined
   try {
-    return compileTemplate(source, 'none', around.messages, around.partials('body'), around.shared)
+    return compileWith(source, 'none', around)
   } catch (error) {
     report(field, error)
     return undefined
   }
 }
 
+const SILENCE: Message = { args: [], plurals: [], format: () => '' }
 /** Compiling tries JSON with no data at all: what is not JSON then would not be with data that lacks something. */
-const NOTHING: View = { names: {}, layers: [], locale: 'en', timezone: 'UTC' }
+const NOTHING: View = {
+  names: {},
+  layers: [],
+  locale: 'en',
+  timezone: 'UTC',
+  messages: { ...NO_MESSAGES, find: () => SILENCE },
+}
 
 const isJsonDocument = (body: string | undefined): boolean =>
   body !== undefined && /^\s*(\[\s*)?\{(?!\{)/.test(body)
@@ -539,13 +591,7 @@ function compileData(
 ): ((view: View) => JsonObject) | undefined {
   if (typeof data === 'string') {
     try {
-      const template = compileTemplate(
-        data,
-        slack ? 'slack_json' : 'json',
-        around.messages,
-        around.partials('body'),
-        around.shared,
-      )
+      const template = compileWith(data, slack ? 'slack_json' : 'json', around)
       parseJson(template.render(NOTHING), 'data')
       return view => parseJson(template.render(view), 'data')
     } catch (error) {
@@ -564,13 +610,7 @@ function compileData(
         report(pointer, new AppError('invalid_template', `more than ${MAX_DATA_TEXTS} texts`))
       }
       try {
-        const template = compileTemplate(
-          value,
-          slack ? 'slack' : 'none',
-          around.messages,
-          around.partials('body'),
-          around.shared,
-        )
+        const template = compileWith(value, slack ? 'slack' : 'none', around)
         return view => template.render(view)
       } catch (error) {
         report(pointer, error)
@@ -688,8 +728,12 @@ type Checked = Pick<
   'locale' | 'channels' | 'translations' | 'variables' | 'messages' | 'partials' | 'layouts'
 >
 
-/** Everything that is wrong with a revision: compiles all channels in all languages. */
-export function checkRevision(revision: Checked): TemplateProblem[] {
+/**
+ * Everything that is wrong with a revision: compiles all channels in all languages.
+ *
+ * @param shared what the texts may say besides the revision's own messages
+ */
+export function checkRevision(revision: Checked, shared = NO_MESSAGES): TemplateProblem[] {
   const problems: TemplateProblem[] = []
   const {
     channels,
@@ -713,7 +757,7 @@ export function checkRevision(revision: Checked): TemplateProblem[] {
   }
   // With a wrong message or partial every text that names it would be wrong as well.
   if (problems.length > 0) return problems
-  const around = surroundings(revision, catalogue(messages, locale), { ...MAX_EXPANSION })
+  const around = surroundings(revision, catalogue(messages, locale, shared), { ...MAX_EXPANSION })
   checkContents(channels, '/channels', locale, around, problems)
 
   const tags = Object.keys(translations)
@@ -747,20 +791,26 @@ export function checkRevision(revision: Checked): TemplateProblem[] {
 }
 
 /** @throws AppError invalid_template with all problems */
-export function validateRevision(revision: Checked): void {
-  throwProblems(checkRevision(revision))
+export function validateRevision(revision: Checked, shared?: SharedMessages): void {
+  throwProblems(checkRevision(revision, shared))
 }
 
-/** The fields that any of a revision's texts read. */
-export function variablesOf(
+/**
+ * The fields that any of a revision's texts read, and the messages they say that it has not itself.
+ *
+ * @param shared where those are, to know what they read
+ */
+export function readBy(
   revision: Pick<
     TemplateRevision,
     'locale' | 'channels' | 'translations' | 'messages' | 'partials' | 'layouts'
   >,
-): string[] {
+  shared?: SharedMessages,
+): { fields: string[]; messages: string[] } {
   const base = revision.locale ?? 'en'
-  const around = surroundings(revision, catalogue(revision.messages ?? {}, base))
+  const around = surroundings(revision, catalogue(revision.messages ?? {}, base, shared))
   const found = new Set<string>()
+  const said = new Set<string>()
   const all = [[base, revision.channels] as const, ...Object.entries(revision.translations ?? {})]
   for (const [tag, contents] of all) {
     for (const [channel, content] of Object.entries(byChannel(contents))) {
@@ -769,9 +819,10 @@ export function variablesOf(
       for (const template of [compiled.subject, compiled.body, compiled.html]) {
         for (const name of template?.variables ?? []) found.add(name)
       }
+      for (const key of compiled.said) said.add(key)
     }
   }
-  return [...found]
+  return { fields: [...found], messages: [...said] }
 }
 
 function checkContents(

@@ -4,7 +4,10 @@ import { Value } from 'typebox/value'
 import type { Db } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Id, TenantId } from '../types.ts'
+import { readBy } from './content.ts'
 import { withFileTexts } from './file-texts.ts'
+import { tenantMessages } from './message-store.ts'
+import type { SharedMessages } from './messages.ts'
 import { layoutNames } from './partials.ts'
 import { TemplateBody, templateDefinition } from './routes.ts'
 import {
@@ -52,14 +55,17 @@ export function defaultBook({
   async function operatorsOf(name: string, id: Id | undefined): Promise<TemplateDefinition | undefined> {
     const found = id && (await findTemplate(db, operator, id))
     // By its name alone: an id of the operator's says nothing to others.
-    return found && found.name === name && found.publishedRevision !== null && found.enabled
-      ? found
-      : undefined
+    if (!found || found.name !== name || found.publishedRevision === null || !found.enabled) return undefined
+    return withMessages(found, await tenantMessages(db, operator))
   }
 
   async function adoptOne(tenantId: TenantId, definition: TemplateDefinition): Promise<void> {
     const actor = { tenantId, kind: 'system', id: 'defaults' } as const
-    const copy = await publishable({ ...definition, version: undefined }, layoutsOf(db, tenantId))
+    const copy = await publishable(
+      { ...definition, version: undefined },
+      layoutsOf(db, tenantId),
+      await tenantMessages(db, tenantId),
+    )
     try {
       await db.tx(tx => createTemplate(tx, actor, copy))
     } catch (error) {
@@ -103,6 +109,25 @@ function inOrder(definitions: ReadonlyMap<string, TemplateDefinition>): Set<Temp
   }
   for (const [name, definition] of definitions) put(definition, [name])
   return ordered
+}
+
+/** What it says of the messages that its owner keeps for all templates becomes its own: whoever copies it has none. */
+export function withMessages(definition: TemplateDefinition, shared: SharedMessages): TemplateDefinition {
+  const base = definition.locale
+  const said = readBy(definition, shared).messages
+  if (said.length === 0) return definition
+  const messages = new Map(Object.entries(definition.messages).map(([tag, byKey]) => [tag, { ...byKey }]))
+  const put = (tag: string, key: string, source: string) =>
+    void messages.set(tag, { ...messages.get(tag), [key]: source })
+  for (const key of said) {
+    for (const [tag, byKey] of Object.entries(shared.sources)) {
+      if (Object.hasOwn(byKey, key)) put(tag, key, byKey[key]!)
+    }
+    // A template's own messages end with its own language, so that must have each.
+    const [, source] = shared.inWhich(key, base) ?? []
+    if (source !== undefined && !Object.hasOwn(messages.get(base) ?? {}, key)) put(base, key, source)
+  }
+  return { ...definition, messages: Object.fromEntries(messages) }
 }
 
 /** @throws Error naming the file and what is wrong with it */

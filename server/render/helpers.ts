@@ -1,14 +1,19 @@
 import { LRUCache } from 'lru-cache'
 import { toText } from './escape.ts'
+import type { SharedMessages } from './messages.ts'
 
 /** What helpers know about the reader. */
 export interface Reader {
   /** BCP 47. */
   locale: string
+  /** What the tenant writes in where the reader's language is missing, BCP 47. */
+  tenantLocale?: string
   /** IANA name. */
   timezone: string
   /** Addresses of the tenant's assets, by name. */
   assets?: Readonly<Record<string, string>>
+  /** Messages of the tenant's, for those that a template has not itself. */
+  messages?: SharedMessages
   /** Most characters of what may be shortened, `{{fit name}}`, where the whole would be too long. */
   fit?: number
 }

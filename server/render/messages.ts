@@ -236,16 +236,23 @@ function inZone(locale: string, options: Intl.DateTimeFormatOptions): Intl.DateT
 
 /** The messages of a template. */
 export interface Catalogue {
+  /** The language of the template. */
+  base: string
   /** Its languages, in lower case. */
   tags: ReadonlySet<string>
   /** Whether the language of the template has it: then everybody can be told something. */
   has(key: string): boolean
   /** In the reader's language, else a wider one, else the template's. Compiled at its first use. */
   find(key: string, locale: string): Message
+  /** What others say: a name that is not there either is refused. Absent: it may be there when the text is written. */
+  elsewhere?: SharedMessages
 }
 
-/** @param base the language of the template */
-export function catalogue(messages: Messages, base: string): Catalogue {
+/**
+ * @param base the language of the template
+ * @param elsewhere the tenant's, where what is said nowhere is to be refused
+ */
+export function catalogue(messages: Messages, base: string, elsewhere?: SharedMessages): Catalogue {
   const languages = new Map(
     Object.entries(messages).map(([tag, byKey]) => [tag.toLowerCase(), { tag, byKey }] as const),
   )
@@ -258,6 +265,8 @@ export function catalogue(messages: Messages, base: string): Catalogue {
     return message
   }
   return {
+    base,
+    ...(elsewhere && { elsewhere }),
     tags: new Set(languages.keys()),
     has: key => Object.hasOwn(own, key),
     find(key, locale) {
@@ -270,6 +279,59 @@ export function catalogue(messages: Messages, base: string): Catalogue {
     },
   }
 }
+
+/** Messages that all templates of a tenant may say, by a name that they have no message for themselves. */
+export interface SharedMessages {
+  /** As they are written, by BCP 47 tag and key. */
+  sources: Messages
+  /** Whether a language, its tag in lower case, has the key itself. */
+  says(tag: string, key: string): boolean
+  /**
+   * In the first of these languages that has it, wider ones of each included; at last in whichever has it, English first.
+   * Compiled at its first use.
+   */
+  find(key: string, ...locales: (string | undefined)[]): Message | undefined
+  /** The language that `find` takes it from, and the message as it is written. */
+  inWhich(key: string, ...locales: (string | undefined)[]): [tag: string, source: string] | undefined
+}
+
+export function sharedMessages(sources: Messages): SharedMessages {
+  const languages = new Map(
+    Object.entries(sources).map(([tag, byKey]) => [tag.toLowerCase(), { tag, byKey }] as const),
+  )
+  const lastly = [...languages.keys()].sort(
+    (a, b) => Number(b === 'en') - Number(a === 'en') || (a < b ? -1 : 1),
+  )
+  const compiled = new Map<string, Message>()
+  const says = (tag: string, key: string) => Object.hasOwn(languages.get(tag)?.byKey ?? {}, key)
+  const inWhich = (key: string, ...locales: (string | undefined)[]): [string, string] | undefined => {
+    let found: string | undefined
+    for (const locale of locales) {
+      if (locale === undefined || found !== undefined) continue
+      found = fallbacks(locale).find(tag => says(tag, key))
+    }
+    found ??= lastly.find(tag => says(tag, key))
+    if (found === undefined) return undefined
+    const { tag, byKey } = languages.get(found)!
+    return [tag, byKey[key]!]
+  }
+  return {
+    sources,
+    says,
+    inWhich,
+    find(key, ...locales) {
+      const found = inWhich(key, ...locales)
+      if (!found) return undefined
+      const [tag, source] = found
+      const name = `${tag} ${key}`
+      let message = compiled.get(name)
+      if (!message) compiled.set(name, (message = compileMessage(source, tag)))
+      return message
+    },
+  }
+}
+
+export const NO_MESSAGES: SharedMessages = sharedMessages({})
 
 /** `zh-Hant-TW`, `zh-Hant`, `zh`: the lookup of RFC 4647 §3.4. */
 export function fallbacks(locale: string): string[] {
@@ -352,6 +414,37 @@ export function* messageWarnings(
     }
   }
 }
+
+/** The same of messages that a template says and the tenant keeps: languages that have some and not others. */
+export function* sharedWarnings(
+  said: readonly string[],
+  own: Messages,
+  base: string,
+  shared: SharedMessages,
+): Iterable<{ field: string; message: string }> {
+  if (said.length === 0) return
+  const ofTemplate = new Set(Object.values(own).flatMap(Object.keys))
+  const tags = new Set([base, ...Object.keys(own)])
+  for (const tag of Object.keys(shared.sources)) {
+    if (said.some(key => shared.says(tag.toLowerCase(), key))) tags.add(tag)
+  }
+  const ownTags = new Set(Object.keys(own).map(tag => tag.toLowerCase()))
+  for (const tag of tags) {
+    const wider = fallbacks(tag)
+    const missing = said.filter(key => !wider.some(one => shared.says(one, key)))
+    // Of its own messages each language of its own is spoken of already.
+    if (!ownTags.has(tag.toLowerCase()) && tag !== base) {
+      missing.push(...[...ofTemplate].filter(key => !wider.some(one => ownHas(own, one, key))))
+    }
+    if (missing.length > 0) {
+      const otherwise = tag === base ? 'said in another language' : `said in ${base}, or in what there is`
+      yield { field: `/messages/${tag}`, message: `No message for ${listed(missing)}: ${otherwise}` }
+    }
+  }
+}
+
+const ownHas = (own: Messages, tag: string, key: string): boolean =>
+  Object.entries(own).some(([one, byKey]) => one.toLowerCase() === tag && Object.hasOwn(byKey, key))
 
 const listed = (names: readonly string[]): string =>
   names.length > 10 ? `${names.slice(0, 10).join(', ')} and ${names.length - 10} more` : names.join(', ')

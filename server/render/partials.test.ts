@@ -10,7 +10,7 @@ import {
   compileRevision,
   render,
   validateRevision,
-  variablesOf,
+  readBy,
 } from './content.ts'
 import type { Escape } from './escape.ts'
 import { type Layout, calledIn, partialsOf } from './partials.ts'
@@ -345,7 +345,7 @@ test('another template gives the text of the channel, the field and the language
   assert.equal(german.html, '<html lang="de"><body>DE Hallo!Tschüs</body></html>')
   assert.equal(german.subject, '[Shop] Order')
   assert.equal(rendered(parts, 'sms').body, 'Hi - Bye')
-  assert.deepEqual(variablesOf(revisionOf(parts)), ['shop'])
+  assert.deepEqual(readBy(revisionOf(parts)).fields, ['shop'])
 
   const [problem] = checkRevision(
     revisionOf({

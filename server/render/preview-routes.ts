@@ -8,6 +8,7 @@ import { smsSize } from '../sms-size.ts'
 import { CHANNEL_SPELLINGS, readChannel } from '../spelling.ts'
 import type { Channel, Content, JsonObject, TenantId } from '../types.ts'
 import { compileRevision, render } from './content.ts'
+import { tenantMessages } from './message-store.ts'
 import { type Draft, renderDraft } from './preview.ts'
 import { CLIPPED_BYTES } from './publish.ts'
 import { Draft as DraftTexts, textsOf } from './routes.ts'
@@ -200,6 +201,7 @@ async function show(
     ...(assets && { assets }),
     now,
   }
+  const messages = await tenantMessages(db, tenantId)
   const wanted = named === undefined ? undefined : readChannel(named)!
   if (draft) {
     const texts = textsOf(draft)
@@ -218,13 +220,14 @@ async function show(
       channel,
       locale: reader,
       view,
+      messages: messages.sources,
     } satisfies Draft)
     return { channel, locale: reader, ...sized(channel, content), content: shown(content) }
   }
   const template = await saved(db, tenantId, templateId!, revision)
   const channel = wanted ?? first(template.channels)
   const compiled = compileRevision({ ...template, templateId: template.id })
-  const content = render(compiled, channel, reader, templateView(view))
+  const content = render(compiled, channel, reader, templateView({ ...view, messages }))
   return {
     templateId: template.id,
     revision: template.revision,

@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import { AppError } from '../errors.ts'
 import type { Channel, Content } from '../types.ts'
+import type { Messages } from './messages.ts'
 import type { TemplateDefinition } from './templates.ts'
 import type { ViewInput } from './view.ts'
 
@@ -9,7 +10,9 @@ export interface Draft {
   definition: TemplateDefinition
   channel: Channel
   locale: string
-  view: ViewInput
+  /** Without messages: they come as they are written. */
+  view: Omit<ViewInput, 'messages'>
+  messages: Messages
 }
 
 export type Previewed = { content: Content } | { error: { code: string; message: string; errors?: unknown } }

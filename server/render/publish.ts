@@ -6,11 +6,11 @@ import {
   type TemplateProblem,
   type TemplateRevision,
   type TemplateVariable,
-  variablesOf,
+  readBy,
 } from './content.ts'
 import { type Layouts, calledIn, variablesWith } from './partials.ts'
 import { smsSize } from '../sms-size.ts'
-import { messageWarnings } from './messages.ts'
+import { NO_MESSAGES, messageWarnings, sharedWarnings } from './messages.ts'
 
 /**
  * What is done to markup once, when a template is saved, so that rendering never does it: MJML becomes HTML, and styles
@@ -146,7 +146,8 @@ const GIVEN = ['event', 'data', 'vars', 'user', 'notification', 'tenant', 'now']
 /** More than this nobody reads. */
 const MAX_WARNINGS = 100
 
-export function warningsOf(given: Texts): TemplateWarning[] {
+/** @param shared the tenant's messages, which the texts may say besides their own */
+export function warningsOf(given: Texts, shared = NO_MESSAGES): TemplateWarning[] {
   const { channels, translations, locale = 'en', messages = {}, variables = [], partials = {} } = given
   const warnings: TemplateWarning[] = []
   const each = (contents: ChannelContents, pointer: string) => {
@@ -193,20 +194,26 @@ export function warningsOf(given: Texts): TemplateWarning[] {
       warnings.push({ field: `/partials/${name}`, message: `No text takes in "${name}"` })
     }
   }
-  if (variables.length > 0) warnings.push(...variableWarnings(given, variables))
+  const read = readBy(given, shared)
+  warnings.push(...sharedWarnings(read.messages, messages, locale, shared))
+  if (variables.length > 0) warnings.push(...variableWarnings(read.fields, variables, given.layouts))
   return warnings.slice(0, MAX_WARNINGS)
 }
 
 /** Where variables are declared, what the texts read and what is declared should be the same. */
-function* variableWarnings(texts: Texts, variables: TemplateVariable[]): Iterable<TemplateWarning> {
+function* variableWarnings(
+  fields: readonly string[],
+  variables: readonly TemplateVariable[],
+  layouts: Texts['layouts'],
+): Iterable<TemplateWarning> {
   const read = new Set<string>()
-  for (const path of variablesOf(texts)) {
+  for (const path of fields) {
     const [first = '', second] = path.replaceAll('[]', '').split('.')
     if (first === 'data' || first === 'vars') {
       if (second !== undefined) read.add(second)
     } else if (!GIVEN.includes(first)) read.add(first)
   }
-  const declared = new Set(variablesWith(variables, texts.layouts).map(({ name }) => name))
+  const declared = new Set(variablesWith(variables, layouts).map(({ name }) => name))
   for (const name of read) {
     if (!declared.has(name)) {
       yield { field: '/variables', message: `The texts read "${name}", which is not among the variables` }

@@ -15,7 +15,7 @@ import {
   VARIABLE_TYPES,
   checkRevision,
   normalizeRevision,
-  variablesOf,
+  readBy,
 } from './content.ts'
 import {
   type LayoutsFor,
@@ -35,7 +35,8 @@ import {
   revisionOfVersion,
   updateTemplate,
 } from './templates.ts'
-import { MAX_KEYS, MAX_MESSAGE } from './messages.ts'
+import { tenantMessages } from './message-store.ts'
+import { MAX_KEYS, MAX_MESSAGE, type SharedMessages } from './messages.ts'
 import { MAX_OWN_PARTIALS, PARTIAL_NAME } from './partials.ts'
 import { missingPictures } from './missing-pictures.ts'
 import { compileMarkup, warningsOf } from './publish.ts'
@@ -130,8 +131,8 @@ const Variables = Type.Array(
   { maxItems: 200, description: 'What the texts expect to be given.' },
 )
 
-const MESSAGE_KEY = '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$'
-const MessagesOfOne = Type.Record(
+export const MESSAGE_KEY = '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$'
+export const MessagesOfOne = Type.Record(
   Type.String({ pattern: MESSAGE_KEY }),
   Type.String({ maxLength: MAX_MESSAGE }),
   { ...closed, maxProperties: MAX_KEYS },
@@ -295,11 +296,16 @@ export interface TemplateRoutesDeps {
 export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): void {
   const warned = async (tenantId: number, given: Pick<Texts, 'channels' | 'translations'>) =>
     assets ? missingPictures(given, await assets(tenantId)) : []
-  const saved = async (template: Template, tenantId: number) => ({
-    ...show(template),
-    warnings: [...warningsOf(template), ...(await warned(tenantId, template))],
-    usedBy: await outdatedUsers(db, tenantId, template),
-  })
+  const saved = async (template: Template, tenantId: number) => {
+    const shared = await tenantMessages(db, tenantId)
+    return {
+      ...show(template),
+      warnings: [...warningsOf(template, shared), ...(await warned(tenantId, template))],
+      usedBy: await outdatedUsers(db, tenantId, template),
+    }
+  }
+  const prepared = async (definition: TemplateDefinition, tenantId: number, self?: string) =>
+    publishable(definition, layoutsOf(db, tenantId, self), await tenantMessages(db, tenantId))
 
   api.post(
     '/api/templates',
@@ -316,7 +322,7 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
     async (request, reply) => {
       const { caller, traceId } = request
       const { draft, ...body } = request.body
-      const definition = await publishable(templateDefinition(body), layoutsOf(db, caller.tenantId))
+      const definition = await prepared(templateDefinition(body), caller.tenantId)
       const template = await db.tx(async tx => {
         const id = await createTemplate(tx, caller, definition, traceId, draft)
         return findTemplate(tx, caller.tenantId, id)
@@ -400,8 +406,7 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
     async request => {
       const { caller, traceId, params } = request
       const { revision, draft, republish, ...body } = request.body
-      const layouts = layoutsOf(db, caller.tenantId, params.id)
-      const definition = await publishable(templateDefinition(body), layouts)
+      const definition = await prepared(templateDefinition(body), caller.tenantId, params.id)
       const write = draft ? draftTemplate : updateTemplate
       const template = await db.tx(async tx => {
         await write(tx, caller, params.id, definition, revision, traceId)
@@ -630,14 +635,15 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
       }
       const translation = body.channels ? byName(body.channels) : body.content && contentOf(body.content)
       const current = await existing(db, caller.tenantId, params.id, body.draft ? 'last' : undefined)
-      const definition = await publishable(
+      const definition = await prepared(
         {
           ...current,
           version: undefined,
           ...(translation && { translations: { ...current.translations, [locale]: translation } }),
           ...(body.messages && { messages: { ...current.messages, [locale]: body.messages } }),
         },
-        layoutsOf(db, caller.tenantId, params.id),
+        caller.tenantId,
+        params.id,
       )
       const write = body.draft ? draftTemplate : updateTemplate
       const template = await db.tx(async tx => {
@@ -666,7 +672,9 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
     async request => {
       const template = await existing(db, request.caller.tenantId, request.params.id)
       const given = { ...template, ...(request.body && textsOf(request.body)) }
-      const verdict = await verdictOn(given, layoutsOf(db, request.caller.tenantId, template.id))
+      const { tenantId } = request.caller
+      const shared = await tenantMessages(db, tenantId)
+      const verdict = await verdictOn(given, layoutsOf(db, tenantId, template.id), shared)
       if (verdict.valid) verdict.warnings.push(...(await warned(request.caller.tenantId, given)))
       return verdict
     },
@@ -797,13 +805,17 @@ const show = (template: Template) => ({
   })),
 })
 
-async function verdictOn(given: TemplateDefinition, layoutsFor: LayoutsFor): Promise<Static<typeof Verdict>> {
+async function verdictOn(
+  given: TemplateDefinition,
+  layoutsFor: LayoutsFor,
+  shared: SharedMessages,
+): Promise<Static<typeof Verdict>> {
   let errors: TemplateProblem[]
   let prepared: TemplateDefinition = given
   try {
     const layouts = await layoutsFor(given)
     prepared = normalizeRevision({ ...(await compileMarkup(given)), layouts })
-    errors = checkRevision(prepared)
+    errors = checkRevision(prepared, shared)
   } catch (error) {
     if (!(error instanceof AppError) || error.code !== 'invalid_template') throw error
     errors = error.errors ?? [{ field: '', message: error.message }]
@@ -812,7 +824,7 @@ async function verdictOn(given: TemplateDefinition, layoutsFor: LayoutsFor): Pro
   return {
     valid,
     errors: errors.slice(0, 100),
-    fields: valid ? variablesOf(prepared) : [],
-    warnings: valid ? warningsOf(prepared) : [],
+    fields: valid ? readBy(prepared, shared).fields : [],
+    warnings: valid ? warningsOf(prepared, shared) : [],
   }
 }

@@ -58,6 +58,8 @@ export interface CompiledTemplate {
   variables: string[]
   /** Whether it says `@subject`. */
   readsSubject: boolean
+  /** Messages it says that neither it nor the layout that says them has. */
+  said: ReadonlySet<string>
 }
 
 /** What a template sees. */
@@ -66,8 +68,6 @@ export interface View extends Reader {
   names: Record<string, unknown>
   /** Objects whose members can be named directly where `names` has no such member; the first one wins. */
   layers: readonly (Record<string, unknown> | undefined)[]
-  /** What the tenant writes in where the reader's language is missing, BCP 47. */
-  tenantLocale?: string
   /** The finished subject, for the title of a layout: `{{@subject}}`. */
   subject?: string
 }
@@ -90,6 +90,8 @@ export interface Expansion {
   tags: number
   chars: number
 }
+
+const NOTHING_SAID: ReadonlySet<string> = new Set()
 
 /** Longest source, in UTF-16 units. */
 export const MAX_SOURCE = 256 * 1024
@@ -137,11 +139,14 @@ export function compileTemplate(
     throw new AppError('invalid_template', `the template is longer than ${MAX_SOURCE} characters`)
   }
   // Most subjects and many bodies have nothing to fill in.
-  if (!source.includes('{{')) return { render: () => source, variables: [], readsSubject: false }
+  if (!source.includes('{{')) {
+    return { render: () => source, variables: [], readsSubject: false, said: NOTHING_SAID }
+  }
 
   const compiler: Compiler = {
     escape,
     variables: new Set(),
+    said: new Set(),
     readsSubject: false,
     json: jsonStart(),
     html: htmlStart(),
@@ -156,6 +161,7 @@ export function compileTemplate(
   return {
     variables: [...compiler.variables],
     readsSubject: compiler.readsSubject,
+    said: compiler.said,
     render(view) {
       try {
         return part(
@@ -224,6 +230,7 @@ const plain = (value: unknown) => (typeof value === 'function' ? undefined : val
 interface Compiler {
   escape: Escape
   variables: Set<string>
+  said: Set<string>
   readsSubject: boolean
   /** Where the JSON text has arrived; moves on as nodes are compiled in order. */
   json: JsonPosition
@@ -882,11 +889,11 @@ function compileMessageCall(
     if (values.has(key)) fail(call, `${name} has ${key} already`)
     values.set(key, compileExpression(value, scope, compiler).value)
   }
-  const messageFor = name === 't' ? messageOf(source, call, compiler) : messageHere(source, node)
-  for (const arg of messageFor(ANYBODY).args) if (!values.has(arg)) compiler.variables.add(arg)
+  const said = name === 't' ? messageOf(source, call, compiler) : messageHere(source, node)
+  for (const arg of said.args) if (!values.has(arg)) compiler.variables.add(arg)
   return {
     value(s, run) {
-      const message = messageFor(run.view)
+      const message = said.to(run.view)
       const value = (arg: string) => {
         const given = values.get(arg)
         return given ? given(s, run) : member(run.view.names, arg, run)
@@ -898,23 +905,42 @@ function compileMessageCall(
   }
 }
 
-/** A reader whose language nothing is in. */
-const ANYBODY: Reader = { locale: '', timezone: 'UTC' }
+interface Said {
+  to(reader: Reader): Message
+  /** What it reads, as far as that is known when compiling. */
+  args: readonly string[]
+}
 
-function messageOf(key: string, call: Call, { messages }: Compiler): (reader: Reader) => Message {
-  if (!messages?.has(key)) fail(call, `there is no message "${truncate(key, 60)}"`)
-  return ({ locale }) => messages.find(key, locale)
+/** The template's own message of this name, else the tenant's as it is when the text is written. */
+function messageOf(key: string, call: Call, compiler: Compiler): Said {
+  const { messages } = compiler
+  const missing = `there is no message "${truncate(key, 60)}"`
+  if (!messages) return fail(call, missing)
+  if (messages.has(key)) {
+    return { to: ({ locale }) => messages.find(key, locale), args: messages.find(key, '').args }
+  }
+  compiler.said.add(key)
+  const { base, elsewhere } = messages
+  const known = elsewhere?.find(key, base)
+  if (elsewhere && !known) return fail(call, missing)
+  return {
+    to({ locale, tenantLocale, messages: shared }) {
+      const found = shared?.find(key, locale, base, tenantLocale)
+      if (!found) throw new AppError('invalid_template', missing)
+      return found
+    },
+    args: known?.args ?? [],
+  }
 }
 
 /** A message within a text is in that text's language, of which the reader's locale is one (content.ts). */
-function messageHere(source: string, node: Node): (reader: Reader) => Message {
-  let made: Message
+function messageHere(source: string, node: Node): Said {
   try {
-    made = compileMessage(source, '')
+    const made = compileMessage(source, '')
+    return { to: () => made, args: made.args }
   } catch (error) {
     return fail(node, (error as Error).message)
   }
-  return () => made
 }
 
 function compileExpression(node: Node, scope: StaticScope | undefined, compiler: Compiler): CompiledValue {

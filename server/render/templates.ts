@@ -4,6 +4,8 @@ import { type Queryable, type Tx, sql } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Id, TenantId } from '../types.ts'
 import { type RevisionCache, revisionCache } from './cache.ts'
+import { tenantMessages } from './message-store.ts'
+import type { SharedMessages } from './messages.ts'
 import { compileMarkup } from './publish.ts'
 import { type Layout, type Layouts, MAX_COPIED, layoutNames, takesIn } from './partials.ts'
 import {
@@ -366,11 +368,15 @@ async function lock(tx: Tx, tenantId: TenantId, id: Id): Promise<Locked> {
  *
  * Takes up to some 100 ms for the largest definitions, so it is called before the transaction.
  *
+ * @param shared the tenant's messages, which the texts may say besides their own
  * @throws AppError invalid_template with every problem found
  */
-export function prepareDefinition(definition: TemplateDefinition): TemplateDefinition {
+export function prepareDefinition(
+  definition: TemplateDefinition,
+  shared?: SharedMessages,
+): TemplateDefinition {
   const prepared = normalizeRevision(definition)
-  validateRevision(prepared)
+  validateRevision(prepared, shared)
   return prepared
 }
 
@@ -381,13 +387,14 @@ export type LayoutsFor = (definition: TemplateDefinition) => Layouts | Promise<L
 export async function publishable(
   definition: TemplateDefinition,
   layoutsFor: LayoutsFor,
+  shared?: SharedMessages,
 ): Promise<TemplateDefinition> {
   const written = await compileMarkup(definition)
   const layouts = await layoutsFor(definition)
   if (JSON.stringify(layouts).length > MAX_COPIED) {
     throw new AppError('invalid_template', `its layouts have more than ${MAX_COPIED} characters`)
   }
-  return prepareDefinition({ ...written, layouts })
+  return prepareDefinition({ ...written, layouts }, shared)
 }
 
 /** A definition as others take it in. */
@@ -731,6 +738,7 @@ export const outdatedUsers = (
  */
 export async function republishUsers(tx: Tx, actor: Actor, id: Id, traceId?: string): Promise<void> {
   const { tenantId } = actor
+  const shared = await tenantMessages(tx, tenantId)
   const changed = [id]
   let made = 0
   for (const layout of changed) {
@@ -742,7 +750,7 @@ export async function republishUsers(tx: Tx, actor: Actor, id: Id, traceId?: str
           `More than ${MAX_USERS} templates take it in: publish some by themselves.`,
         )
       }
-      await republish(tx, actor, user, published!.name, traceId)
+      await republish(tx, actor, user, published!.name, shared, traceId)
       changed.push(user.id)
     }
   }
@@ -753,6 +761,7 @@ async function republish(
   actor: Actor,
   { id, name }: LayoutUser,
   because: string,
+  shared: SharedMessages,
   traceId: string | undefined,
 ): Promise<void> {
   const { tenantId } = actor
@@ -760,7 +769,7 @@ async function republish(
   const again = async (revision: number): Promise<TemplateDefinition> => {
     const texts = await findTemplate(tx, tenantId, id, revision)
     try {
-      return await publishable({ ...texts!, version: undefined }, layoutsOf(tx, tenantId, id))
+      return await publishable({ ...texts!, version: undefined }, layoutsOf(tx, tenantId, id), shared)
     } catch (error) {
       if (!(error instanceof AppError)) throw error
       throw new AppError('invalid_template', `The template "${name}": ${error.message}`, {

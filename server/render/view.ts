@@ -1,4 +1,5 @@
 import type { Event, Id, JsonObject, Priority, UserId } from '../types.ts'
+import type { SharedMessages } from './messages.ts'
 import type { View } from './template.ts'
 
 /** An event as templates see it. Made once per event, however many people hear of it. */
@@ -44,6 +45,8 @@ export interface ViewInput {
   tenant: { name: string; locale?: string | undefined }
   /** Addresses of the tenant's pictures, by name. */
   assets?: Readonly<Record<string, string>>
+  /** The tenant's messages, which templates may say besides their own. */
+  messages?: SharedMessages | undefined
   now: Date
 }
 
@@ -71,6 +74,7 @@ export function templateView(input: ViewInput): View {
     locale: user.locale ?? tenant.locale ?? 'en',
     timezone: user.timezone ?? 'UTC',
     ...(input.assets && { assets: input.assets }),
+    ...(input.messages && { messages: input.messages }),
   }
 }
 

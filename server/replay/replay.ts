@@ -19,6 +19,7 @@ import type { PeopleFacts, PreferenceRow } from '../people/facts.ts'
 import type { TenantBook } from '../people/tenant-book.ts'
 import { compileRevision } from '../render/content.ts'
 import type { CompiledRevision, TemplateRevision } from '../render/content.ts'
+import type { MessageBook } from '../render/message-book.ts'
 import type { Templates } from '../render/templates.ts'
 import { PRIORITIES } from '../types.ts'
 import type { Channel, DirectSend, Event, Id, JsonObject, TenantId } from '../types.ts'
@@ -112,6 +113,7 @@ export interface ReplayParts {
   tenants: TenantBook
   people: PeopleFacts
   templates: Templates
+  messages?: MessageBook
   limits: LimitBook
   /** Makes the shared facts current. */
   look(): Promise<void>
@@ -311,6 +313,7 @@ export function replayer(parts: ReplayParts) {
       rules: { refresh: async () => {}, index: () => index },
       people: defaults ? withDefaults(people, defaults) : people,
       templates: template ? withTemplate(parts.templates, template) : parts.templates,
+      messages: parts.messages,
       limits: book ?? parts.limits,
       channelOpen: parts.channelOpen,
       sealer,

@@ -22,6 +22,7 @@ import {
 } from '../people/preference-fields.ts'
 import type { OpinionInput } from '../people/preference-fields.ts'
 import type { TemplateRevision } from '../render/content.ts'
+import { tenantMessages } from '../render/message-store.ts'
 import { findTemplate, layoutsOf, publishable, resolveTemplates } from '../render/templates.ts'
 import { CHANNELS } from '../types.ts'
 import type { Id, JsonObject, TenantId } from '../types.ts'
@@ -251,6 +252,7 @@ export function replayRoutes(api: Api, { db, replay, now = () => new Date() }: R
         translations: (translations ?? current.translations) as typeof current.translations,
       },
       layoutsOf(db, tenantId, current.id),
+      await tenantMessages(db, tenantId),
     )
     return { ...definition, templateId: current.id, revision: 0 }
   }

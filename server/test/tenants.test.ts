@@ -8,6 +8,9 @@ import { type Loose, type TestApp, eventually, testApp } from './app.ts'
 /** A word that stands in everything the first tenant owns, and so shows wherever any of it leaks. */
 const MARK = 'only-of-the-first-tenant'
 
+/** A language that nobody else has messages in. */
+const LOCALE = 'tlh'
+
 interface Route {
   method: string
   url: string
@@ -61,6 +64,7 @@ before(async () => {
     name: MARK,
     channels: { default: { subject: MARK, body: MARK } },
   })
+  await make(`/api/messages/${LOCALE}`, { messages: { [MARK]: MARK } }, 'PUT')
   await make(`/api/event-types/${MARK}`, { schema: { type: 'object', required: ['title'] } }, 'PUT')
   const refused = await t.call('POST', '/api/events/publish', { as: t.tenant.adminKey, body: { type: MARK } })
   assert.equal(refused.status, 422)
@@ -203,6 +207,7 @@ function pathTo(route: Route): string {
     userId: things.user!,
     name,
     type: MARK,
+    locale: LOCALE,
     token: MARK,
     provider: 'nobody',
     set: 'pfm',
@@ -267,6 +272,7 @@ const bodyOf = ({ method, url }: Route): object | undefined => {
   if (url === '/api/users/:userId/consents') return { granted: true, origin: 'x' }
   if (url === '/api/thresholds/:id') return { name: 'x', stream: 'x', when: 'above', bounds: [1] }
   if (url === '/api/streams/:name/samples') return { samples: [{ value: 2 }] }
+  if (url === '/api/messages/:locale') return { messages: { a: 'x' } }
   if (url === '/api/heartbeats/:name') return { everySeconds: 60 }
   if (url === '/api/rate-limits/:userId') return { limits: [{ limitType: 'PER_DAY', maxCount: 1_000 }] }
   if (url === '/api/experiments/:id') {
@@ -313,6 +319,8 @@ const MAKES = new Set([
   'PUT /api/limits/sets/:set',
   'PUT /api/heartbeats/:name',
   'PUT /api/assets/:name',
+  'PUT /api/messages/:locale',
+  'PATCH /api/messages/:locale',
 ])
 
 /** A stream is whatever is written to; what another tenant's numbers do is in server/streams/story.test.ts. */
