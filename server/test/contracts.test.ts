@@ -361,6 +361,7 @@ describe('what providers ask of vendors fits the contracts that these publish', 
     assert.deepEqual(await slack({ channel: 'C1', txt: 'x' }), ['body'])
   })
 
+  // covers: DIC-107, DIC-115, DIC-127, DIC-129
   for (const shapes of SHAPES) {
     const { provider, messages } = shapes
     test(`${provider.id}: ${Object.keys(messages).join(', ')}`, async () => {
@@ -375,6 +376,15 @@ describe('what providers ask of vendors fits the contracts that these publish', 
       }
     })
   }
+
+  test('twilio: what became of a message', async () => {
+    const settings = { ...account, from: '+15557654321' }
+    await caller({ provider: twilio, under: 'baseUrl' }, settings, async it => {
+      await it.opened.getDeliveryStatus!(`SM${'0123456789abcdef'.repeat(2)}`, new AbortController().signal)
+      fits(it, 'status')
+      assert.equal(it.exchanges[0]!.request.method, 'GET')
+    })
+  })
 
   test('slack-bot: a message that takes the place of another, and the check of the token', async () => {
     await caller({ provider: slackBot, under: 'apiUrl' }, { token: 'xoxb-token' }, async it => {

@@ -179,6 +179,8 @@ function headersOf(own: Account): Record<string, string> {
 type Verdict = readonly [FailureKind, DeliveryCode]
 
 const NO_SUCH_NUMBER: Verdict = ['bounced', 'unknown_address']
+/** Today, or by this way: it does not say that the number is nobody's. */
+const NOT_REACHED: Verdict = ['rejected', 'unavailable']
 const BAD_NUMBER: Verdict = ['bounced', 'invalid_address']
 const NOT_ALLOWED: Verdict = ['rejected', 'forbidden']
 const OPTED_OUT: Verdict = ['rejected', 'opted_out']
@@ -193,6 +195,8 @@ const AWAY: Verdict = ['temporary', 'unavailable']
 const ERRORS: ReadonlyMap<string, Verdict> = new Map(
   Object.entries<Verdict>({
     // The account.
+    10001: ACCOUNT, // account not active
+    10004: SLOWER, // calls at once
     20003: ACCOUNT, // authentication failed
     20005: ACCOUNT, // account not active
     20008: ACCOUNT, // test credentials
@@ -204,14 +208,14 @@ const ERRORS: ReadonlyMap<string, Verdict> = new Map(
     // The number it goes to.
     21201: BAD_NUMBER, // no number called
     21211: BAD_NUMBER, // invalid To
-    21214: NO_SUCH_NUMBER, // To cannot be reached
+    21214: NOT_REACHED, // a call gets through to nobody
     21217: BAD_NUMBER, // number does not appear to be valid
     21401: BAD_NUMBER,
     21421: BAD_NUMBER,
     21604: BAD_NUMBER, // To is missing
     21614: NO_SUCH_NUMBER, // no mobile number
     21635: NO_SUCH_NUMBER, // a landline
-    13224: BAD_NUMBER, // dialled an invalid number
+    13224: NOT_REACHED, // no such number, or no carrier gets through: https://www.twilio.com/docs/api/errors/13224
     // Whether it may go there.
     21203: NOT_ALLOWED, // international calls are off
     21215: NOT_ALLOWED, // geographic permission for calls
@@ -221,6 +225,7 @@ const ERRORS: ReadonlyMap<string, Verdict> = new Map(
     21608: NOT_ALLOWED, // unverified, trial account
     21610: OPTED_OUT, // replied STOP
     21612: ['rejected', 'refused'], // no way from this sender to this number
+    13225: NOT_ALLOWED, // number may not be called
     13227: NOT_ALLOWED, // geographic permission for calls
     // The sender.
     21210: SET_UP, // From is not verified
@@ -237,6 +242,7 @@ const ERRORS: ReadonlyMap<string, Verdict> = new Map(
     21703: SET_UP, // messaging service has no sender
     21704: SET_UP,
     21705: SET_UP,
+    21730: AWAY, // maintenance
     21910: SET_UP, // From and To of different channels
     // Verify.
     60200: ['permanent', 'invalid_address'], // invalid parameter, such as To
@@ -302,7 +308,7 @@ const ERRORS: ReadonlyMap<string, Verdict> = new Map(
     63021: CONTENT,
     63022: CONTENT,
     63023: AWAY,
-    63024: BAD_NUMBER,
+    63024: NOT_REACHED, // Meta's 131026, which has several reasons
     63025: CONTENT,
     63027: CONTENT, // template does not exist
     63028: CONTENT, // number of template variables
@@ -431,8 +437,14 @@ export function receiptBase(
 }
 
 /** The kind and code of a receipt for one of Twilio's error numbers. */
-export function failedReceipt(vendorCode: string | null): Pick<Receipt, 'kind' | 'code' | 'vendorCode'> {
-  const [kind, code] = ERRORS.get(vendorCode ?? '') ?? []
+export function failedReceipt(
+  vendorCode: string | null,
+  from?: string | null,
+): Pick<Receipt, 'kind' | 'code' | 'vendorCode'> {
+  // "Landline or unreachable carrier", the second of which only short codes meet:
+  // https://www.twilio.com/docs/api/errors/30006
+  const byShortCode = vendorCode === '30006' && /^\d{3,8}$/.test(from ?? '')
+  const [kind, code] = byShortCode ? NOT_REACHED : (ERRORS.get(vendorCode ?? '') ?? [])
   return {
     kind: kind === 'bounced' ? 'bounced' : 'failed',
     ...(code === undefined ? {} : { code }),
@@ -466,12 +478,19 @@ export function messageCallback(request: CallbackRequest, ctx: SendContext<Accou
   if (sid === '') return { receipts: [] }
   const base = receiptBase(request, { sid, status, at })
   return {
-    receipts: receiptsOf(status, { ...base, address: plain(params.get('To')) }, params.get('ErrorCode')),
+    receipts: receiptsOf(status, { ...base, address: plain(params.get('To')) }, [
+      params.get('ErrorCode'),
+      params.get('From'),
+    ]),
   }
 }
 
 /** What a status of a message means, whether it was told or asked for. */
-function receiptsOf(status: string, base: Omit<Receipt, 'kind'>, errorCode: string | null): Receipt[] {
+function receiptsOf(
+  status: string,
+  base: Omit<Receipt, 'kind'>,
+  failed: [errorCode: string | null, from: string | null],
+): Receipt[] {
   switch (status) {
     case 'delivered':
       return [{ kind: 'delivered', ...base }]
@@ -480,7 +499,7 @@ function receiptsOf(status: string, base: Omit<Receipt, 'kind'>, errorCode: stri
     case 'undelivered':
     case 'failed':
     case 'canceled':
-      return [{ ...base, ...failedReceipt(errorCode) }]
+      return [{ ...base, ...failedReceipt(...failed) }]
     default:
       // accepted, scheduled, queued, sending, sent: nothing that we do not know.
       return []
@@ -506,7 +525,7 @@ export async function messageStatus(sid: string, ctx: SendContext<Account>): Pro
   const failure = verdict(response, now(), words => words)
   if (failure !== undefined) throw failure
   const found = readObject(response.body) ?? {}
-  const { status, error_code: code, date_updated: updated, price, price_unit: currency } = found
+  const { status, from, error_code: code, date_updated: updated, price, price_unit: currency } = found
   if (typeof status !== 'string') throw unknown('garbled_answer')
   const at = new Date(typeof updated === 'string' ? updated : Number.NaN)
   const base: Omit<Receipt, 'kind'> = {
@@ -516,7 +535,10 @@ export async function messageStatus(sid: string, ctx: SendContext<Account>): Pro
   }
   const cost = costIn(price, currency)
   if (cost !== undefined) base.cost = cost
-  return receiptsOf(status, base, typeof code === 'number' ? String(code) : null)
+  return receiptsOf(status, base, [
+    typeof code === 'number' ? String(code) : null,
+    typeof from === 'string' ? from : null,
+  ])
 }
 
 function costIn(price: unknown, currency: unknown): Cost | undefined {

@@ -226,7 +226,11 @@ test('voice and ring time are settings; a call has a cost', async () => {
 test("Twilio's errors about calls are judged by their number", async () => {
   const table: [code: number, kind: string, word: string][] = [
     [21217, 'bounced', 'invalid_address'],
-    [21214, 'bounced', 'unknown_address'],
+    // Neither says that nobody has the number: 13224 is also said while no carrier gets through.
+    [21214, 'rejected', 'unavailable'],
+    [13224, 'rejected', 'unavailable'],
+    [10004, 'temporary', 'rate_limited'],
+    [13225, 'rejected', 'forbidden'],
     [21215, 'rejected', 'forbidden'],
     [21210, 'temporary', 'invalid_settings'],
     [12100, 'permanent', 'content_refused'],

@@ -266,6 +266,8 @@ test("Twilio's errors are judged by their number", async () => {
     [400, 21606, 'temporary', 'invalid_settings'],
     [400, 21611, 'temporary', 'rate_limited'],
     [401, 20003, 'temporary', 'auth'],
+    [403, 10001, 'temporary', 'auth'],
+    [400, 21730, 'temporary', 'unavailable'],
     [403, 30002, 'temporary', 'auth'],
     [404, 20404, 'temporary', 'invalid_settings'],
     [429, 20429, 'temporary', 'rate_limited'],
@@ -392,6 +394,8 @@ test('failures on the way say whether the number is to blame', async () => {
     ['30003', 'failed', 'unavailable'],
     ['30004', 'failed', 'refused'],
     ['30006', 'bounced', 'unknown_address'],
+    // A person may have blocked us, or have to accept new terms: that the number is gone is only one reason of several.
+    ['63024', 'failed', 'unavailable'],
     ['30007', 'failed', 'content_refused'],
     ['30008', 'failed', 'server_error'],
     ['21610', 'failed', 'opted_out'],
@@ -400,6 +404,9 @@ test('failures on the way say whether the number is to blame', async () => {
     const [first] = (await callback(status('undelivered', { ErrorCode }))).receipts
     assert.deepEqual([first?.kind, first?.code, first?.vendorCode], [kind, code, ErrorCode])
   }
+  // From a short code it may be the carrier that cannot be reached.
+  const [short] = (await callback(status('undelivered', { ErrorCode: '30006', From: '12345' }))).receipts
+  assert.deepEqual([short?.kind, short?.code], ['failed', 'unavailable'])
   const [odd] = (await callback(status('failed', { ErrorCode: 'constructor' }))).receipts
   assert.deepEqual([odd?.kind, odd?.code], ['failed', undefined])
   const [without] = (await callback(status('failed'))).receipts

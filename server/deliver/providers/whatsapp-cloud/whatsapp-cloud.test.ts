@@ -202,8 +202,8 @@ testProvider(whatsAppCloud, {
         { ...receipt('failed'), kind: 'failed', code: 'content_refused', vendorCode: '131047' },
         {
           ...receipt('failed'),
-          kind: 'bounced',
-          code: 'unknown_address',
+          kind: 'failed',
+          code: 'unavailable',
           vendorCode: '131026',
           providerMessageId: 'wamid.2',
           receiptId: 'wamid.2:failed',
@@ -444,7 +444,7 @@ test('after 24 hours the fallback template goes out instead of the text', async 
 
 test("Meta's errors are judged by their number", async () => {
   const table: [status: number, code: number, kind: string, word: string][] = [
-    [400, 131026, 'bounced', 'unknown_address'],
+    [400, 131026, 'rejected', 'unavailable'],
     [400, 131030, 'rejected', 'forbidden'],
     [400, 131047, 'permanent', 'content_refused'],
     [400, 131050, 'rejected', 'opted_out'],

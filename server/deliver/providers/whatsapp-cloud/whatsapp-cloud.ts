@@ -275,7 +275,9 @@ const ERRORS: Readonly<Record<string, Verdict>> = {
   131009: INVALID, // parameter value
   131016: AWAY,
   131021: ['permanent', 'invalid_address'], // recipient is the sender
-  131026: ['bounced', 'unknown_address'], // not on WhatsApp, or cannot receive
+  // Not on WhatsApp, or an old app, terms not accepted, or held back for being one of many: no reason is named, so one of
+  // them takes nobody's number away. https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes
+  131026: ['rejected', 'unavailable'],
   131030: NOT_ALLOWED, // test number: recipient not on its list
   131031: ACCOUNT, // account locked
   131037: SET_UP, // display name not approved
