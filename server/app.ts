@@ -407,7 +407,12 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   const limitsInForce = limitBook(watch)
   const hits = limitHits((about, message) => log.warn(about, message))
   const standings = standingBook(watch)
+  // What solutions know about events of theirs.
+  const beside = new Map(
+    solutions.flatMap(({ id, beside }) => Object.entries(beside?.(config.solutions.get(id)!) ?? {})),
+  )
   const pipeline = openPipeline({
+    beside,
     watch,
     tenants,
     rules,

@@ -22,7 +22,7 @@ import { teller } from './plan/tell.ts'
 import { tellings, usageWishes } from './plan/telling.ts'
 import { readWorld } from './plan/world.ts'
 import type { WorldParts } from './plan/world.ts'
-import { writer } from './plan/write.ts'
+import { type WriterParts, writer } from './plan/write.ts'
 import type { Reason } from './reasons.ts'
 import type { Templates } from './render/templates.ts'
 import type { Channel, Event, UserId } from './types.ts'
@@ -72,6 +72,7 @@ export interface PipelineParts {
   people: PeopleFacts
   templates: Templates
   sealer: Sealer
+  beside?: WriterParts['beside']
   limits: LimitBook
   standing?: WorldParts['standing']
   assets?: WorldParts['assets']

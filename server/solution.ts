@@ -1,6 +1,7 @@
 import type { SettingsTable, ValuesOf } from './config-values.ts'
 import type { Db } from './db/pool.ts'
 import type { Api } from './http/api.ts'
+import type { Json, JsonObject } from './types.ts'
 
 /**
  * A solution: one of the documented systems as a folder on top of the core. It brings templates, rules, routes and
@@ -15,12 +16,25 @@ export interface Solution<S extends SettingsTable = SettingsTable> {
   settings?: S
   /** Folder with the templates that everybody has until they write their own (server/render/default-book.ts). */
   templates?: string
+  /**
+   * By event type, what templates see of such events where neither the event nor the rule says it. Called once at the
+   * start; what it gives is pure, and asked once an event, when something is written about it.
+   */
+  beside?(settings: ValuesOf<S>): Readonly<Record<string, (event: SeenEvent) => JsonObject>>
   /** Called once at the start, before the doors open. */
   open?(core: Core, settings: ValuesOf<S>): void
 }
 
 /** Keeps what `open` is given tied to the table of `settings`. */
 export const solution = <S extends SettingsTable>(one: Solution<S>): Solution => one
+
+/** An event as a solution may look at it. */
+export interface SeenEvent {
+  type: string
+  /** When it happened; ISO 8601. */
+  time: string
+  data: Readonly<JsonObject>
+}
 
 /** What the core lends to a solution. */
 export interface Core {
@@ -33,4 +47,4 @@ export interface Core {
 export { integer, oneOf, optional, readWebUrl, setting, toggle } from './config-values.ts'
 export { AppError } from './errors.ts'
 export { sql } from './db/pool.ts'
-export type { Api, Db }
+export type { Api, Db, Json, JsonObject }

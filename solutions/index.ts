@@ -1,4 +1,5 @@
 import type { Solution } from '../server/solution.ts'
+import { finance } from './finance/index.ts'
 
 /** All of them, in the order in which they are opened. */
-export const SOLUTIONS: readonly Solution[] = []
+export const SOLUTIONS: readonly Solution[] = [finance]

@@ -81,6 +81,10 @@ const Body = Type.Object({
   subject: Type.Optional(Type.String()),
   body: Type.Optional(Type.String()),
   html: Type.Optional(Type.String()),
+  image: Type.Optional(Type.String()),
+  actions: Type.Optional(
+    Type.Array(Type.Object({ id: Type.String(), label: Type.String(), url: Type.Optional(Type.String()) })),
+  ),
   data: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
 })
 const summaryFields = {

@@ -15,8 +15,26 @@ import type { Common } from './world.ts'
 
 export type Writer = ReturnType<typeof writer>
 
+export interface WriterParts {
+  sealer: Sealer
+  tenants: TenantBook
+  /** By event type: what templates see of such an event beyond what it says. */
+  beside?: ReadonlyMap<string, (event: EventView) => JsonObject>
+}
+
 /** What a notification says, where to, and under whose key it is kept. Pure but for what it remembers. */
-export function writer({ sealer, tenants }: { sealer: Sealer; tenants: TenantBook }) {
+export function writer({ sealer, tenants, beside }: WriterParts) {
+  // Of an event that many people hear of it is found out once.
+  const known = new WeakMap<EventView, Readonly<JsonObject>>()
+
+  function besideOf(event: EventView): Readonly<JsonObject> | undefined {
+    const find = beside?.get(event.type)
+    if (!find) return undefined
+    let found = known.get(event)
+    if (!found) known.set(event, (found = find(event)))
+    return found
+  }
+
   function write(
     channel: Channel,
     route: Route,
@@ -32,6 +50,7 @@ export function writer({ sealer, tenants }: { sealer: Sealer; tenants: TenantBoo
     const view = templateView({
       event,
       vars: route.vars,
+      beside: besideOf(event),
       user: user
         ? { id: user.userId, locale: user.locale, timezone: user.timezone, attributes: user.attributes }
         : { id: recipient.id },

@@ -121,8 +121,6 @@ interface CompiledContent {
   /** The body is a JSON document for the channel, not text. */
   bodyIsJson: boolean
   layout: ChannelContent['layout']
-  /** Whether the body has something to shorten. */
-  fits: boolean
   /** Messages it says that the template has not itself. */
   said: ReadonlySet<string>
 }
@@ -213,13 +211,16 @@ function mailOf(
 const LEAST_FIT = 6
 const MOST_FIT = 100
 
+/** Numbers and dates of many languages have spaces that do not break; one of them makes 160 characters 70. */
+const plainSpaces = (text: string): string => text.replaceAll(/[\u00a0\u202f\u2009]/g, ' ')
+
 /** The body of an SMS, what `fit` marks shortened, as little as possible, where that saves a segment. */
-function fitting({ body, fits }: CompiledContent, view: View): string | undefined {
-  const whole = body?.render(view)
-  if (!fits || whole === undefined) return whole
+function fitting({ body }: CompiledContent, view: View): string | undefined {
+  const whole = body && plainSpaces(body.render(view))
+  if (!body?.fits || whole === undefined) return whole
   const { segments } = smsSize(whole)
   if (segments === 1) return whole
-  const at = (fit: number) => body!.render({ ...view, fit })
+  const at = (fit: number) => plainSpaces(body.render({ ...view, fit }))
   const shortest = at(LEAST_FIT)
   const least = smsSize(shortest).segments
   if (least >= segments) return whole
@@ -539,7 +540,6 @@ function compileContent(
     data: content.data === undefined ? undefined : compileData(content.data, slack, around, report),
     bodyIsJson,
     layout: content.layout,
-    fits: /[{(]\s*fit\s/.test(content.body ?? ''),
     said: around.said,
   }
 }

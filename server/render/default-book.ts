@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Value } from 'typebox/value'
@@ -95,6 +96,16 @@ export function defaultBook({
       for (const definition of inOrder(found)) await adoptOne(tenantId, definition)
     },
   }
+}
+
+/** Folders of the templates that come with the product and its solutions, in the order in which they are read. */
+export async function shippedTemplates(): Promise<string[]> {
+  const root = join(import.meta.dirname, '..', '..')
+  const solutions = (await readdir(join(root, 'solutions'), { withFileTypes: true }))
+    .filter(entry => entry.isDirectory())
+    .map(({ name }) => join(root, 'solutions', name, 'templates'))
+    .filter(folder => existsSync(folder))
+  return [join(root, 'templates'), ...solutions.sort()]
 }
 
 /** What is taken in first. */

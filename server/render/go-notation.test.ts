@@ -84,6 +84,8 @@ test('Handlebars stays as it is', () => {
     '{{!-- {{.Field}} --}}',
     '{{lookup a "x.Y $z"}}',
     '{{#each a as |v k|}}{{v}}{{/each}}',
+    '{{#if (lt a 1)}}b{{else if (lt a 2)}}c{{else if d}}e{{/if}}',
+    '{{#with a}}b{{else with c}}d{{/with}}',
     '{{else',
     '{{',
   ]) {

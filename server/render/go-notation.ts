@@ -18,7 +18,7 @@ export function toHandlebars(source: string): string {
 
 // What Handlebars cannot mean: {{.Field}}, {{$…}} and keywords without #. `{{end}}` alone is a field called end.
 const GO_ACTION =
-  /^(?:\/\*|[.$][A-Za-z_]|\$\s*$|(?:if|range|with|else\s+if|else\s+with|define|template|block|len|index|printf|print|println)\s|.*[\s(|][.$][A-Za-z_]|(?![#^]|else\b)[^|]*\|)/s
+  /^(?:\/\*|[.$][A-Za-z_]|\$\s*$|(?:if|range|with|define|template|block|len|index|printf|print|println)\s|.*[\s(|][.$][A-Za-z_]|(?![#^]|else\b)[^|]*\|)/s
 
 export function isGoStyle(source: string): boolean {
   for (let at = source.indexOf('{{'); at >= 0; at = source.indexOf('{{', at)) {

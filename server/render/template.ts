@@ -60,6 +60,8 @@ export interface CompiledTemplate {
   readsSubject: boolean
   /** Messages it says that neither it nor the layout that says them has. */
   said: ReadonlySet<string>
+  /** Whether something in it may be shortened: `{{fit name}}`. */
+  fits: boolean
 }
 
 /** What a template sees. */
@@ -140,7 +142,7 @@ export function compileTemplate(
   }
   // Most subjects and many bodies have nothing to fill in.
   if (!source.includes('{{')) {
-    return { render: () => source, variables: [], readsSubject: false, said: NOTHING_SAID }
+    return { render: () => source, variables: [], readsSubject: false, fits: false, said: NOTHING_SAID }
   }
 
   const compiler: Compiler = {
@@ -148,6 +150,7 @@ export function compileTemplate(
     variables: new Set(),
     said: new Set(),
     readsSubject: false,
+    fits: false,
     json: jsonStart(),
     html: htmlStart(),
     messages,
@@ -162,6 +165,7 @@ export function compileTemplate(
     variables: [...compiler.variables],
     readsSubject: compiler.readsSubject,
     said: compiler.said,
+    fits: compiler.fits,
     render(view) {
       try {
         return part(
@@ -232,6 +236,7 @@ interface Compiler {
   variables: Set<string>
   said: Set<string>
   readsSubject: boolean
+  fits: boolean
   /** Where the JSON text has arrived; moves on as nodes are compiled in order. */
   json: JsonPosition
   /** The same for HTML. */
@@ -804,6 +809,7 @@ function compileCall(call: Call, scope: StaticScope | undefined, compiler: Compi
     )
   }
   const helper = HELPERS[name]!
+  if (name === 'fit') compiler.fits = true
   const [least, most] = helper.args
   if (call.params.length < least || call.params.length > most) {
     fail(call, `${name} takes ${least === most ? least : `${least} to ${most}`} arguments`)

@@ -1,5 +1,5 @@
 import { readFile, readdir } from 'node:fs/promises'
-import { basename, join, relative } from 'node:path'
+import { basename, join, relative, resolve } from 'node:path'
 import type { Static } from 'typebox'
 import { LineCounter, parseAllDocuments } from 'yaml'
 import type { InhibitionDefinition } from '../alerts/inhibition.ts'
@@ -15,6 +15,7 @@ import { compileRule } from '../match/rules.ts'
 import type { Rule } from '../match/rules.ts'
 import { compileRevision, normalizeRevision } from '../render/content.ts'
 import type { CompiledRevision } from '../render/content.ts'
+import { readTemplates, shippedTemplates } from '../render/default-book.ts'
 import { withFileTexts } from '../render/file-texts.ts'
 import { templateDefinition } from '../render/routes.ts'
 import { calledIn } from '../render/partials.ts'
@@ -102,7 +103,10 @@ async function readInto(found: Folder, dir: string, file: string, text: string):
   if (Buffer.byteLength(text) > MAX_FILE_BYTES)
     return problem(1, `The file is larger than ${MAX_FILE_BYTES} bytes`)
   const isStory = /\.test\.ya?ml$/.test(basename(file))
-  const kind = file.split(/[\\/]/).find((part): part is Kind => Object.hasOwn(KINDS, part))
+  // The folder itself may be called so.
+  const kind = [...file.split(/[\\/]/), basename(resolve(dir))].find((part): part is Kind =>
+    Object.hasOwn(KINDS, part),
+  )
   if (!isStory && kind === undefined) {
     return problem(1, `Its folder is none of ${Object.keys(KINDS).join(', ')}, and it is no *.test.yaml`)
   }
@@ -210,7 +214,19 @@ export async function compileFolder({ resources }: Folder): Promise<Compiled & {
     const definition = await publishable(template, layoutsFor)
     compiled.templates.set(templateId, compileRevision({ ...definition, templateId, revision: 1 }))
   })
-  await each('rules', (resource, n) => {
+  let shipped: ReadonlyMap<string, TemplateDefinition> | undefined
+  /** A template that a rule may name without the folder having it, as on a server (default-book.ts). */
+  const comesWithUs = async (name: string): Promise<boolean> => {
+    shipped ??= await readTemplates(await shippedTemplates())
+    const definition = shipped.get(name)
+    if (!definition) return false
+    const templateId = idOf(5, ids.size + 1)
+    ids.set(name, templateId)
+    compiled.templates.set(templateId, compileRevision({ ...definition, templateId, revision: 1 }))
+    return true
+  }
+
+  await each('rules', async (resource, n) => {
     // A rule holds from when it is saved; in stories it holds from the beginning.
     const definition = define(checked<Static<typeof RuleBody>>(resource), new Date(0))
     const { templateId, policy } = definition
@@ -218,7 +234,7 @@ export async function compileFolder({ resources }: Folder): Promise<Compiled & {
       ['/templateId', templateId],
       ['/policy/digest/template', policy.digest?.template],
     ] as const) {
-      if (template !== undefined && !ids.has(template)) {
+      if (template !== undefined && !ids.has(template) && !(await comesWithUs(template))) {
         throw new AppError('invalid_rule', `There is no template "${template}" in this folder`, { field })
       }
     }
