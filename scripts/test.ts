@@ -9,13 +9,18 @@ import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startEmbedded } from '../server/db/embedded.ts'
 import { lockFile } from '../server/db/file-lock.ts'
+import { buildConsole } from './build-console.ts'
 import { installNeeds } from './needs.ts'
 
-const FILES = ['server', 'solutions', 'cli', 'bench', 'scripts'].map(folder => `${folder}/**/*.test.ts`)
+const FILES = ['server', 'solutions', 'cli', 'bench', 'scripts', 'console/src'].map(
+  folder => `${folder}/**/*.test.ts`,
+)
 const PREFIX = 'carillon-tests-'
 const say = (line: string) => console.error(`# ${line}`)
 
 installNeeds(say)
+// Once, for the tests that open it in a browser.
+await buildConsole(say)
 removeForgotten()
 
 const given = process.env.TEST_DATABASE_URL

@@ -45,6 +45,7 @@ import { objectStore } from './assets/object-store.ts'
 import { assetRoutes } from './assets/routes.ts'
 import { OPERATOR_TENANT_ID, auth as openAuth } from './http/auth.ts'
 import { limiter as openLimiter } from './http/limits.ts'
+import { consoleRoutes } from './http/console.ts'
 import { buildServer } from './http/server.ts'
 import { tokenVerifier } from './http/tokens.ts'
 import { acceptor as openAcceptor, readRefused } from './ingest/accept.ts'
@@ -741,7 +742,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     await watch.look(db)
     return (await pictures.load(db, [tenantId], now()))(tenantId)
   }
-  templateRoutes(api, { db, assets: picturesOf })
+  templateRoutes(api, { db, assets: picturesOf, defaults: defaults.list })
   messagesRoutes(api, { db })
   experimentRoutes(api, {
     db,
@@ -843,6 +844,10 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   feedRoutes(api, { feed, hub, now })
   realtimeRoutes(api, { db, auth: credentials, feed, hub, now, onError: onError('realtime') })
   if (outside.mailbox) mailboxRoutes(api, { mailbox: outside.mailbox })
+  await consoleRoutes(api, {
+    folder: join(import.meta.dirname, '..', 'console', 'dist'),
+    publicUrl: config.http.publicUrl,
+  })
 
   // ---- what stands on all of it
   const core: Core = { api, db, now }

@@ -58,6 +58,7 @@ export async function run(
   if (app.url) {
     line('API', app.url)
     line('Docs', `${app.url}/docs`)
+    line('Console', `${app.url}/console`)
     if (app.mailboxPort) line('Mailbox', `${app.url}/dev/mailbox  (SMTP 127.0.0.1:${app.mailboxPort})`)
   }
   line('Roles', config.process.roles.names.join(', '))

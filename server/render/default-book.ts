@@ -29,6 +29,8 @@ import type { TemplateDefinition } from './templates.ts'
 export interface DefaultBook {
   /** Copies what is missing of these names and has a default; ids and unknown names are passed over. */
   adopt(tenantId: TenantId, names: readonly (string | null | undefined)[]): Promise<void>
+  /** What comes as files, by name: to begin with. */
+  list(): Promise<readonly TemplateDefinition[]>
 }
 
 const MAX_FILES = 1_000
@@ -46,12 +48,13 @@ export function defaultBook({
 }): DefaultBook {
   let files: Promise<ReadonlyMap<string, TemplateDefinition>> | undefined
 
-  async function fileOf(name: string): Promise<TemplateDefinition | undefined> {
+  function allFiles(): Promise<ReadonlyMap<string, TemplateDefinition>> {
     files ??= readTemplates(folders)
     // A folder that cannot be read now may be mended later.
     files.catch(() => (files = undefined))
-    return (await files).get(name)
+    return files
   }
+  const fileOf = async (name: string) => (await allFiles()).get(name)
 
   async function operatorsOf(name: string, id: Id | undefined): Promise<TemplateDefinition | undefined> {
     const found = id && (await findTemplate(db, operator, id))
@@ -76,6 +79,7 @@ export function defaultBook({
   }
 
   return {
+    list: async () => [...(await allFiles()).values()].sort((a, b) => (a.name < b.name ? -1 : 1)),
     async adopt(tenantId, names) {
       let wanted = [...new Set(names.filter((name): name is string => Boolean(name)))]
       const found = new Map<string, TemplateDefinition>()

@@ -150,3 +150,14 @@ test('a template is tried out on somebody', async () => {
   assert.equal(content.in_app.subject, 'Security: Three wrong passwords')
   assert.match(content.in_app.body, /From: 192\.0\.2\.7/)
 })
+
+test('what comes as files can be listed, to begin with', async () => {
+  const { status, body } = await t.call('GET', '/api/templates/defaults', { as: t.tenant.serviceKey })
+  assert.equal(status, 200)
+  const names = body.items.map((one: Loose) => one.name)
+  assert.ok(names.includes('order-shipped') && names.includes('infrastructure-alert'))
+  assert.deepEqual(names, names.toSorted())
+  const { channels, variables } = body.items.find((one: Loose) => one.name === 'order-shipped')
+  assert.match(channels.default.subject, /Your order/)
+  assert.ok(variables.length > 0)
+})

@@ -576,3 +576,21 @@ test('publishing says what is missing', async () => {
     ],
   )
 })
+
+test('a part of a name finds a template, in any case, with nothing in it that means something else', async () => {
+  for (const name of ['Quarterly REPORT', '100%_report']) {
+    const { statusCode, body } = await t.request('POST', '/api/templates', {
+      as: t.tenant.serviceKey,
+      payload: { name, channels: { default: { body: 'x' } } },
+    })
+    assert.equal(statusCode, 201, body)
+  }
+  const found = async (search: string, as = t.tenant.serviceKey): Promise<string[]> =>
+    (await t.request('GET', `/api/templates?search=${encodeURIComponent(search)}`, { as }))
+      .json()
+      .items.map((one: { name: string }) => one.name)
+  assert.deepEqual(await found('y rep'), ['Quarterly REPORT'])
+  assert.deepEqual(await found('%_'), ['100%_report'])
+  assert.deepEqual(await found('y%rep'), [])
+  assert.deepEqual(await found('report', t.other.serviceKey), [])
+})

@@ -244,6 +244,18 @@ const Whole = Type.Object({
     description: 'The templates that it takes in, and as which revision.',
   }),
 })
+const Default = Type.Object({
+  name: Type.String(),
+  description: Type.String(),
+  category: Type.String(),
+  tags: Type.Array(Type.String()),
+  enabled: Type.Boolean(),
+  locale: Type.String(),
+  channels: Type.Record(Type.String(), Type.Any()),
+  translations: Type.Record(Type.String(), Type.Any()),
+  variables: Type.Array(Type.Any()),
+  messages: Type.Record(Type.String(), Type.Any()),
+})
 const Revision = Type.Object({
   revision: Type.Integer(),
   status: Type.Enum(['published', 'draft', 'earlier']),
@@ -290,10 +302,12 @@ export interface TemplateRoutesDeps {
   db: Db
   /** Addresses of a tenant's pictures, by name; absent: nothing is said of those that are missing. */
   assets?(tenantId: number): Promise<Readonly<Record<string, string>>>
+  /** The templates that come as files, to begin with; absent: there are none. */
+  defaults?(): Promise<readonly TemplateDefinition[]>
 }
 
 /** Templates and their revisions. */
-export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): void {
+export function templateRoutes(api: Api, { db, assets, defaults }: TemplateRoutesDeps): void {
   const warned = async (tenantId: number, given: Pick<Texts, 'channels' | 'translations'>) =>
     assets ? missingPictures(given, await assets(tenantId)) : []
   const saved = async (template: Template, tenantId: number) => {
@@ -344,6 +358,9 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
           {
             ...pageQuery,
             name: Type.Optional(Type.String({ maxLength: 255 })),
+            search: Type.Optional(
+              Type.String({ maxLength: 255, description: 'Part of the name, in any case.' }),
+            ),
             category: Type.Optional(Type.String({ maxLength: 255 })),
             tag: Type.Optional(Type.String({ maxLength: 100 })),
             enabled: Type.Optional(Type.Boolean()),
@@ -359,6 +376,24 @@ export function templateRoutes(api: Api, { db, assets }: TemplateRoutesDeps): vo
         cursor === undefined ? [] : (decodeCursor('templates', cursor, ['id']) as string[])
       const rows = await listTemplates(db, request.caller.tenantId, filter, after, limit + 1)
       return toPage(rows.map(withTimes), limit, last => encodeCursor('templates', [last.id]))
+    },
+  )
+
+  api.get(
+    '/api/templates/defaults',
+    {
+      config: { access: read },
+      schema: {
+        tags,
+        operationId: 'listTemplateDefaults',
+        summary: 'The templates that come as files: what a tenant gets that has none of that name',
+        querystring: Type.Object({}, closed),
+        response: { 200: Type.Object({ items: Type.Array(Default) }) },
+      },
+    },
+    async () => {
+      const items = (await defaults?.()) ?? []
+      return { items: items.map(({ version: _, ...definition }) => definition) }
     },
   )
 

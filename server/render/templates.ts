@@ -200,6 +200,8 @@ export async function resolveTemplates(
 
 export interface TemplateFilter {
   name?: string
+  /** Part of the name, in any case. */
+  search?: string
   category?: string
   tag?: string
   enabled?: boolean
@@ -216,7 +218,8 @@ const list = sql(
      and ($4::text is null or t.category = $4)
      and ($5::text is null or t.tags @> array[$5])
      and ($6::boolean is null or t.enabled = $6)
-   order by t.id desc limit $7`,
+     and ($7::text is null or position(lower($7) in lower(t.name)) > 0)
+   order by t.id desc limit $8`,
 )
 
 /** Newest first, after the template `after`. */
@@ -227,7 +230,7 @@ export async function listTemplates(
   after: Id | null,
   limit: number,
 ): Promise<TemplateSummary[]> {
-  const { name = null, category = null, tag = null, enabled = null } = filter
+  const { name = null, category = null, tag = null, enabled = null, search = null } = filter
   const rows = await q.rows<Omit<Row, Texts> & { channels: string[]; locales: string[] }>(list, [
     tenantId,
     after,
@@ -235,6 +238,7 @@ export async function listTemplates(
     category,
     tag,
     enabled,
+    search,
     limit,
   ])
   return rows.map(templateOf)

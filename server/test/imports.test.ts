@@ -19,6 +19,9 @@ const BASE = ['server/db/', 'server/time/', ...WORDS]
 const EVERYTHING = ['server/', 'solutions/index.ts']
 
 const TABLE: [files: string, mayImport: string[]][] = [
+  // In the browser: it knows the server by its API alone.
+  ['console/**', ['console/']],
+
   // Outside the server.
   ['solutions/index.ts', ['solutions/', 'server/solution.ts']],
   ['solutions/**', ['server/solution.ts']],
@@ -258,9 +261,9 @@ const rowOf = (file: string) => TABLE.find(([pattern]) => matchesGlob(file, patt
 const within = (target: string, allowed: string) =>
   allowed.endsWith('/') ? target.startsWith(allowed) : target === allowed
 
-const files = globSync('{server,cli,bench,scripts,solutions}/**/*.ts', {
+const files = globSync('{server,cli,bench,scripts,solutions,console}/**/*.{ts,tsx}', {
   cwd: ROOT,
-  exclude: ['**/node_modules'],
+  exclude: ['**/node_modules', '**/dist'],
 }).sort()
 
 /** The files of this repository that a file names in its import and export lines, types included. */
@@ -319,6 +322,7 @@ test('the table refuses what it should', () => {
   assert.match(refused('solutions/companion/index.ts', 'server/feed/feed.ts')!, /does not allow/)
   assert.match(refused('server/feed/feed.ts', 'server/solution.ts')!, /does not allow/)
   assert.match(refused('server/db/pool.ts', 'server/test/database.ts')!, /may not import tests/)
+  assert.match(refused('console/src/main.tsx', 'server/types.ts')!, /does not allow/)
   assert.equal(refused('server/people/routes.ts', 'server/http/api.ts'), undefined)
   assert.equal(refused('server/deliver/providers/smtp/smtp.ts', 'server/deliver/provider.ts'), undefined)
 })
