@@ -71,7 +71,9 @@ export async function consoleTypes(): Promise<string> {
     db: nothing,
     acceptor: nothing,
     now: nothing,
-    resolveTemplates: nothing,
+    findTemplates: nothing,
+    checkVariables: nothing,
+    quietUntil: nothing,
     maxItems: 1,
     maxBytes: 1,
   })

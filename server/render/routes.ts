@@ -255,6 +255,8 @@ const Default = Type.Object({
   translations: Type.Record(Type.String(), Type.Any()),
   variables: Type.Array(Type.Any()),
   messages: Type.Record(Type.String(), Type.Any()),
+  schemaVersion: Type.String(),
+  partials: Type.Record(Type.String(), Type.String()),
 })
 const Revision = Type.Object({
   revision: Type.Integer(),
@@ -393,7 +395,12 @@ export function templateRoutes(api: Api, { db, assets, defaults }: TemplateRoute
     },
     async () => {
       const items = (await defaults?.()) ?? []
-      return { items: items.map(({ version: _, ...definition }) => definition) }
+      return {
+        items: items.map(({ version: _, schemaVersion = '1.0', ...definition }) => ({
+          ...definition,
+          schemaVersion,
+        })),
+      }
     },
   )
 

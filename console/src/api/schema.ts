@@ -13,6 +13,7 @@ export interface Operations {
       tags?: string[]
       enabled?: boolean
       version?: string
+      schemaVersion?: string
       locale?: string
       channels: {
         default?: {
@@ -522,6 +523,7 @@ export interface Operations {
         default?: unknown
       }[]
       messages?: Record<string, Record<string, string>>
+      partials?: Record<string, string>
       draft?: boolean
     }
     answer: {
@@ -535,6 +537,7 @@ export interface Operations {
       publishedRevision: number | null
       lastRevision: number
       version: string
+      schemaVersion: string
       locale: string
       locales: string[]
       createdBy: string | null
@@ -544,9 +547,20 @@ export interface Operations {
       translations: Record<string, unknown>
       variables: unknown[]
       messages: Record<string, unknown>
+      partials: Record<string, string>
+      layouts: {
+        name: string
+        templateId: string
+        revision: number
+      }[]
       warnings: {
         field: string
         message: string
+      }[]
+      usedBy: {
+        id: string
+        name: string
+        revision: number
       }[]
     }
   }
@@ -576,6 +590,7 @@ export interface Operations {
         publishedRevision: number | null
         lastRevision: number
         version: string
+        schemaVersion: string
         locale: string
         locales: string[]
         createdBy: string | null
@@ -604,6 +619,8 @@ export interface Operations {
         translations: Record<string, unknown>
         variables: unknown[]
         messages: Record<string, unknown>
+        schemaVersion: string
+        partials: Record<string, string>
       }[]
     }
   }
@@ -624,6 +641,7 @@ export interface Operations {
       publishedRevision: number | null
       lastRevision: number
       version: string
+      schemaVersion: string
       locale: string
       locales: string[]
       createdBy: string | null
@@ -633,6 +651,12 @@ export interface Operations {
       translations: Record<string, unknown>
       variables: unknown[]
       messages: Record<string, unknown>
+      partials: Record<string, string>
+      layouts: {
+        name: string
+        templateId: string
+        revision: number
+      }[]
     }
   }
   updateTemplate: {
@@ -647,6 +671,7 @@ export interface Operations {
       tags?: string[]
       enabled?: boolean
       version?: string
+      schemaVersion?: string
       locale?: string
       channels: {
         default?: {
@@ -1156,7 +1181,9 @@ export interface Operations {
         default?: unknown
       }[]
       messages?: Record<string, Record<string, string>>
+      partials?: Record<string, string>
       draft?: boolean
+      republish?: boolean
       revision?: number
     }
     answer: {
@@ -1170,6 +1197,7 @@ export interface Operations {
       publishedRevision: number | null
       lastRevision: number
       version: string
+      schemaVersion: string
       locale: string
       locales: string[]
       createdBy: string | null
@@ -1179,9 +1207,20 @@ export interface Operations {
       translations: Record<string, unknown>
       variables: unknown[]
       messages: Record<string, unknown>
+      partials: Record<string, string>
+      layouts: {
+        name: string
+        templateId: string
+        revision: number
+      }[]
       warnings: {
         field: string
         message: string
+      }[]
+      usedBy: {
+        id: string
+        name: string
+        revision: number
       }[]
     }
   }
@@ -1236,6 +1275,7 @@ export interface Operations {
     query: undefined
     body: {
       revision?: number
+      republish?: boolean
     }
     answer: {
       id: string
@@ -1248,6 +1288,7 @@ export interface Operations {
       publishedRevision: number | null
       lastRevision: number
       version: string
+      schemaVersion: string
       locale: string
       locales: string[]
       createdBy: string | null
@@ -1257,9 +1298,20 @@ export interface Operations {
       translations: Record<string, unknown>
       variables: unknown[]
       messages: Record<string, unknown>
+      partials: Record<string, string>
+      layouts: {
+        name: string
+        templateId: string
+        revision: number
+      }[]
       warnings: {
         field: string
         message: string
+      }[]
+      usedBy: {
+        id: string
+        name: string
+        revision: number
       }[]
     }
   }
@@ -1271,6 +1323,7 @@ export interface Operations {
     body: {
       revision?: number
       version?: string
+      republish?: boolean
     }
     answer: {
       id: string
@@ -1283,6 +1336,7 @@ export interface Operations {
       publishedRevision: number | null
       lastRevision: number
       version: string
+      schemaVersion: string
       locale: string
       locales: string[]
       createdBy: string | null
@@ -1292,6 +1346,21 @@ export interface Operations {
       translations: Record<string, unknown>
       variables: unknown[]
       messages: Record<string, unknown>
+      partials: Record<string, string>
+      layouts: {
+        name: string
+        templateId: string
+        revision: number
+      }[]
+      warnings: {
+        field: string
+        message: string
+      }[]
+      usedBy: {
+        id: string
+        name: string
+        revision: number
+      }[]
     }
   }
   validateTemplate: {
@@ -1809,6 +1878,7 @@ export interface Operations {
         default?: unknown
       }[]
       messages?: Record<string, Record<string, string>>
+      partials?: Record<string, string>
     } | null
     answer: {
       valid: boolean
@@ -2343,6 +2413,7 @@ export interface Operations {
           default?: unknown
         }[]
         messages?: Record<string, Record<string, string>>
+        partials?: Record<string, string>
       }
       userId?: string
       locale?: string
@@ -2581,6 +2652,7 @@ export interface Operations {
       bodyHtml?: string
       data?: Record<string, unknown>
       category?: string
+      thread?: string
       metadata?: Record<string, unknown>
       priority?:
         | 'CRITICAL'

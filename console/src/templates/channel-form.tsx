@@ -31,7 +31,20 @@ interface Props {
 }
 
 /** Channels on which a title is shown. */
-const TITLED = new Set(['default', 'email', 'push', 'web_push', 'in_app', 'slack', 'webhook', 'pagerduty'])
+const TITLED = new Set([
+  'default',
+  'email',
+  'push',
+  'web_push',
+  'in_app',
+  'slack',
+  'webhook',
+  'pagerduty',
+  'discord',
+  'telegram',
+  'teams',
+  'ntfy',
+])
 const PICTURED = new Set(['default', 'push', 'web_push', 'in_app', 'email', 'whatsapp'])
 const BUTTONED = new Set(['default', 'push', 'web_push', 'in_app', 'slack', 'email'])
 const RAW_DATA = new Set(['slack', 'webhook', 'pagerduty', 'push', 'whatsapp'])

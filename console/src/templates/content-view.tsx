@@ -10,6 +10,7 @@ import {
   type Document,
   canonicalLanguage,
   channelName,
+  channelsOf,
   languageName,
   languagesOf,
   missingIn,
@@ -39,7 +40,7 @@ export function ContentView({
   sample: Record<string, unknown>
 }) {
   const [adding, setAdding] = useState(false)
-  const shown = Object.keys(CHANNELS).filter(name => name in document.channels)
+  const shown = channelsOf(document)
   const here = channel in document.channels ? channel : (shown[0] ?? 'default')
   const source = document.channels[here] ?? {}
   const translating = language !== document.locale

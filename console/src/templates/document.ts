@@ -39,6 +39,9 @@ export interface Document {
   variables: Variable[]
   /** By language, then by key. */
   messages: Record<string, Record<string, string>>
+  /** Texts that the others take in: for those who write code, and kept as they are. */
+  partials: Record<string, string>
+  schemaVersion: string
 }
 
 /** In the order in which they are shown. `default` is for every channel that is not named. */
@@ -54,7 +57,17 @@ export const CHANNELS = {
   voice: 'Voice',
   webhook: 'Webhook',
   pagerduty: 'PagerDuty',
-} as const
+  discord: 'Discord',
+  telegram: 'Telegram',
+  teams: 'Teams',
+  ntfy: 'ntfy',
+} as const satisfies Record<keyof Body<'createTemplate'>['channels'], string>
+
+/** Those that a template has, in the order in which they are shown. */
+export const channelsOf = ({ channels }: Document): string[] => [
+  ...Object.keys(CHANNELS).filter(name => name in channels),
+  ...Object.keys(channels).filter(name => !(name in CHANNELS)),
+]
 
 export type Channel = keyof typeof CHANNELS
 
@@ -69,6 +82,7 @@ export function documentOf(
 ): Document {
   const { name, description, category, tags, enabled, locale, channels, translations, variables, messages } =
     template
+  const { partials, schemaVersion } = template
   return {
     name,
     description,
@@ -89,6 +103,8 @@ export function documentOf(
     ),
     variables: variables as Variable[],
     messages: messages as Document['messages'],
+    partials,
+    schemaVersion,
   }
 }
 
@@ -108,6 +124,7 @@ export function textsOf({
   translations,
   variables,
   messages,
+  partials,
 }: Document): NonNullable<Body<'validateTemplate'>> {
   return {
     locale,
@@ -126,6 +143,7 @@ export function textsOf({
         )
         .filter(([, texts]) => Object.keys(texts).length > 0),
     ),
+    partials,
   }
 }
 

@@ -83,13 +83,14 @@ export function Editor({ template, onReload }: { template: Answer<'getTemplate'>
     setBusy(what)
     setRefused([])
     try {
-      const { name, description, category, tags, enabled } = document
+      const { name, description, category, tags, enabled, schemaVersion } = document
       const body = {
         name,
         description,
         category,
         tags,
         enabled,
+        schemaVersion,
         ...textsOf(document),
         revision: saved.lastRevision,
       }
@@ -401,12 +402,13 @@ const standing = ({
   lastRevision,
 })
 
-const textFields = ({ locale, channels, translations, variables, messages }: Document) => ({
+const textFields = ({ locale, channels, translations, variables, messages, partials }: Document) => ({
   locale,
   channels,
   translations,
   variables,
   messages,
+  partials,
 })
 
 const firstChannel = ({ channels }: Document): string =>

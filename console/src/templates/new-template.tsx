@@ -19,6 +19,8 @@ const EMPTY = {
   translations: {},
   variables: [],
   messages: {},
+  partials: {},
+  schemaVersion: '1.0',
 }
 
 /** What a new e-mail begins with: enough to see what there is. */
@@ -76,7 +78,7 @@ export function NewTemplate({ onClose }: { onClose(): void }) {
         ...(given ? documentOf(given) : STARTS.find(one => one.id === start)!.make()),
         name: name.trim(),
       }
-      const { description, category, tags, enabled } = document
+      const { description, category, tags, enabled, schemaVersion } = document
       const made = await call('createTemplate', {
         body: {
           name: document.name,
@@ -84,6 +86,7 @@ export function NewTemplate({ onClose }: { onClose(): void }) {
           category,
           tags,
           enabled,
+          schemaVersion,
           ...textsOf(document),
           draft: true,
         },
