@@ -211,7 +211,7 @@ testProvider(whatsAppCloud, {
       ],
     },
     {
-      // One app hears for all its numbers; who wrote to another one did not write to us.
+      // One app hears for all its numbers, at one address: another one may be a provider of ours as well.
       name: 'another number of the same app',
       request: () =>
         posted({
@@ -219,8 +219,10 @@ testProvider(whatsAppCloud, {
           statuses: [status('delivered')],
           messages: [wrote({ type: 'text', text: { body: 'Stop' } })],
         }),
-      // The number may have been ours when the message was sent.
-      receipts: [{ kind: 'delivered', ...receipt('delivered') }],
+      receipts: [
+        { kind: 'delivered', ...receipt('delivered') },
+        { ...reply, kind: 'unsubscribed', detail: 'Stop' },
+      ],
     },
     {
       name: 'answers',

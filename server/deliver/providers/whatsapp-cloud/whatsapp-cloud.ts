@@ -151,7 +151,7 @@ export const whatsAppCloud: Provider<WhatsAppCloudSettings> = {
   callback(request, ctx): Callback {
     if (request.method === 'GET') return challenge(request, ctx.settings.verifyToken)
     checkSignature(request, ctx.settings.appSecret)
-    return { receipts: receiptsIn(request.body, ctx.settings.phoneNumberId, ctx.now()) }
+    return { receipts: receiptsIn(request.body, ctx.now()) }
   },
 
   async check({ http, settings: own, signal, now }) {
@@ -374,18 +374,16 @@ function sameText(one: string, other: string): boolean {
  * https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/reference/messages. What cannot be read is left
  * out: the rest of the batch stands.
  *
- * An app hears for all its numbers. Who wrote to another one has opened no window with ours, and told it to stop, not us.
+ * An app hears for all its numbers, through one address. Whoever writes STOP to any of them is heard.
  */
-function receiptsIn(body: Buffer, ourNumber: string, now: Date): Receipt[] {
+function receiptsIn(body: Buffer, now: Date): Receipt[] {
   return listIn(objectIn(body.toString('utf8')).entry)
     .flatMap(entry => listIn(entry.changes))
     .flatMap(({ value }) => {
       if (!isObject(value)) return []
-      const number = isObject(value.metadata) ? value.metadata.phone_number_id : undefined
-      const toUs = number === undefined || number === ourNumber
       return [
         ...listIn(value.statuses).flatMap(status => statusReceipt(status, now)),
-        ...(toUs ? listIn(value.messages) : []).flatMap(message => messageReceipt(message, now)),
+        ...listIn(value.messages).flatMap(message => messageReceipt(message, now)),
       ]
     })
 }
