@@ -201,3 +201,26 @@ test('settings of every provider say what they are', () => {
     assert.throws(() => readSettings(provider.settings, { surprise: 1 }), AppError, provider.id)
   }
 })
+
+test("a pace that is asked for without a time is a pause that grows, where pauses are the lane's", async () => {
+  const slower = {
+    send: () => Promise.reject(temporary('rate_limited', 'slower', { vendorCode: '20429' })),
+  }
+  const waits = async (more: Partial<Provider<Settings>>) => {
+    const opened = await open({ ...slower, ...more })
+    return Promise.all(
+      [1, 2, 3, 10, 20].map(async attempt => {
+        const error = (await opened
+          .send(exampleMessage({ attempt }), signal)
+          .catch((thrown: unknown) => thrown)) as DeliveryError
+        assert.deepEqual([error.code, error.vendorCode, error.message], ['rate_limited', '20429', 'slower'])
+        return [error.kind, error.until?.getTime()]
+      }),
+    )
+  }
+  assert.deepEqual(
+    await waits({ limits: { slowsLane: true } }),
+    [5_000, 10_000, 20_000, 600_000, 600_000].map(ms => ['rate_limited', ms]),
+  )
+  assert.deepEqual(await waits({}), Array(5).fill(['temporary', undefined]))
+})

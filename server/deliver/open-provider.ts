@@ -100,7 +100,7 @@ export async function openProvider(
     try {
       return bounded(await provider.send(withinLimits(message, limits), context(signal)))
     } catch (thrown) {
-      throw clean(thrown, [message])
+      throw withPause(clean(thrown, [message]), message, limits, world.now())
     }
   }
 
@@ -119,7 +119,7 @@ export async function openProvider(
         try {
           return bounded(await provider.update!(withinLimits(message, limits), earlierId, context(signal)))
         } catch (thrown) {
-          throw clean(thrown, [message])
+          throw withPause(clean(thrown, [message]), message, limits, world.now())
         }
       },
     }),
@@ -256,6 +256,25 @@ function cleanError(error: DeliveryError, secrets: readonly string[]): DeliveryE
     vendorCode: error.vendorCode === undefined ? undefined : blot(error.vendorCode, 100),
     response: error.response === undefined ? undefined : blot(error.response, MAX_RESPONSE),
     cause: error.cause === undefined ? undefined : summary(error.cause, text => blot(text, MAX_DETAIL)),
+  })
+}
+
+const FIRST_PAUSE_MS = 5_000
+const MAX_PAUSE_MS = 10 * 60_000
+
+/**
+ * Vendors that are asked too often do not all say until when to wait. It is nothing that a few tries within seconds mend,
+ * nor anything that a message should fail of: it waits, longer each time, and the lane with it.
+ */
+function withPause(error: DeliveryError, { attempt }: Message, limits: Limits, now: Date): DeliveryError {
+  if (limits.slowsLane !== true || error.kind !== 'temporary' || error.code !== 'rate_limited') return error
+  const wait = Math.min(FIRST_PAUSE_MS * 2 ** (Math.max(1, attempt) - 1), MAX_PAUSE_MS)
+  return new DeliveryError('rate_limited', error.code, error.message, {
+    until: new Date(now.getTime() + wait),
+    alone: error.alone,
+    vendorCode: error.vendorCode,
+    response: error.response,
+    cause: error.cause,
   })
 }
 

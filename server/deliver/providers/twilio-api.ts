@@ -191,6 +191,9 @@ const ACCOUNT: Verdict = ['temporary', 'auth']
 const SLOWER: Verdict = ['temporary', 'rate_limited']
 const AWAY: Verdict = ['temporary', 'unavailable']
 
+/** Of the limits of Verify the one of a single number. */
+const ONE_NUMBER = '60212'
+
 /** https://www.twilio.com/docs/api/errors; the same numbers come in answers and in status callbacks. */
 const ERRORS: ReadonlyMap<string, Verdict> = new Map(
   Object.entries<Verdict>({
@@ -250,7 +253,7 @@ const ERRORS: ReadonlyMap<string, Verdict> = new Map(
     60203: ['rejected', 'refused'], // too many codes to one number in ten minutes
     60205: NO_SUCH_NUMBER, // SMS does not reach landlines
     60207: SLOWER, // rate of the service
-    60212: SLOWER, // too many requests for one number at once
+    [ONE_NUMBER]: SLOWER, // too many requests for one number at once
     60220: SET_UP, // custom codes are not switched on for the account
     60410: ['rejected', 'refused'], // blocked by Verify's fraud guard
     // The content.
@@ -335,7 +338,11 @@ const ADVICE: Readonly<Record<string, string>> = {
 function failureOf(code: string, detail: string, words?: string): DeliveryError | undefined {
   const [kind, word] = ERRORS.get(code) ?? []
   if (kind === undefined || word === undefined) return undefined
-  return new DeliveryError(kind, word, detail, { vendorCode: code, response: ADVICE[code] ?? words })
+  return new DeliveryError(kind, word, detail, {
+    vendorCode: code,
+    response: ADVICE[code] ?? words,
+    alone: code === ONE_NUMBER,
+  })
 }
 
 function verdict(
@@ -355,8 +362,9 @@ function verdict(
   const facts = { vendorCode: String(code), response: words }
   const until = retryAfter(response.headers['retry-after'], now)
   const slower = plain.kind === 'rate_limited' || known?.code === 'rate_limited'
-  // Of Verify's limits this one is about the number.
-  if (slower && until !== undefined) return rateLimited(until, { ...facts, alone: code === 60_212 })
+  if (slower && until !== undefined) {
+    return rateLimited(until, { ...facts, alone: facts.vendorCode === ONE_NUMBER })
+  }
   return known ?? new DeliveryError(plain.kind, plain.code, detail, facts)
 }
 

@@ -294,7 +294,7 @@ test("MessageBird's errors are judged by their number and parameter", async () =
     [refusal(402, 25, 'no'), 'temporary', 'forbidden'],
     [refusal(404, 20, 'no'), 'temporary', 'invalid_settings'],
     [refusal(500, 99, 'no'), 'temporary', 'server_error'],
-    [refusal(429, 21, 'no'), 'temporary', 'rate_limited'],
+    [refusal(429, 21, 'no'), 'rate_limited', 'rate_limited'],
     [refusal(400, 777, 'no'), 'permanent', 'refused'],
   ]
   for (const [answer, kind, word] of table) {

@@ -497,7 +497,7 @@ test('what SendGrid says is judged by status, field and words', async () => {
     ],
     [refusal(400, 'must be a string', 'content.0.value'), 'permanent', 'invalid_request'],
     [refusal(401, 'The provided authorization grant is invalid, expired, or revoked'), 'temporary', 'auth'],
-    [refusal(401, 'Maximum credits exceeded'), 'temporary', 'rate_limited'],
+    [refusal(401, 'Maximum credits exceeded'), 'rate_limited', 'rate_limited'],
     [
       refusal(403, 'The from address does not match a verified Sender Identity.', 'from'),
       'temporary',

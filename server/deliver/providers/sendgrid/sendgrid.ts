@@ -206,6 +206,9 @@ function call(
 
 /* ---------------------------------------------------------------- verdicts */
 
+/** How often somebody looks whether there are credits again. */
+const CREDITS_WAIT_MS = 10 * 60_000
+
 /**
  * https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors
  * https://support.sendgrid.com/hc/en-us/articles/18322114821403
@@ -233,7 +236,8 @@ function judgeAnswer(
         : permanent('invalid_request', detail, facts)
     case 401:
       // Neither is about this message: a key is mended, credits come back with the next day or month.
-      return temporary(/credits/i.test(words ?? '') ? 'rate_limited' : 'auth', detail, facts)
+      if (/credits/i.test(words ?? '')) return rateLimited(new Date(now.getTime() + CREDITS_WAIT_MS), facts)
+      return temporary('auth', detail, facts)
     case 403:
       // A sender that is not verified, a key without the permission, or a block for too many bad requests.
       return temporary(/sender identity/i.test(words ?? '') ? 'invalid_settings' : 'forbidden', detail, facts)

@@ -454,7 +454,7 @@ test('what SES says is judged by its name', async () => {
     [400, 'SendingPausedException', 'x', 'temporary', 'forbidden'],
     [400, 'MailFromDomainNotVerifiedException', 'x', 'temporary', 'invalid_settings'],
     [404, 'NotFoundException', 'Configuration set does not exist', 'temporary', 'invalid_settings'],
-    [400, 'LimitExceededException', 'x', 'temporary', 'rate_limited'],
+    [400, 'LimitExceededException', 'x', 'rate_limited', 'rate_limited'],
     [403, 'UnrecognizedClientException:http://internal.amazon.com/coral/', 'x', 'temporary', 'auth'],
     [403, 'SignatureDoesNotMatch', 'x', 'temporary', 'auth'],
     [403, 'ExpiredTokenException', 'x', 'temporary', 'auth'],

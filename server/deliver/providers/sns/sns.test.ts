@@ -312,8 +312,8 @@ test("SNS's errors are judged by their code", async () => {
     [awsError(403, 'AuthorizationError', 'not authorized'), 'temporary', 'auth'],
     [awsError(403, 'SignatureDoesNotMatch', 'no'), 'temporary', 'auth'],
     [awsError(403, 'InvalidClientTokenId', 'no'), 'temporary', 'auth'],
-    [awsError(400, 'Throttling', 'Rate exceeded'), 'temporary', 'rate_limited'],
-    [awsError(429, 'Throttled', 'Rate exceeded'), 'temporary', 'rate_limited'],
+    [awsError(400, 'Throttling', 'Rate exceeded'), 'rate_limited', 'rate_limited'],
+    [awsError(429, 'Throttled', 'Rate exceeded'), 'rate_limited', 'rate_limited'],
     [awsError(500, 'InternalError', 'no'), 'temporary', 'server_error'],
     [awsError(503, 'ServiceUnavailable', 'no'), 'temporary', 'unavailable'],
     // Not in the table: the status decides.

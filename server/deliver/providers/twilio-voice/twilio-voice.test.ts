@@ -229,7 +229,7 @@ test("Twilio's errors about calls are judged by their number", async () => {
     // Neither says that nobody has the number: 13224 is also said while no carrier gets through.
     [21214, 'rejected', 'unavailable'],
     [13224, 'rejected', 'unavailable'],
-    [10004, 'temporary', 'rate_limited'],
+    [10004, 'rate_limited', 'rate_limited'],
     [13225, 'rejected', 'forbidden'],
     [21215, 'rejected', 'forbidden'],
     [21210, 'temporary', 'invalid_settings'],

@@ -456,7 +456,7 @@ test("Meta's errors are judged by their number", async () => {
     [403, 200, 'temporary', 'auth'],
     [403, 283, 'temporary', 'auth'],
     [400, 33, 'temporary', 'invalid_settings'],
-    [400, 80007, 'temporary', 'rate_limited'],
+    [400, 80007, 'rate_limited', 'rate_limited'],
     [500, 131000, 'temporary', 'server_error'],
     [503, 131016, 'temporary', 'unavailable'],
     // Not in the table: the status decides.
