@@ -198,7 +198,7 @@ function providersPage(): string {
       'the delivery `unknown` for somebody to look at, and no other provider is asked.',
     '- **Cost**: the setting that says what a message costs where the vendor names no price; kept with each try.',
     '- **Asked**: what the vendor says without being sent anything: whether a device `token` is good, who is in its ' +
-      '`topics`, the `status` of a message that it took. Empty where it says nothing of the kind.',
+      '`topics`, the `status` of a message that it took, whether a `code` that verifies an address is right. Empty where it says nothing of the kind.',
     '- **Limits**: what the vendor takes. Longer text is cut, more per second waits.',
     '',
     '| Provider | Channel | Send | Failover | Callback | Asked | Repeats | Cost | Limits |',
@@ -244,6 +244,7 @@ const asked = (one: AnyProvider): string =>
     one.validateDeviceToken && '`token`',
     one.updateTopicSubscription && '`topics`',
     one.getDeliveryStatus && '`status`',
+    one.confirmCode && '`code`',
   ]
     .filter(Boolean)
     .join(', ')

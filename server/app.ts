@@ -14,6 +14,7 @@ import type { Queryable } from './db/pool.ts'
 import { derivedKeys, sealer as openSealer } from './db/seal.ts'
 import { backlog as openBacklog } from './deliver/backlog.ts'
 import { breakerBoard } from './deliver/breaker-board.ts'
+import { codeVendors } from './deliver/code-vendors.ts'
 import { deliveriesOf } from './deliver/delivery.ts'
 import { deliveryRoutes } from './deliver/delivery-routes.ts'
 import { deliveryLoop } from './deliver/loop.ts'
@@ -690,6 +691,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
         events: [event],
         answer: () => ({ status: 202, body: null }),
       }),
+    vendors: codeVendors(outside.listed, now),
     now,
   })
   unsubscribeRoutes(api, { db, links, now })

@@ -7,9 +7,11 @@ import {
   asDeliveryError,
   type Callback,
   type CallbackRequest,
+  type CodeVerdict,
   type Connection,
   DeliveryError,
   fit,
+  type GivenCode,
   type Group,
   type Http,
   type Limits,
@@ -53,6 +55,8 @@ export interface OpenedProvider {
   ): Promise<void>
   /** Absent where the vendor cannot be asked. Throws nothing but DeliveryError. */
   getDeliveryStatus?(messageId: string, signal: AbortSignal): Promise<Receipt[]>
+  /** Absent but for services of codes. Throws nothing but DeliveryError. */
+  confirmCode?(given: GivenCode, signal: AbortSignal): Promise<CodeVerdict>
   /** One result per message, in their order; never throws. Without `provider.sendMany` they go one by one. */
   sendMany(messages: readonly Message[], signal: AbortSignal): Promise<(Sent | DeliveryError)[]>
   /** Throws AppError (`unauthenticated`) on a forged request, `not_found` when the vendor posts nothing. */
@@ -139,6 +143,10 @@ export async function openProvider(
     ...(provider.getDeliveryStatus && {
       getDeliveryStatus: (messageId: string, signal: AbortSignal) =>
         cleanly(() => provider.getDeliveryStatus!(messageId, context(signal))),
+    }),
+    ...(provider.confirmCode && {
+      confirmCode: (given: GivenCode, signal: AbortSignal) =>
+        cleanly(() => provider.confirmCode!(given, context(signal))),
     }),
 
     async sendMany(messages, signal) {

@@ -74,6 +74,11 @@ export interface Provider<S, C extends Connection | undefined = undefined> {
    * lost. Throws `gone` when it does not know the message (any more).
    */
   getDeliveryStatus?(messageId: string, ctx: SendContext<S, C>): Promise<Receipt[]>
+  /**
+   * Of vendors that have a service for codes which verify addresses: what became of a code that somebody typed. Such a
+   * provider takes nothing but codes, and is asked before its neighbours. Throws as `send` does when it cannot tell.
+   */
+  confirmCode?(given: GivenCode, ctx: SendContext<S, C>): Promise<CodeVerdict>
   /** For `carillon doctor`: resolves when the vendor would take a message now; sends nothing. */
   check?(ctx: SendContext<S, C>): Promise<void>
 }
@@ -136,6 +141,19 @@ export interface Cost {
   /** ISO 4217. */
   currency: string
 }
+
+/** A code as somebody typed it, at the address to which it went. */
+export interface GivenCode {
+  to: string
+  code: string
+  /** Of the message that brought it, where the vendor named one. */
+  messageId?: string
+  /** It is the code that we made for it. The vendor may have sent one of its own instead. */
+  ours: boolean
+}
+
+/** `expired`: there is nothing (any more) that it could be the code of; `spent`: too many wrong ones came before. */
+export type CodeVerdict = 'right' | 'wrong' | 'expired' | 'spent'
 
 /* ---------------------------------------------------------------- errors */
 

@@ -54,7 +54,10 @@ const ASKED_BY_THE_API = [
   'validateDeviceToken',
   'updateTopicSubscription',
   'getDeliveryStatus',
+  'confirmCode',
 ] as const
+
+type TakesCodes = Pick<AnyProvider, 'confirmCode'> | Pick<OpenedProvider, 'confirmCode'>
 
 const LOOPBACK = ['127.0.0.1/32', '::1/128']
 
@@ -115,7 +118,10 @@ export async function openProviders({
   let mailbox: Mailbox | undefined
   const smtp = catalog.get('smtp')!
   const named = configuredProviders(config.providers, config.http.publicUrl)
-  const senders = [...named, ...more].filter(({ provider }) => channelOf(provider) === 'email')
+  // Who takes nothing but codes is no sender of mail.
+  const senders = [...named, ...more].filter(
+    ({ provider }) => channelOf(provider) === 'email' && !providerOf(provider).confirmCode,
+  )
   if (config.smtp.host) {
     await open(
       smtp,
@@ -162,13 +168,16 @@ export async function openProviders({
   }
   for (const one of [...named, ...more]) await open(providerOf(one.provider), one.settings, http, one)
 
+  // Who takes codes only leaves everything else to the next one, so it comes first wherever it stands.
+  const codesFirst = (a: TakesCodes, b: TakesCodes) => Number(!a.confirmCode) - Number(!b.confirmCode)
+  const inOrder = opened.toSorted(codesFirst)
   const providers = new Map(
-    CHANNELS.map(channel => [channel, opened.filter(provider => provider.channel === channel)] as const),
+    CHANNELS.map(channel => [channel, inOrder.filter(provider => provider.channel === channel)] as const),
   )
   return {
     providers,
     callbacks,
-    listed,
+    listed: listed.toSorted((a, b) => codesFirst(a.provider, b.provider)),
     configured,
     mailbox,
     async close() {

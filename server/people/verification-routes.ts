@@ -1,22 +1,31 @@
 import { Type } from 'typebox'
 import { audit } from '../admin/audit.ts'
-import { newId } from '../db/ids.ts'
 import type { Db } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Api } from '../http/api.ts'
 import { requireSelf } from '../http/auth.ts'
-import type { Event } from '../types.ts'
+import { lastTry } from '../ledger/last-try.ts'
+import type { Event, TenantId } from '../types.ts'
 import { IdField, TimeField, UserIdField } from './fields.ts'
 import { getUser } from './users.ts'
-import { CODE_DIGITS, CODE_MINUTES, confirmVerification, startVerification } from './verification.ts'
-import type { StartedVerification } from './verification.ts'
+import { CODE_DIGITS, CODE_MINUTES, judgeCode, startVerification, typeCode } from './verification.ts'
+import type { Confirmation, StartedVerification, TypedCode } from './verification.ts'
 
 export interface VerificationDeps {
   db: Db
   /** Accepts an event like any other: it is planned, delivered, explained. */
   send(event: Event): Promise<unknown>
+  /** By name: providers that send codes and can say whether one is right. They throw AppError when they cannot. */
+  vendors: ReadonlyMap<string, CodeVendor>
   now?: () => Date
 }
+
+export type CodeVendor = (given: {
+  to: string
+  code: string
+  messageId?: string
+  ours: boolean
+}) => Promise<'right' | 'wrong' | 'expired' | 'spent'>
 
 /** The type under which codes travel. */
 export const VERIFICATION_EVENT = 'carillon.address.verification'
@@ -25,7 +34,19 @@ const Params = Type.Object({ userId: UserIdField, id: IdField }, { additionalPro
 const tags = ['Addresses']
 
 /** Showing that an address is its owner's, by a code that is sent there. */
-export function verificationRoutes(api: Api, { db, send, now = () => new Date() }: VerificationDeps): void {
+export function verificationRoutes(
+  api: Api,
+  { db, send, vendors, now = () => new Date() }: VerificationDeps,
+): void {
+  /** Who sent the code is asked whether it is right, where that is somebody who can tell. */
+  async function verdictOn(tenantId: TenantId, { address, channel, eventId, ours }: TypedCode, code: string) {
+    const plain = ours ? 'right' : 'wrong'
+    if (vendors.size === 0 || eventId === null) return plain
+    const sent = await lastTry(db, tenantId, eventId, channel)
+    const vendor = sent && vendors.get(sent.provider)
+    return vendor === undefined ? plain : vendor({ to: address, code, messageId: sent!.messageId, ours })
+  }
+
   api.post(
     '/api/users/:userId/addresses/:id/verification',
     {
@@ -68,7 +89,12 @@ export function verificationRoutes(api: Api, { db, send, now = () => new Date() 
         summary: 'Verify the address by the code that was sent there',
         params: Params,
         body: Type.Object(
-          { code: Type.String({ pattern: `^[0-9]{${CODE_DIGITS}}$`, description: `${CODE_DIGITS} digits` }) },
+          {
+            code: Type.String({
+              pattern: '^[0-9]{4,10}$',
+              description: `${CODE_DIGITS} digits, unless a vendor makes codes of its own`,
+            }),
+          },
           { additionalProperties: false },
         ),
         response: { 200: Type.Object({ verified: Type.Literal(true) }) },
@@ -77,30 +103,38 @@ export function verificationRoutes(api: Api, { db, send, now = () => new Date() 
     async request => {
       const { caller, params, body } = request
       requireSelf(request, params.userId)
-      const outcome = await db.tx(async tx => {
-        const found = await confirmVerification(
-          tx,
-          caller.tenantId,
-          params.userId,
-          params.id,
-          body.code,
-          now(),
-        )
-        if (found.verified) {
-          await audit(tx, caller, {
-            action: 'address.verified',
-            objectKind: 'user',
-            objectId: params.userId,
-            details: { id: params.id },
-          })
-        }
-        return found
-      })
-      if (outcome.verified) return { verified: true as const }
-      const { why, left } = outcome
-      throw new AppError('invalid_request', REFUSALS[why], { field: '/code', extra: { attemptsLeft: left } })
+      const { tenantId } = caller
+      const typed = await db.tx(tx => typeCode(tx, tenantId, params.userId, params.id, body.code, now()))
+      if ('verified' in typed) return answer(typed)
+      const settle = (verdict: Parameters<typeof judgeCode>[5]) =>
+        db.tx(async tx => {
+          const found = await judgeCode(tx, tenantId, params.userId, params.id, typed, verdict, now())
+          if (found.verified) {
+            await audit(tx, caller, {
+              action: 'address.verified',
+              objectKind: 'user',
+              objectId: params.userId,
+              details: { id: params.id },
+            })
+          }
+          return found
+        })
+      let verdict: Parameters<typeof judgeCode>[5]
+      try {
+        verdict = await verdictOn(tenantId, typed, body.code)
+      } catch (error) {
+        await settle(undefined)
+        throw error
+      }
+      return answer(await settle(verdict))
     },
   )
+}
+
+function answer(outcome: Confirmation): { verified: true } {
+  if (outcome.verified) return { verified: true }
+  const { why, left } = outcome
+  throw new AppError('invalid_request', REFUSALS[why], { field: '/code', extra: { attemptsLeft: left } })
 }
 
 const REFUSALS = {
@@ -127,14 +161,14 @@ const TEXTS: Record<string, { subject: string; body(code: string, minutes: numbe
 /** To the bare address: it is not verified, so nothing would go there by way of the person. */
 function codeEvent(
   tenantId: number,
-  { channel, address, code, expiresAt }: StartedVerification,
+  { channel, eventId, address, code, expiresAt }: StartedVerification,
   locale: string,
   now: Date,
 ): Event {
   const words = TEXTS[locale.toLowerCase().split(/[-_]/)[0]!] ?? TEXTS['en']!
   return {
     tenantId,
-    id: newId(now.getTime()),
+    id: eventId,
     source: 'carillon',
     type: VERIFICATION_EVENT,
     time: now,

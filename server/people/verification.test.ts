@@ -5,8 +5,9 @@ import {
   CODE_MINUTES,
   MAX_ATTEMPTS,
   RESEND_SECONDS,
-  confirmVerification,
+  judgeCode,
   startVerification,
+  typeCode,
 } from './verification.ts'
 
 let t: TestApp
@@ -60,7 +61,11 @@ test('codes expire, attempts are counted, and codes cannot be asked for at will'
   const later = (seconds: number) => new Date(now.getTime() + seconds * 1000)
   const start = (at: Date) => t.db.tx(tx => startVerification(tx, t.tenant.id, 'otto', id, at))
   const confirm = (code: string, at: Date) =>
-    t.db.tx(tx => confirmVerification(tx, t.tenant.id, 'otto', id, code, at))
+    t.db.tx(async tx => {
+      const typed = await typeCode(tx, t.tenant.id, 'otto', id, code, at)
+      if ('verified' in typed) return typed
+      return judgeCode(tx, t.tenant.id, 'otto', id, typed, typed.ours ? 'right' : 'wrong', at)
+    })
   const first = await start(now)
   await assert.rejects(start(later(RESEND_SECONDS - 1)), { code: 'rate_limited' })
   assert.deepEqual(await confirm(first.code, later(CODE_MINUTES * 60)), {
@@ -85,4 +90,40 @@ test('codes expire, attempts are counted, and codes cannot be asked for at will'
     [id],
   )
   assert.equal(stored.rows[0].n, 0)
+})
+
+test('an attempt counts before anybody is asked, and not where nobody could say; a verdict is about its own code', async () => {
+  const id = await person('uma')
+  const at = new Date('2030-01-01T12:00:00Z')
+  const later = new Date(at.getTime() + 40_000)
+  const tx = <T>(work: Parameters<typeof t.db.tx<T>>[0]) => t.db.tx(work)
+  const start = (now: Date) => tx(q => startVerification(q, t.tenant.id, 'uma', id, now))
+  const type = async (code: string) => {
+    const typed = await tx(q => typeCode(q, t.tenant.id, 'uma', id, code, later))
+    assert.ok(!('verified' in typed))
+    return typed
+  }
+  const judge = (typed: Parameters<typeof judgeCode>[4], verdict: Parameters<typeof judgeCode>[5]) =>
+    tx(q => judgeCode(q, t.tenant.id, 'uma', id, typed, verdict, later))
+  await start(at)
+  // Five at once: each has its own attempt, and a sixth has none.
+  const typed = await Promise.all(Array.from({ length: MAX_ATTEMPTS }, () => type('0000')))
+  assert.deepEqual(typed.map(({ left }) => left).sort(), [0, 1, 2, 3, 4])
+  const spent = await tx(q => typeCode(q, t.tenant.id, 'uma', id, '0000', later))
+  assert.deepEqual(spent, { verified: false, why: 'spent', left: 0 })
+  await judge(typed[0]!, undefined)
+  const again = await type('0000')
+  assert.equal(again.left, 0)
+
+  // Another code was sent while the vendor thought about the first one.
+  await start(later)
+  assert.deepEqual(await judge(again, 'right'), { verified: false, why: 'expired', left: 0 })
+  const fresh = await type('0000')
+  assert.deepEqual(await judge(fresh, 'spent'), { verified: false, why: 'spent', left: 0 })
+  assert.deepEqual(await tx(q => typeCode(q, t.tenant.id, 'uma', id, '0000', later)), {
+    verified: false,
+    why: 'spent',
+    left: 0,
+  })
+  assert.deepEqual(await judge(fresh, 'right'), { verified: true })
 })

@@ -1,4 +1,5 @@
 import { createHash, randomBytes, randomInt, timingSafeEqual } from 'node:crypto'
+import { newId } from '../db/ids.ts'
 import { type Queryable, type Tx, sql } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Channel, Id, TenantId, UserId } from '../types.ts'
@@ -17,6 +18,8 @@ export const VERIFIABLE: readonly Channel[] = ['email', 'sms', 'whatsapp', 'voic
 
 export interface StartedVerification {
   channel: Channel
+  /** Under which the code is to travel. */
+  eventId: Id
   address: string
   code: string
   expiresAt: Date
@@ -36,6 +39,7 @@ interface VerificationRow {
   sent: number
   window_at: Date
   sent_at: Date
+  event_id: Id | null
 }
 
 const findAddress = sql(
@@ -44,20 +48,20 @@ const findAddress = sql(
 )
 const findVerification = sql(
   'find_verification',
-  `select salt, hash, expires_at, attempts, sent, window_at, sent_at from address_verifications
+  `select salt, hash, expires_at, attempts, sent, window_at, sent_at, event_id from address_verifications
    where tenant_id = $1 and address_id = $2 for update`,
 )
 const putVerification = sql(
   'put_verification',
-  `insert into address_verifications (tenant_id, address_id, salt, hash, expires_at, sent, window_at, sent_at)
-   values ($1, $2, $3, $4, $5, $6, $7, $8)
+  `insert into address_verifications (tenant_id, address_id, salt, hash, expires_at, sent, window_at, sent_at, event_id)
+   values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
    on conflict (tenant_id, address_id) do update
      set salt = excluded.salt, hash = excluded.hash, expires_at = excluded.expires_at, attempts = 0,
-         sent = excluded.sent, window_at = excluded.window_at, sent_at = excluded.sent_at`,
+         sent = excluded.sent, window_at = excluded.window_at, sent_at = excluded.sent_at, event_id = excluded.event_id`,
 )
-const countAttempt = sql(
-  'count_verification_attempt',
-  `update address_verifications set attempts = attempts + 1 where tenant_id = $1 and address_id = $2`,
+const setAttempts = sql(
+  'set_verification_attempts',
+  `update address_verifications set attempts = $3 where tenant_id = $1 and address_id = $2`,
 )
 const endVerification = sql(
   'end_verification',
@@ -103,6 +107,7 @@ export async function startVerification(
   }
   const code = String(randomInt(10 ** CODE_DIGITS)).padStart(CODE_DIGITS, '0')
   const salt = randomBytes(16)
+  const eventId = newId(now.getTime())
   const expiresAt = new Date(now.getTime() + CODE_MINUTES * 60_000)
   await tx.run(putVerification, [
     tenantId,
@@ -113,8 +118,9 @@ export async function startVerification(
     sent,
     windowAt,
     now,
+    eventId,
   ])
-  return { channel, address: found.address, code, expiresAt }
+  return { channel, eventId, address: found.address, code, expiresAt }
 }
 
 /** What became of a code: `wrong` leaves so many attempts. */
@@ -122,32 +128,74 @@ export type Confirmation =
   | { verified: true }
   | { verified: false; why: 'wrong' | 'expired' | 'spent'; left: number }
 
+/** A code that was typed, and whether it is ours; whoever sent it may have sent another one, and has to be asked. */
+export interface TypedCode {
+  channel: Channel
+  address: string
+  eventId: Id | null
+  ours: boolean
+  /** When it is wrong. */
+  left: number
+}
+
 /**
- * Counts the attempt whatever comes of it, so that the transaction has to commit also when the code was wrong.
+ * Counts the attempt whatever comes of it, before anybody is asked, so that no two at once are one: the transaction has
+ * to commit also when the code is wrong.
  *
  * @throws AppError not_found, also when no code was sent
  */
-export async function confirmVerification(
+export async function typeCode(
   tx: Tx,
   tenantId: TenantId,
   userId: UserId,
   addressId: Id,
   code: string,
   now: Date,
-): Promise<Confirmation> {
+): Promise<Confirmation | TypedCode> {
   const found = await owned(tx, tenantId, userId, addressId)
   if (found.verification === 'verified') return { verified: true }
   const sent = await tx.one<VerificationRow>(findVerification, [tenantId, addressId])
   if (!sent) throw new AppError('not_found', 'No code was sent to this address.')
   if (sent.expires_at <= now) return { verified: false, why: 'expired', left: 0 }
   if (sent.attempts >= MAX_ATTEMPTS) return { verified: false, why: 'spent', left: 0 }
-  if (!timingSafeEqual(sent.hash, digest(sent.salt, code))) {
-    await tx.run(countAttempt, [tenantId, addressId])
-    return { verified: false, why: 'wrong', left: MAX_ATTEMPTS - sent.attempts - 1 }
+  await tx.run(setAttempts, [tenantId, addressId, sent.attempts + 1])
+  return {
+    channel: CHANNELS[found.channel]!,
+    address: found.address,
+    eventId: sent.event_id,
+    ours: timingSafeEqual(sent.hash, digest(sent.salt, code)),
+    left: MAX_ATTEMPTS - sent.attempts - 1,
   }
-  await tx.run(markVerified, [tenantId, userId, addressId, now])
-  await tx.run(endVerification, [tenantId, addressId])
-  return { verified: true }
+}
+
+/**
+ * What follows from the verdict on a typed code; undefined: nobody could say, and the attempt does not count. Where
+ * another code was sent meanwhile, or the address changed, the verdict is about nothing any more.
+ */
+export async function judgeCode(
+  tx: Tx,
+  tenantId: TenantId,
+  userId: UserId,
+  addressId: Id,
+  typed: TypedCode,
+  verdict: 'right' | 'wrong' | 'expired' | 'spent' | undefined,
+  now: Date,
+): Promise<Confirmation> {
+  const found = await owned(tx, tenantId, userId, addressId)
+  if (found.verification === 'verified') return { verified: true }
+  const sent = await tx.one<VerificationRow>(findVerification, [tenantId, addressId])
+  if (!sent || sent.event_id !== typed.eventId || found.address !== typed.address) {
+    return { verified: false, why: 'expired', left: 0 }
+  }
+  if (verdict === 'right') {
+    await tx.run(markVerified, [tenantId, userId, addressId, now])
+    await tx.run(endVerification, [tenantId, addressId])
+    return { verified: true }
+  }
+  const spent = verdict === 'spent' || verdict === 'expired'
+  if (spent) await tx.run(setAttempts, [tenantId, addressId, MAX_ATTEMPTS])
+  if (verdict === undefined) await tx.run(setAttempts, [tenantId, addressId, Math.max(0, sent.attempts - 1)])
+  return { verified: false, why: verdict ?? 'wrong', left: spent ? 0 : typed.left }
 }
 
 async function owned(q: Queryable, tenantId: TenantId, userId: UserId, addressId: Id): Promise<AddressRow> {

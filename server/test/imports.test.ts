@@ -152,6 +152,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
       'server/deliver/providers/sms-text.ts',
       'server/deliver/providers/sns-message.ts',
       'server/deliver/providers/twilio-api.ts',
+      'server/deliver/providers/twilio-verify-api.ts',
       'server/deliver/providers/whatsapp-content.ts',
       'server/sms-size.ts',
       'server/types.ts',
@@ -253,6 +254,7 @@ const TESTS = [
   'server/deliver/providers/one-delivery.ts',
   'server/deliver/providers/slack-vendor.ts',
   'server/deliver/providers/twilio-vendor.ts',
+  'server/deliver/providers/twilio-verify-vendor.ts',
 ]
 
 const ROOT = join(import.meta.dirname, '..', '..')

@@ -13,7 +13,7 @@ export function phoneNumber(to: string): string {
 }
 
 /** A vendor's words without the number and the text, which attempts and logs would keep longer than they may. */
-export function withoutPerson(words: string, message: Message): string {
+export function withoutPerson(words: string, message: Pick<Message, 'to' | 'content'>): string {
   const digits = message.to.replaceAll(/\D/g, '')
   const { body, subject } = message.content
   let clean = words

@@ -129,7 +129,7 @@ export async function create(
 export async function post(
   url: string,
   form: URLSearchParams,
-  message: Message,
+  message: Pick<Message, 'to' | 'content'>,
   { http, settings: own, now, signal }: SendContext<Account>,
 ): Promise<Record<string, unknown>> {
   const response = await http.request({
@@ -249,13 +249,22 @@ const ERRORS: ReadonlyMap<string, Verdict> = new Map(
     21910: SET_UP, // From and To of different channels
     // Verify.
     60200: ['permanent', 'invalid_address'], // invalid parameter, such as To
-    60202: ['rejected', 'refused'], // too many checks of one code
-    60203: ['rejected', 'refused'], // too many codes to one number in ten minutes
+    60201: SET_UP, // the translation of the template is not approved
+    60202: ['rejected', 'rate_limited'], // five checks of one code; it has to expire first
+    60203: ['rejected', 'rate_limited'], // five codes to one address in ten minutes
+    60204: SET_UP, // the service has no such feature, such as codes of ours
     60205: NO_SUCH_NUMBER, // SMS does not reach landlines
     60207: SLOWER, // rate of the service
     [ONE_NUMBER]: SLOWER, // too many requests for one number at once
-    60220: SET_UP, // custom codes are not switched on for the account
+    60217: SET_UP, // the service is set up wrongly
+    60218: SET_UP, // mail: its template is not active
+    60219: SET_UP, // mail: its template lacks placeholders
+    60220: NOT_ALLOWED, // messages to China need vetting
+    60222: SET_UP, // mail: its sender is not verified
+    60223: SET_UP, // the channel is switched off in the service
+    60238: ['rejected', 'refused'], // Twilio reviews the account, or sends nothing to the country
     60410: ['rejected', 'refused'], // blocked by Verify's fraud guard
+    60605: NOT_ALLOWED, // blocked by Verify's geographic permissions
     // The content.
     12100: CONTENT, // TwiML cannot be parsed
     21602: CONTENT, // no body
@@ -361,7 +370,8 @@ function verdict(
   const known = failureOf(String(code), detail, words)
   const facts = { vendorCode: String(code), response: words }
   const until = retryAfter(response.headers['retry-after'], now)
-  const slower = plain.kind === 'rate_limited' || known?.code === 'rate_limited'
+  // Verify's limits on one address outlive the code that it could bring.
+  const slower = !known?.final && (plain.kind === 'rate_limited' || known?.code === 'rate_limited')
   if (slower && until !== undefined) {
     return rateLimited(until, { ...facts, alone: facts.vendorCode === ONE_NUMBER })
   }

@@ -102,45 +102,68 @@ export function signedForm(url: string, params: Record<string, string>, token = 
 
 interface Property {
   type?: string
+  $ref?: string
+  minLength?: number
+  maxLength?: number
   pattern?: string
   enum?: string[]
   items?: Property
+}
+
+interface Contract {
+  paths: Record<
+    string,
+    {
+      post: {
+        requestBody: {
+          content: Record<string, { schema: { required?: string[]; properties: Record<string, Property> } }>
+        }
+      }
+    }
+  >
+  components: { schemas: Record<string, Property> }
+}
+
+const contracts = new Map<string, Contract | undefined>()
+
+/** A contract that Twilio publishes; undefined where it is not beside this checkout. */
+function contractIn(file: string): Contract | undefined {
+  if (!contracts.has(file)) {
+    let found: Contract | undefined
+    try {
+      const url = new URL(`../../../../shared/contracts/${file}`, import.meta.url)
+      found = JSON.parse(readFileSync(url, 'utf8')) as Contract
+    } catch {
+      // Not here: whoever asks says so.
+    }
+    contracts.set(file, found)
+  }
+  return contracts.get(file)
 }
 
 /**
  * What the published contract holds against a form: fields it does not know, misses or wants in another shape.
  * Undefined where the contract is not beside this checkout.
  */
-export function againstContract(resource: 'Messages' | 'Calls', body: string): string[] | undefined {
-  const file = new URL(
-    '../../../../shared/contracts/twilio-api-v2010-messages-calls.openapi.json',
-    import.meta.url,
+export const againstContract = (resource: 'Messages' | 'Calls', body: string): string[] | undefined =>
+  formProblems(
+    'twilio-api-v2010-messages-calls.openapi.json',
+    `/2010-04-01/Accounts/{AccountSid}/${resource}.json`,
+    body,
   )
-  let text: string
-  try {
-    text = readFileSync(file, 'utf8')
-  } catch {
-    return undefined
-  }
-  const { paths } = JSON.parse(text) as {
-    paths: Record<
-      string,
-      {
-        post: {
-          requestBody: {
-            content: Record<string, { schema: { required: string[]; properties: Record<string, Property> } }>
-          }
-        }
-      }
-    >
-  }
-  const operation = paths[`/2010-04-01/Accounts/{AccountSid}/${resource}.json`]?.post
-  const schema = operation?.requestBody.content['application/x-www-form-urlencoded']?.schema
-  if (schema === undefined) return ['the contract lacks the operation']
+
+/** The same of any contract and path. */
+export function formProblems(file: string, path: string, body: string): string[] | undefined {
+  const contract = contractIn(file)
+  if (contract === undefined) return undefined
+  const schema = contract.paths[path]?.post.requestBody.content['application/x-www-form-urlencoded']?.schema
+  if (schema === undefined) return [`${path} is not in the contract`]
   const form = new URLSearchParams(body)
-  const problems = schema.required.filter(name => !form.has(name)).map(name => `${name} is missing`)
+  const problems = (schema.required ?? []).filter(name => !form.has(name)).map(name => `${name} is missing`)
   for (const [name, value] of form) {
-    const property = schema.properties[name]
+    const named = schema.properties[name]
+    const reference = named?.$ref?.split('/').at(-1)
+    const property = reference === undefined ? named : contract.components.schemas[reference]
     if (property === undefined) problems.push(`${name} is not in the contract`)
     else problems.push(...problemsOf(name, value, property))
     if (property?.type !== 'array' && form.getAll(name).length > 1) problems.push(`${name} comes twice`)
@@ -148,8 +171,10 @@ export function againstContract(resource: 'Messages' | 'Calls', body: string): s
   return problems
 }
 
-function problemsOf(name: string, value: string, { type, pattern, enum: words }: Property): string[] {
+function problemsOf(name: string, value: string, property: Property): string[] {
+  const { type, pattern, enum: words, minLength = 0, maxLength = Number.POSITIVE_INFINITY } = property
   const problems: string[] = []
+  if (value.length < minLength || value.length > maxLength) problems.push(`${name} has another length`)
   if (pattern !== undefined && !new RegExp(pattern).test(value)) problems.push(`${name} is not ${pattern}`)
   if (words !== undefined && !words.includes(value)) problems.push(`${name} is none of ${words.join(', ')}`)
   if (type === 'integer' && !/^\d+$/.test(value)) problems.push(`${name} is no integer`)

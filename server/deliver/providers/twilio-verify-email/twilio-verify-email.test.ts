@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { openHttp } from '../../http.ts'
+import { openProvider } from '../../open-provider.ts'
+import { DeliveryError } from '../../provider.ts'
+import { testProvider } from '../conformance.ts'
+import { NOW } from '../one-delivery.ts'
+import { codeMessage, NOT_APPLICABLE, verifySettings, verifyVendor } from '../twilio-verify-vendor.ts'
+import { twilioVerifyEmail } from './twilio-verify-email.ts'
+
+const to = 'ann@example.org'
+const code = (address = to) => codeMessage({ channel: 'email', to: address })
+
+testProvider(twilioVerifyEmail, {
+  vendor: () => verifyVendor({ by: 'email' }),
+  settings: verifySettings,
+  message: () => code(),
+  notApplicable: NOT_APPLICABLE,
+})
+
+test('twilio-verify-email: the code goes by its channel, and is confirmed by its address', async () => {
+  const vendor = await verifyVendor({ by: 'email', ours: false })
+  const http = openHttp({ allowPrivate: ['127.0.0.1/32'] })
+  const settings = { ...verifySettings(vendor), codes: 'twilio' }
+  const opened = await openProvider(twilioVerifyEmail, settings, { http, now: () => NOW })
+  const { signal } = new AbortController()
+  try {
+    const { providerMessageId: messageId } = await opened.send(code(), signal)
+    const { raw } = vendor.received[0]!
+    const form = new URLSearchParams(raw.slice(raw.indexOf('\r\n\r\n') + 4))
+    assert.deepEqual(Object.fromEntries(form), { To: to, Channel: 'email' })
+    const typed = vendor.codes.get(to)!
+    assert.equal(await opened.confirmCode!({ to, code: typed, messageId, ours: false }, signal), 'right')
+    for (const wrong of ['ann', 'ann@', 'ann@exa mple.org', '+15551234567']) {
+      const error = await opened.send(code(wrong), signal).catch((thrown: unknown) => thrown)
+      assert.ok(error instanceof DeliveryError, wrong)
+      assert.deepEqual([error.kind, error.code], ['permanent', 'invalid_address'], wrong)
+    }
+    assert.equal(vendor.received.length, 2)
+  } finally {
+    await opened.close()
+    await vendor.close()
+    await http.close()
+  }
+})
