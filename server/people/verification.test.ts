@@ -108,7 +108,7 @@ test('an attempt counts before anybody is asked, and not where nobody could say;
   await start(at)
   // Five at once: each has its own attempt, and a sixth has none.
   const typed = await Promise.all(Array.from({ length: MAX_ATTEMPTS }, () => type('0000')))
-  assert.deepEqual(typed.map(({ left }) => left).sort(), [0, 1, 2, 3, 4])
+  assert.deepEqual(new Set(typed.map(({ left }) => left)), new Set([0, 1, 2, 3, 4]))
   const spent = await tx(q => typeCode(q, t.tenant.id, 'uma', id, '0000', later))
   assert.deepEqual(spent, { verified: false, why: 'spent', left: 0 })
   await judge(typed[0]!, undefined)

@@ -145,6 +145,12 @@ function setUp(
     baseUrl: url,
     from: '+15005550006',
   })
+  const verify = (id: string) => ({
+    accountSid: SID,
+    authToken: plant(`${id} authToken`),
+    baseUrl: url,
+    serviceSid: `VA${'0'.repeat(32)}`,
+  })
   plant('fcm private key', lineOf(rsa))
   plant('apns key', lineOf(p8))
   return {
@@ -183,15 +189,10 @@ function setUp(
     },
     twilio: { settings: twilio('twilio'), to: PHONE },
     sns: { settings: aws('sns'), to: PHONE },
-    'twilio-verify': {
-      settings: {
-        accountSid: SID,
-        authToken: plant('twilio-verify authToken'),
-        baseUrl: url,
-        serviceSid: `VA${'0'.repeat(32)}`,
-      },
-      to: PHONE,
-    },
+    'twilio-verify': { settings: { ...verify('twilio-verify'), codes: 'twilio' }, to: PHONE },
+    'twilio-verify-call': { settings: verify('twilio-verify-call'), to: PHONE },
+    'twilio-verify-email': { settings: verify('twilio-verify-email'), to: 'ann@example.org' },
+    'twilio-verify-whatsapp': { settings: verify('twilio-verify-whatsapp'), to: PHONE },
     'twilio-voice': { settings: twilio('twilio-voice'), to: PHONE },
     'twilio-whatsapp': { settings: twilio('twilio-whatsapp'), to: PHONE },
     'whatsapp-cloud': {
@@ -300,7 +301,23 @@ test('no provider lets a secret out in what it throws or returns, whatever the f
     const provider = catalog.get(id)!
     const http = openHttp({ allowPrivate: ['127.0.0.1/32'] })
     const opened = await openProvider(provider, settings, { http, now: () => new Date() })
-    const message = exampleMessage({ channel: provider.channel, to, addressSettings: of })
+    const code = {
+      eventType: 'carillon.address.verification',
+      content: { body: 'x', data: { code: '123456' } },
+    }
+    const message = exampleMessage({
+      channel: provider.channel,
+      to,
+      addressSettings: of,
+      ...(provider.confirmCode && code),
+    })
+    /** Everything else that a vendor may be asked. */
+    const questions: (() => Promise<unknown> | undefined)[] = [
+      () => opened.validateDeviceToken?.(to, AbortSignal.timeout(20_000)),
+      () => opened.updateTopicSubscription?.(to, 'news', true, AbortSignal.timeout(20_000)),
+      () => opened.getDeliveryStatus?.('SM1', AbortSignal.timeout(20_000)),
+      () => opened.confirmCode?.({ to, code: '123456', ours: true }, AbortSignal.timeout(20_000)),
+    ]
     try {
       for (const [name, behaviour] of BEHAVIOURS) {
         answer = behaviour
@@ -310,6 +327,10 @@ test('no provider lets a secret out in what it throws or returns, whatever the f
         assertClean(`${id} at ${name}`, inspect(result, { depth: 10, showHidden: true }))
         const { response } = result as { response?: string }
         if (response !== undefined) assertClean(`${id} at ${name}`, response)
+        for (const ask of questions) {
+          const said = await Promise.resolve(ask()).catch((error: unknown) => error)
+          assertClean(`${id} asked at ${name}`, inspect(said, { depth: 10, showHidden: true }))
+        }
       }
       const forged = {
         method: 'POST',
