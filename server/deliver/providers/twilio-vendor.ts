@@ -103,8 +103,6 @@ export function signedForm(url: string, params: Record<string, string>, token = 
 interface Property {
   type?: string
   $ref?: string
-  minLength?: number
-  maxLength?: number
   pattern?: string
   enum?: string[]
   items?: Property
@@ -171,10 +169,8 @@ export function formProblems(file: string, path: string, body: string): string[]
   return problems
 }
 
-function problemsOf(name: string, value: string, property: Property): string[] {
-  const { type, pattern, enum: words, minLength = 0, maxLength = Number.POSITIVE_INFINITY } = property
+function problemsOf(name: string, value: string, { type, pattern, enum: words }: Property): string[] {
   const problems: string[] = []
-  if (value.length < minLength || value.length > maxLength) problems.push(`${name} has another length`)
   if (pattern !== undefined && !new RegExp(pattern).test(value)) problems.push(`${name} is not ${pattern}`)
   if (words !== undefined && !words.includes(value)) problems.push(`${name} is none of ${words.join(', ')}`)
   if (type === 'integer' && !/^\d+$/.test(value)) problems.push(`${name} is no integer`)
