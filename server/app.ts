@@ -30,6 +30,7 @@ import { experimentRoutes } from './experiments/routes.ts'
 import { heartbeatBook } from './heartbeats/book.ts'
 import { heartbeatsRoutes } from './heartbeats/routes.ts'
 import { heartbeatWatcher } from './heartbeats/watcher.ts'
+import { explainFor } from './explain/explain.ts'
 import { explainRoutes } from './explain/routes.ts'
 import { AppError } from './errors.ts'
 import { notifyFanout, redisFanout } from './feed/fanout.ts'
@@ -37,6 +38,7 @@ import { feedStore } from './feed/feed.ts'
 import { createHub } from './feed/hub.ts'
 import { feedKeeper } from './feed/keeper.ts'
 import { realtimeRoutes } from './feed/realtime.ts'
+import type { Dialect } from './feed/realtime.ts'
 import { feedRoutes } from './feed/routes.ts'
 import type { Api } from './http/api.ts'
 import { assetBook } from './assets/asset-book.ts'
@@ -118,7 +120,7 @@ import { trackedHtml } from './track/rewrite.ts'
 import { callbackRoutes } from './track/routes.ts'
 import { trackingRoutes } from './track/tracking-routes.ts'
 import { SOLUTIONS } from '../solutions/index.ts'
-import type { Core, Solution } from './solution.ts'
+import type { Closure, Core, Solution, TakeEvent } from './solution.ts'
 import { CHANNELS } from './types.ts'
 import type { Channel, TenantId } from './types.ts'
 
@@ -402,6 +404,18 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     onError: onError('backlog'),
   })
 
+  // ---- what solutions say of their own events (filled when they are opened, before anything comes in)
+  const takers = new Map<string, TakeEvent>()
+  const closures: Closure[] = []
+  const dialects = new Map<string, Dialect>()
+  const closedTo: Closure = (event, channel) => {
+    for (const closure of closures) {
+      const why = closure(event, channel)
+      if (why !== undefined) return why
+    }
+    return undefined
+  }
+
   // ---- the way in
   const rules = ruleBook(watch)
   const eventTypes = eventTypeBook(watch)
@@ -428,6 +442,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     messages,
     standing: standings.standing,
     channelOpen: channel => channel === 'in_app' || outside.configured.has(channel),
+    ...(solutions.length > 0 && { closedTo }),
     observe: {
       matched(seconds, events, matched) {
         metrics.ruleEvaluation(seconds / Math.max(1, events), events)
@@ -488,7 +503,9 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     db,
     pipeline,
     heartbeats: heartbeatBook(watch),
-    eventTypes,
+    eventTypes: {
+      refuse: event => eventTypes.refuse(event) ?? takers.get(event.type)?.(event) ?? null,
+    },
     sealAnswer: (tenantId, text) => sealer.seal(tenantKey(tenantId)!, text),
     openAnswer: (tenantId, sealed) => sealer.open(tenantKey(tenantId)!, sealed).toString('utf8'),
     ledger,
@@ -719,6 +736,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       look: () => watch.look(db),
       tenantKey,
       channelOpen: channel => channel === 'in_app' || outside.configured.has(channel),
+      closedTo,
     }),
   })
   scheduleRoutes(api)
@@ -844,7 +862,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   pushTokenRoutes(api, { db, listed: outside.listed, now })
   providerRoutes(api, { db, listed: outside.listed, publicUrl: config.http.publicUrl })
   feedRoutes(api, { feed, hub, now })
-  realtimeRoutes(api, { db, auth: credentials, feed, hub, now, onError: onError('realtime') })
+  realtimeRoutes(api, { db, auth: credentials, feed, hub, now, dialects, onError: onError('realtime') })
   if (outside.mailbox) mailboxRoutes(api, { mailbox: outside.mailbox })
   await consoleRoutes(api, {
     folder: join(import.meta.dirname, '..', 'console', 'dist'),
@@ -852,7 +870,16 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   })
 
   // ---- what stands on all of it
-  const core: Core = { api, db, now }
+  const core: Core = {
+    api,
+    now,
+    accept: request => acceptor.accept(request),
+    inbox: feed,
+    explain: (tenantId, userId, eventId) => explainFor(db, tenantId, userId, eventId),
+    takeEvents: (type, take) => takers.set(type, take),
+    closeChannels: closure => closures.push(closure),
+    speak: (name, dialect) => dialects.set(name, dialect),
+  }
   for (const { id, open } of solutions) open?.(core, config.solutions.get(id)!)
 
   // ---- running

@@ -81,6 +81,8 @@ export interface PipelineParts {
   experiments?: ExperimentBook
   /** Channels with at least one provider. */
   channelOpen(channel: Channel): boolean
+  /** Why a channel is closed to this event alone. */
+  closedTo?(event: Event, channel: Channel): string | undefined
   /** Seconds each of these stages took for so many items, for metrics. */
   observe?: Observer
 }

@@ -1,7 +1,10 @@
 import type { SettingsTable, ValuesOf } from './config-values.ts'
-import type { Db } from './db/pool.ts'
+import type { Explanation } from './explain/explain.ts'
+import type { FeedStore } from './feed/feed.ts'
+import type { Dialect } from './feed/realtime.ts'
 import type { Api } from './http/api.ts'
-import type { Json, JsonObject } from './types.ts'
+import type { Acceptor, EventTypes } from './ingest/acceptor.ts'
+import type { Channel, Event, Id, JsonObject, TenantId, UserId } from './types.ts'
 
 /**
  * A solution: one of the documented systems as a folder on top of the core. It brings templates, rules, routes and
@@ -36,15 +39,49 @@ export interface SeenEvent {
   data: Readonly<JsonObject>
 }
 
-/** What the core lends to a solution. */
+/** What the core lends to a solution. Each member is used by one at least. */
 export interface Core {
   api: Api
-  db: Db
-  now: () => Date
+  now(): Date
+  /** The one way in: resolves when the events, and whatever they come to, are durable (server/ingest/acceptor.ts). */
+  accept: Acceptor['accept']
+  /** People's inboxes. */
+  inbox: Pick<FeedStore, 'list' | 'thread'>
+  /** Why a person was told, or not, and how far it has come. */
+  explain(tenantId: TenantId, userId: UserId, eventId: Id): Promise<Explanation>
+  /** Takes events of a type of its own, from whatever door, once they fit the tenant's schema of it. */
+  takeEvents(type: string, take: TakeEvent): void
+  /** Closes channels to some events. */
+  closeChannels(closure: Closure): void
+  /** What clients of /realtime hear that ask for `?as=<name>`. */
+  speak(name: string, dialect: Dialect): void
 }
 
+/** Says why an event is refused; or null, and may have said in `event.direct` whom to tell, in place of rules. */
+export type TakeEvent = EventTypes['refuse']
+
+/** Why the channel is closed to the event, for the trace; undefined: it is not. */
+export type Closure = (event: Event, channel: Channel) => string | undefined
+
 // ---- words for tables of settings, checks and answers
-export { integer, oneOf, optional, readWebUrl, setting, toggle } from './config-values.ts'
-export { AppError } from './errors.ts'
-export { sql } from './db/pool.ts'
-export type { Api, Db, Json, JsonObject }
+export { integer, readWebUrl, setting, toggle } from './config-values.ts'
+export { newId } from './db/ids.ts'
+export { AppError, ERRORS } from './errors.ts'
+export type { ErrorCode } from './errors.ts'
+export type { ChangeView, FeedView } from './feed/feed.ts'
+export type { Envelope, Person } from './feed/hub.ts'
+export { readerOf } from './feed/reader.ts'
+export { decodeCursor, encodeCursor } from './http/cursor.ts'
+export { pageQuery } from './http/page.ts'
+export { compileTemplate } from './render/template.ts'
+export type {
+  DirectSend,
+  Event,
+  Id,
+  Json,
+  JsonObject,
+  Priority,
+  TenantId,
+  UserId,
+} from './types.ts'
+export type { Api, Dialect, Explanation }

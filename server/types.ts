@@ -74,6 +74,10 @@ export interface InlineContent {
   body?: string
   html?: string
   data?: JsonObject
+  /** In place of `body`: read as a template, over the event's data. Whoever sets it has checked that it compiles. */
+  template?: string
+  image?: string
+  actions?: Action[]
 }
 
 /**
@@ -95,6 +99,11 @@ export interface DirectSend {
   metadata?: JsonObject
   /** What it belongs to; see `Message.thread`. */
   thread?: string
+  /** Preference scopes it falls under, such as `aura:<id>`. */
+  scopes?: string[]
+  /** As the same words of a rule's policy. */
+  score?: number
+  quietHours?: 'respect' | 'ignore' | 'in_app'
 }
 
 /** What every door turns its input into. CloudEvents 1.0 attributes keep their names and meaning. */

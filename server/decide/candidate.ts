@@ -28,6 +28,8 @@ export interface Candidate {
   alreadyTold: boolean
   /** Is there a provider for the channel? */
   channelOpen: boolean
+  /** Why the channel is closed to this event although there is one. */
+  closed?: string | undefined
   /** IANA zone of the reader: their day, their quiet hours. */
   zone: string
   /** What the rule says about when and how; {} for a direct request. */

@@ -282,17 +282,14 @@ test('threads are listed by their newest item, page by page, and go with their l
   const again = await inbox.add(tenant, ['tea'], { thread: 'order:1' })
 
   const page = await feed.threads(tenant, 'tea', { limit: 1 })
-  assert.deepEqual(
-    page.threads.map(({ id: _, ...thread }) => thread),
-    [{ thread: 'order:1', items: 2, unread: 2, last: again[0]!.data }],
-  )
+  assert.deepEqual(page.threads, [{ thread: 'order:1', items: 2, unread: 2, last: again[0]!.data }])
   const next = await feed.threads(tenant, 'tea', { limit: 5, before: page.nextSeq! })
   assert.deepEqual(
     next.threads.map(({ thread, items }) => [thread, items]),
     [['order:2', 1]],
   )
   assert.equal(next.nextSeq, null)
-  assert.notEqual((await feed.thread(tenant, 'tom', 'order:1'))!.id, page.threads[0]!.id)
+  assert.equal((await feed.thread(tenant, 'tom', 'order:1'))!.items, 1)
   assert.equal(await feed.thread(tenant, 'tom', 'order:2'), undefined)
   assert.deepEqual(await feed.threads(tenant + 1, 'tea', { limit: 5 }), { threads: [], nextSeq: null })
 

@@ -103,8 +103,6 @@ export interface FeedPage {
 
 /** A thread of one inbox. */
 export interface ThreadView {
-  /** Its own id here, for as long as there is an item of it. */
-  id: Id
   thread: string
   /** Items of it that are kept, archived ones included. */
   items: number
@@ -372,7 +370,7 @@ const LIST_THREAD = Object.fromEntries(
 const threadStatement = (name: string, which: string): Statement =>
   sql(
     name,
-    `select t.id as thread_id, t.items, t.unread as thread_unread, ${ITEM_COLUMNS}, ${NOTIFICATION_COLUMNS}, u.data_key
+    `select t.items, t.unread as thread_unread, ${ITEM_COLUMNS}, ${NOTIFICATION_COLUMNS}, u.data_key
      from feed_threads t
      join feed f on f.tenant_id = t.tenant_id and f.user_id = t.user_id and f.seq = t.last_seq
      left join notifications n on n.tenant_id = t.tenant_id and n.id = f.notification_id
@@ -385,10 +383,9 @@ const listThreads = threadStatement(
 )
 const findThread = threadStatement('find_feed_thread', 't.thread = $3')
 
-type ThreadRow = ItemRow & { thread_id: Id; items: number; thread_unread: number }
+type ThreadRow = ItemRow & { items: number; thread_unread: number }
 
 const threadView = (row: ThreadRow, open: ContentOpener): ThreadView => ({
-  id: row.thread_id,
   thread: row.thread!,
   items: row.items,
   unread: row.thread_unread,

@@ -35,8 +35,15 @@ const userId = Type.Optional(Type.String({ minLength: 1, maxLength: 255 }))
 const After = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const ACCESS: Access = { role: 'user', scope: 'notifications:read', queryToken: true }
 
+/**
+ * The words of a solution for what happens in an inbox: another shape of an envelope, the same envelope, or nothing.
+ * Numbers, resuming and credentials are as they are.
+ */
+export type Dialect = (envelope: Envelope, person: Person) => object | undefined
+
 interface StreamQuery {
   userId?: string
+  as?: string
   after?: number
   ticket?: string
   access_token?: string
@@ -48,6 +55,8 @@ export interface RealtimeDeps {
   feed: FeedStore
   hub: Hub
   now?: () => Date
+  /** By the name under which a client asks for it. */
+  dialects?: ReadonlyMap<string, Dialect>
   /** Told about marks that failed; the client's connection is closed with 1011. */
   onError?: (error: unknown) => void
 }
@@ -205,6 +214,9 @@ export function realtimeRoutes(api: Api, deps: RealtimeDeps): void {
         querystring: Type.Object(
           {
             userId,
+            as: Type.Optional(
+              Type.String({ maxLength: 50, description: 'Whose words it speaks: those of a solution.' }),
+            ),
             after: Type.Optional(After),
             ticket: Type.Optional(Type.String({ maxLength: 64 })),
             access_token: Type.Optional(Type.String({ maxLength: 8192 })),
@@ -214,18 +226,24 @@ export function realtimeRoutes(api: Api, deps: RealtimeDeps): void {
         response: { 200: { content: { 'text/event-stream': { schema: Type.String() } } } },
       },
       preHandler: async request => {
+        dialectOf(request.query)
         readers.set(request, await whoOpens(request, request.query))
       },
       handler: (request, reply) => {
         const after = lastEventId(request) ?? request.query.after ?? null
         const stream = new PassThrough()
         const raw = reply.raw
+        const reader = readers.get(request)!
+        const say = dialectOf(request.query)
         const sink: Sink = {
-          send: (envelope, json) => void stream.write(`id: ${envelope.seq}\ndata: ${json}\n\n`),
+          send(envelope, json) {
+            const said = inWords(say, envelope, json, reader)
+            if (said !== undefined) stream.write(`id: ${envelope.seq}\ndata: ${said}\n\n`)
+          },
           buffered: () => stream.writableLength + stream.readableLength + raw.writableLength,
           end: () => void stream.end(),
         }
-        const subscription = hub.subscribe(readers.get(request)!, after, sink)
+        const subscription = hub.subscribe(reader, after, sink)
         stream.on('drain', () => subscription.drained())
         stream.on('close', () => subscription.unsubscribe())
         raw.on('close', () => stream.destroy())
@@ -242,7 +260,7 @@ export function realtimeRoutes(api: Api, deps: RealtimeDeps): void {
         )
       },
       wsHandler: (socket, request) => {
-        serve(socket, readers.get(request)!, request.query.after ?? null)
+        serve(socket, readers.get(request)!, request.query.after ?? null, dialectOf(request.query))
       },
     })
   })
@@ -262,14 +280,24 @@ export function realtimeRoutes(api: Api, deps: RealtimeDeps): void {
     return reader
   }
 
-  function serve(socket: WebSocket, person: Reader, after: number | null): void {
+  function dialectOf({ as }: StreamQuery): Dialect | undefined {
+    if (as === undefined) return undefined
+    const found = deps.dialects?.get(as)
+    if (found === undefined)
+      throw new AppError('invalid_request', 'Nobody here speaks like that.', { field: 'as' })
+    return found
+  }
+
+  function serve(socket: WebSocket, person: Reader, after: number | null, say: Dialect | undefined): void {
     sockets.add(socket)
     let unanswered = 0
     let subscription: Subscription | undefined
     const sink: Sink = {
-      send(_envelope, json) {
+      send(envelope, json) {
+        const said = inWords(say, envelope, json, person)
+        if (said === undefined) return
         // Called back when the kernel took it: until then it counts as buffered.
-        socket.send(json, () => {
+        socket.send(said, () => {
           if (socket.bufferedAmount < LOW_BYTES) subscription?.drained()
         })
       },
@@ -349,6 +377,18 @@ export function realtimeRoutes(api: Api, deps: RealtimeDeps): void {
     ])
     for (const socket of open) socket.terminate()
   }
+}
+
+/** `json` is the envelope as text, made once for all who hear it as it is. */
+function inWords(
+  say: Dialect | undefined,
+  envelope: Envelope,
+  json: string,
+  person: Person,
+): string | undefined {
+  if (say === undefined) return json
+  const said = say(envelope, person)
+  return said === envelope ? json : said && JSON.stringify(said)
 }
 
 /** Keys may be limited to reading; people mark their own items. */

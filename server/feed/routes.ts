@@ -45,7 +45,6 @@ const Item = Type.Object({
 })
 const ThreadName = Type.String({ minLength: 1, maxLength: MAX_THREAD })
 const Thread = Type.Object({
-  id: Type.String({ format: 'uuid', description: 'For as long as there is an item of it.' }),
   thread: Type.String(),
   items: Type.Integer({ description: 'Kept ones, archived ones included.' }),
   unread: Type.Integer({ description: 'Neither archived nor snoozed.' }),

@@ -108,8 +108,14 @@ export function directRoute(event: Event): Route {
     vars: {},
     inline: direct.content,
     schedule: null,
-    policy: NO_POLICY,
-    scopes: NO_SCOPES,
+    policy:
+      direct.score === undefined && direct.quietHours === undefined
+        ? NO_POLICY
+        : {
+            ...(direct.score !== undefined && { score: direct.score }),
+            ...(direct.quietHours !== undefined && { quietHours: direct.quietHours }),
+          },
+    scopes: direct.scopes ?? NO_SCOPES,
     thread: direct.thread,
     cooldownKey: '',
     digestKey: '',

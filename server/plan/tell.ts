@@ -25,7 +25,7 @@ import { trackingOf } from '../people/tracking-consent.ts'
 import type { Tracking } from '../people/tracking-consent.ts'
 import type { Decision, Reason } from '../reasons.ts'
 import { eventView } from '../render/view.ts'
-import type { Channel, Id, Priority } from '../types.ts'
+import type { Channel, Event, Id, Priority } from '../types.ts'
 import type { Draft, Telling } from './draft.ts'
 import type { Route } from './route.ts'
 import type { Tellings } from './telling.ts'
@@ -40,6 +40,8 @@ export interface TellerParts {
   writer: Writer
   /** Channels with at least one provider. */
   channelOpen(channel: Channel): boolean
+  /** Why a channel is closed to this event alone, by whoever's it is. */
+  closedTo?(event: Event, channel: Channel): string | undefined
   skipped?(reason: Reason, n: number): void
   limited?(hit: LimitHit): void
 }
@@ -50,7 +52,16 @@ interface Asked {
 }
 
 /** Decides for everybody whom an event may tell, and writes what they will read. */
-export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped, limited }: TellerParts) {
+export function teller({
+  tenants,
+  sealer,
+  tellings,
+  writer,
+  channelOpen,
+  closedTo,
+  skipped,
+  limited,
+}: TellerParts) {
   function decideEvent(draft: Draft, world: World, usage: Usage, now: Date): PlannedEvent {
     const { event } = draft
     const tenant = tenants.get(event.tenantId)!
@@ -317,6 +328,7 @@ export function teller({ tenants, sealer, tellings, writer, channelOpen, skipped
       schedule: route.schedule,
       alreadyTold: draft.told.size > 0 && draft.told.has(`${route.rule?.id ?? ''} ${recipient.id}`),
       channelOpen: channelOpen(channel),
+      ...(closedTo && { closed: closedTo(event, channel) }),
       zone,
       policy: route.policy,
       score: route.policy.score ?? null,

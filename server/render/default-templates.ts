@@ -4,6 +4,7 @@ import { baseLayout, paragraphsHtml } from './base-layout.ts'
 import { htmlToText, oneLine } from './content.ts'
 import { escapeHtml, escapeSlack, toText } from './escape.ts'
 import { truncate } from './helpers.ts'
+import { compileTemplate } from './template.ts'
 import type { View } from './template.ts'
 import type { EventView } from './view.ts'
 
@@ -19,8 +20,10 @@ export function renderDefault(channel: Channel, view: View, inline: InlineConten
   const said = inline.subject ?? firstText(data.subject, data.title)
   const subject = oneLine(said ?? event.type)
   const html = inline.html
+  const own =
+    inline.template === undefined ? inline.body : compileTemplate(inline.template, 'none').render(view)
   const text =
-    inline.body ?? (html === undefined ? firstText(data.body, data.message) : htmlToText(html)) ?? undefined
+    own ?? (html === undefined ? firstText(data.body, data.message) : htmlToText(html)) ?? undefined
   const fields = text === undefined ? fieldsOf(data) : []
   const body = text ?? fields.map(({ name, value }) => `${name}: ${value}`).join('\n')
 
@@ -44,7 +47,7 @@ export function renderDefault(channel: Channel, view: View, inline: InlineConten
     case 'whatsapp':
     case 'voice':
       return {
-        body: inline.body ?? titled(said ?? (text === undefined ? subject : undefined), body),
+        body: own ?? titled(said ?? (text === undefined ? subject : undefined), body),
         ...(inline.data && { data: inline.data }),
       }
     case 'slack':
@@ -58,7 +61,13 @@ export function renderDefault(channel: Channel, view: View, inline: InlineConten
     case 'pagerduty':
       return { subject, body, ...(html !== undefined && { html }), data: inline.data ?? data }
     default:
-      return { subject, body, ...(inline.data && { data: inline.data }) }
+      return {
+        subject,
+        body,
+        ...(inline.data && { data: inline.data }),
+        ...(inline.image !== undefined && { image: inline.image }),
+        ...(inline.actions && { actions: inline.actions }),
+      }
   }
 }
 

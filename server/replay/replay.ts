@@ -119,6 +119,7 @@ export interface ReplayParts {
   look(): Promise<void>
   tenantKey(tenantId: TenantId): Buffer | undefined
   channelOpen(channel: Channel): boolean
+  closedTo?(event: Event, channel: Channel): string | undefined
 }
 
 const loadRules = sql(
@@ -316,6 +317,7 @@ export function replayer(parts: ReplayParts) {
       messages: parts.messages,
       limits: book ?? parts.limits,
       channelOpen: parts.channelOpen,
+      ...(parts.closedTo && { closedTo: parts.closedTo }),
       sealer,
       say: said => {
         if (said.kind === 'told') say(said)

@@ -229,7 +229,19 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/admin/**', ['server/http/', ...BASE]],
   ['server/http/**', ['server/config.ts', ...BASE]],
   ['server/observe/**', ['server/config.ts', ...BASE]],
-  ['server/solution.ts', ['server/http/api.ts', 'server/config-values.ts', ...BASE]],
+  // The shapes of what the core lends, and words to ask for it with.
+  [
+    'server/solution.ts',
+    [
+      'server/config-values.ts',
+      'server/explain/explain.ts',
+      'server/feed/',
+      'server/http/',
+      'server/ingest/acceptor.ts',
+      'server/render/template.ts',
+      ...BASE,
+    ],
+  ],
   ['server/config.ts', ['server/config-values.ts', 'server/db/seal.ts', ...WORDS]],
   ['server/config-values.ts', ['server/db/seal.ts', ...WORDS]],
   ['server/db/**', WORDS],

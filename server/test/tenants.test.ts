@@ -213,6 +213,7 @@ function pathTo(route: Route): string {
     set: 'pfm',
     notificationId: things.notification!,
     topic: MARK,
+    auraId: MARK,
   }
   const path = route.url.replaceAll(/:(\w+)/g, (_, param: string) => {
     assert.ok(params[param], `a value for ${param} of ${route.url}`)
@@ -248,6 +249,8 @@ const bodyOf = ({ method, url }: Route): object | undefined => {
       return { body: 'x' }
     case 'test':
       return { userId: 'x' }
+    case 'messages':
+      return { userId: things.user, message: 'x' }
     case 'rollback':
       return { revision: 1 }
     case 'localize':
@@ -321,6 +324,9 @@ const MAKES = new Set([
   'PUT /api/assets/:name',
   'PUT /api/messages/:locale',
   'PATCH /api/messages/:locale',
+  // What an aura is called is its person's own, and the conversation is theirs.
+  'GET /api/auras/:auraId/conversation',
+  'POST /api/auras/:auraId/messages',
 ])
 
 /** A stream is whatever is written to; what another tenant's numbers do is in server/streams/story.test.ts. */
@@ -418,8 +424,8 @@ test('a name is taken in one tenant only', async () => {
     const given = route.url.startsWith('/api/assets/') ? { raw: png() } : { body: bodyOf(route) }
     const answer = await t.call(route.method, pathTo(route), { as: t.other.adminKey, ...given })
     assert.ok(answer.status < 300, `${route.url}: ${answer.text}`)
-    const { attributes, schema, addresses } = answer.body
-    assert.ok(!JSON.stringify({ attributes, schema, addresses }).includes(MARK), answer.text)
+    const { attributes, schema, addresses, messages } = answer.body
+    assert.ok(!JSON.stringify({ attributes, schema, addresses, messages }).includes(MARK), answer.text)
   }
 })
 

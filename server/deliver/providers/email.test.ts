@@ -44,6 +44,18 @@ test('whatever the name, a reader of mail finds name and address again', async (
   )
 })
 
+test('mails of a thread refer to one message that is the tenant’s own; others to none', () => {
+  const of = (more: object) => composeEmail(email(more), sender).headers
+  const first = of({ thread: 'order:17' })
+  assert.match(first.References!, /^<thread\.[0-9a-f]{32}@carillon\.example>$/)
+  assert.equal(first['In-Reply-To'], first.References)
+  assert.equal(of({ thread: 'order:17', idempotencyKey: 'another' }).References, first.References)
+  assert.notEqual(of({ thread: 'order:18' }).References, first.References)
+  assert.notEqual(of({ thread: 'order:17', tenantId: 99 }).References, first.References)
+  const none = of({})
+  assert.deepEqual([none.References, none['In-Reply-To']], [undefined, undefined])
+})
+
 test('nobody is written to twice', () => {
   const mail = composeEmail(
     email({

@@ -90,6 +90,15 @@ export function composeEmail(message: Message, sender: Sender): Email {
     headers['List-Unsubscribe'] = `<${new URL(message.unsubscribeUrl).href}>`
     headers['List-Unsubscribe-Post'] = 'List-Unsubscribe=One-Click'
   }
+  const domain = from.address.split('@').at(-1)
+  if (message.thread !== undefined) {
+    // RFC 5322 §3.6.4. Nobody ever got the mail they all refer to: mail programs group by the reference all the same.
+    const root = createHash('sha256')
+      .update(`${message.tenantId} ${message.thread}`)
+      .digest('hex')
+      .slice(0, 32)
+    headers['In-Reply-To'] = headers.References = `<thread.${root}@${domain}>`
+  }
   return {
     from,
     to: { name: '', address },
@@ -101,7 +110,7 @@ export function composeEmail(message: Message, sender: Sender): Email {
     text: content.body,
     html: content.html,
     attachments: attachmentsOf(content.attachments, extras.attachments),
-    messageId: `<${stableKey(message)}@${from.address.split('@').at(-1)}>`,
+    messageId: `<${stableKey(message)}@${domain}>`,
     date: new Date(message.createdAt),
     headers,
   }

@@ -11,7 +11,7 @@ import { isHttpUrl, isObject, textAt } from './answers.ts'
  * - `link`: what a tap opens: a URL or an app's own scheme; else the first action with a URL. In a browser also a path.
  * - `sound`: of the app, `default` or `none`; `badge`: the number on the app; `icon`: a URL.
  * - `ttl`: seconds after which nobody wants it any more; 0: now or never.
- * - `collapseKey`: what it replaces, shown or still on its way; `group`: what it is shown together with.
+ * - `collapseKey`: what it replaces, shown or still on its way; `group`: what it is shown together with; else its thread.
  * - `silent`: wakes the app and shows nothing.
  * - `custom`: members for the app; what is no text becomes JSON.
  * - `android`, `apns`, `webpush`: as FCM's HTTP v1 API has them, laid over what we wrote; APNs itself takes
@@ -43,7 +43,7 @@ export const MAX_TITLE = 250
 /** Both FCM and APNs keep a message for four weeks at most. */
 export const MAX_TTL = 28 * 24 * 60 * 60
 
-export function pushContent({ content, idempotencyKey, notificationId }: Message): PushContent {
+export function pushContent({ content, idempotencyKey, notificationId, thread }: Message): PushContent {
   const { data = {} } = content
   const title = content.subject?.replaceAll(/\s+/g, ' ').trim() ?? ''
   const body = content.body.trim()
@@ -75,6 +75,8 @@ export function pushContent({ content, idempotencyKey, notificationId }: Message
   if (collapseKey !== undefined) found.collapseKey = keyOf(collapseKey)
   const group = textAt(data, 'group')
   if (group !== undefined) found.group = fit(group, 64)
+  // Not cut: two threads with the same beginning are two.
+  else if (thread !== undefined) found.group = keyOf(thread)
   return found
 }
 

@@ -334,6 +334,16 @@ test('alert, badge, sound, data, priority, life and what it replaces each have t
   assert.match(headers['apns-collapse-id']!, /^[\w-]{43}$/)
 })
 
+test('a message is shown with its thread, unless it names a group; a long key is not cut', async () => {
+  const groupOf = async (thread: string, data = {}) =>
+    ((await written({ data }, { thread })).payload as { aps: Record<string, unknown> }).aps['thread-id']
+  assert.equal(await groupOf('order:17'), 'order:17')
+  assert.equal(await groupOf('order:17', { group: 'orders' }), 'orders')
+  const [one, other] = [await groupOf(`${'x'.repeat(199)}1`), await groupOf(`${'x'.repeat(199)}2`)]
+  assert.match(String(one), /^[\w-]{43}$/)
+  assert.notEqual(one, other)
+})
+
 test('a try has the id of the first one; LOW suits the battery; silent shows nothing', async () => {
   const [first, again, other] = await Promise.all([
     written({}),
