@@ -417,7 +417,8 @@ test('each of Apple’s reasons has its meaning', async () => {
     [{ status: 502, body: '<html>' }, 'temporary', 'server_error'],
     [reason(400, 'constructor'), 'permanent', 'invalid_request'],
   ]
-  await scene(async ({ vendor, fails }) => {
+  await scene(async ({ vendor, send, fails }) => {
+    await send()
     for (const [answer, kind, code, until] of cases) {
       vendor.answer = () => answer
       const error = await fails()
@@ -426,7 +427,7 @@ test('each of Apple’s reasons has its meaning', async () => {
       assert.equal(error.alone, answer.body?.includes('TooManyRequests') === true, answer.body)
       if (answer.body?.includes('timestamp')) assert.equal(error.response, 'since 2026-11-21T11:59:30.000Z')
     }
-    assert.equal(vendor.received.length, cases.length)
+    assert.equal(vendor.received.length, 1 + cases.length)
     assert.equal(vendor.sessions.length, 1)
   })
 })
@@ -437,6 +438,24 @@ test('it keeps no topics, and nobody can ask it without sending', async () => {
     const error = await fails(push({ to: '/topics/news', addressSettings: { kind: 'apns' } }))
     assert.deepEqual([error.kind, error.code], ['permanent', 'invalid_address'])
     assert.equal(vendor.received.length, 0)
+  })
+})
+
+test('a token that nobody has is a dead device only where another one was taken: else it may be the wrong house', async () => {
+  await scene(async ({ vendor, send, fails }) => {
+    const first = async () => {
+      vendor.answer = () => reason(400, 'BadDeviceToken')
+      const error = await fails()
+      return [error.kind, error.code]
+    }
+    // Tokens of Apple's sandbox are told the same by its other house: a wrong setting must not cost every device.
+    assert.deepEqual(await first(), ['rejected', 'unknown_address'])
+    vendor.answer = undefined
+    await send()
+    assert.deepEqual(await first(), ['bounced', 'unknown_address'])
+    // The app is gone wherever it was.
+    vendor.answer = () => reason(410, 'Unregistered')
+    assert.equal((await fails()).kind, 'bounced')
   })
 })
 

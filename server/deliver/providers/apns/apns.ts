@@ -14,6 +14,7 @@ import {
   permanent,
   type Provider,
   rateLimited,
+  rejected,
   retryAfter,
   secret,
   type SendContext,
@@ -114,6 +115,8 @@ interface Apns extends Connection {
   h2: H2Connection
   /** Undefined with a certificate. */
   tokens: Tokens | undefined
+  /** It took a message of ours for some device: house, topic and credentials belong together. */
+  proven: boolean
 }
 
 /** https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns */
@@ -148,7 +151,7 @@ export const apns: Provider<Settings, Apns> = {
       port: own.port,
       certificate: certificateIn(own),
     })
-    return { h2, tokens: tokensOf(own), close: () => h2.close() }
+    return { h2, tokens: tokensOf(own), proven: false, close: () => h2.close() }
   },
 
   accepts(message, own) {
@@ -172,7 +175,13 @@ export const apns: Provider<Settings, Apns> = {
     )
     const response = await post(message.to, headersOf(message, push, ctx), body, ctx)
     const failure = verdict(response, ctx.now())
+    if (failure?.vendorCode === 'BadDeviceToken' && !ctx.connection.proven) {
+      // Said of every token while we ask the wrong one of Apple's houses. Devices are forgotten on `bounced`: until one
+      // token has worked, this says nothing about any.
+      throw rejected('unknown_address', failure.message, { vendorCode: failure.vendorCode })
+    }
     if (failure !== undefined) throw failure
+    ctx.connection.proven = true
     const id = response.headers['apns-id']
     return {
       outcome: 'sent',
@@ -276,7 +285,7 @@ const SLOWER: Verdict = ['rate_limited', 'rate_limited']
 /** https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns */
 const REASONS: Readonly<Record<string, Verdict>> = {
   BadCollapseId: OURS,
-  BadDeviceToken: ['bounced', 'unknown_address'], // also one of the other environment
+  BadDeviceToken: ['bounced', 'unknown_address'], // also one of the other environment: see `send`
   BadExpirationDate: OURS,
   BadMessageId: OURS,
   BadPriority: OURS,
