@@ -117,6 +117,7 @@ import { bounceAddresses } from './track/bounce-address.ts'
 import { bounceDoor } from './track/bounce-door.ts'
 import { trackingLinks } from './track/links.ts'
 import { trackedHtml } from './track/rewrite.ts'
+import { shortLinks } from './track/short-links.ts'
 import { callbackRoutes } from './track/routes.ts'
 import { trackingRoutes } from './track/tracking-routes.ts'
 import { SOLUTIONS } from '../solutions/index.ts'
@@ -234,6 +235,12 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   const trackLinks = trackingLinks({
     publicUrl: config.http.publicUrl,
     keys: derivedKeys(masterKeyring(config).reveal(), 'tracking'),
+  })
+  const textLinks = shortLinks({
+    publicUrl: config.http.publicUrl,
+    keys: derivedKeys(masterKeyring(config).reveal(), 'short links'),
+    keptMs: config.retention.notificationsDays * 86_400_000,
+    links: trackLinks,
   })
   const bounces =
     config.bounces.address === undefined
@@ -440,6 +447,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     experiments: experimentBook(watch),
     assets: pictures,
     messages,
+    shortLinks: textLinks,
     standing: standings.standing,
     channelOpen: channel => channel === 'in_app' || outside.configured.has(channel),
     ...(solutions.length > 0 && { closedTo }),
@@ -810,7 +818,13 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     maxBytes: config.assets.maxBytes,
     tenantBytes: config.assets.tenantBytes,
   })
-  trackingRoutes(api, { links: trackLinks, receipts: tracked, now, onError: onError('tracking') })
+  trackingRoutes(api, {
+    links: trackLinks,
+    findShort: code => textLinks.find(db, code, now()),
+    receipts: tracked,
+    now,
+    onError: onError('tracking'),
+  })
   callbackRoutes(api, {
     callbacks: outside.callbacks,
     receipts: tracked,

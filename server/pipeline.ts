@@ -19,6 +19,7 @@ import type { Draft, Routes } from './plan/draft.ts'
 import { NO_TARGETS, directRoute, ruleRoute } from './plan/route.ts'
 import type { Route } from './plan/route.ts'
 import { teller } from './plan/tell.ts'
+import type { ShortLinkMaker } from './plan/tell.ts'
 import { tellings, usageWishes } from './plan/telling.ts'
 import { readWorld } from './plan/world.ts'
 import type { WorldParts } from './plan/world.ts'
@@ -77,6 +78,8 @@ export interface PipelineParts {
   standing?: WorldParts['standing']
   assets?: WorldParts['assets']
   messages?: WorldParts['messages']
+  /** Makes links in texts short; without it they stay as they are. */
+  shortLinks?: ShortLinkMaker
   /** What tells different people in different ways. */
   experiments?: ExperimentBook
   /** Channels with at least one provider. */

@@ -193,6 +193,12 @@ test('keys, tickets, dead letters, counters and states go when they are due, con
       [hour(1)],
     ],
     [
+      'short_links',
+      `insert into short_links values (uuid_send(gen_random_uuid()), 1, '', $1)`,
+      [hour(0)],
+      [hour(0.001)],
+    ],
+    [
       'dead_letters',
       `insert into dead_letters (tenant_id, id, at, kind, code, error)
        values (1, gen_random_uuid(), $1, 'delivery', 'c', 'e')`,

@@ -108,6 +108,7 @@ const deleteDefault = Object.fromEntries(
 const deleteEventKeys = deleteWhere('event_keys', 'expires_at <= $1::timestamptz')
 const deleteIdempotencyKeys = deleteWhere('idempotency_keys', 'expires_at <= $1::timestamptz')
 const deleteTickets = deleteWhere('realtime_tickets', 'expires_at <= $1::timestamptz')
+const deleteShortLinks = deleteWhere('short_links', 'expires_at <= $1::timestamptz')
 const deleteDeadLetters = deleteWhere('dead_letters', 'at < $1::timestamptz')
 const deleteDeliveryState = deleteWhere('delivery_state', 'notification_id < $1::uuid')
 const deleteLedgerCounters = deleteWhere('ledger_counters', 'day < $1::date')
@@ -219,6 +220,7 @@ export function housekeeping(options: HousekeepingOptions): Housekeeping {
       ['event_keys', deleteEventKeys, at],
       ['idempotency_keys', deleteIdempotencyKeys, at],
       ['realtime_tickets', deleteTickets, at],
+      ['short_links', deleteShortLinks, at],
       ['dead_letters', deleteDeadLetters, ago(retention.deadLettersDays)],
       ['ledger_counters', deleteLedgerCounters, firstDay],
       ['event_counters', deleteEventCounters, firstDay],

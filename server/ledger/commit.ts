@@ -11,6 +11,7 @@ import type { CounterDelta } from './counters.ts'
 import { experimentScript } from './experiments.ts'
 import type { PlannedEvent, PlannedNotification } from './plan.ts'
 import { replaceFeedScript } from './replace-feed.ts'
+import { shortLinkScript } from './short-links.ts'
 import { takeUsage } from './usage.ts'
 import {
   COPY_EVENTS,
@@ -196,6 +197,8 @@ export function ledgerWriter(shard: number): LedgerWriter {
       if (collect) script.push(collect)
       const alerts = alertScript(plans, options.nowMs)
       if (alerts) script.push(alerts)
+      const links = shortLinkScript(plans)
+      if (links) script.push(links)
       if (options.usage) script.push(takeUsage(options.usage))
       if (options.also) script.push(options.also)
       // Last, because these rows are shared between writers: the shorter they are locked, the better.

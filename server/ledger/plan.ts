@@ -91,6 +91,16 @@ export interface PlannedNotification {
   bodies: Partial<Record<Channel, AddressedContent>>
   /** `bodies`, sealed under the recipient's key. */
   sealed: Buffer
+  /** Short links that stand in the bodies. */
+  links?: readonly PlannedLink[]
+}
+
+/** Where a short link leads, sealed (server/track/short-links.ts). */
+export interface PlannedLink {
+  tenantId: TenantId
+  hash: Buffer
+  box: Buffer
+  expiresAt: Date
 }
 
 export interface PlannedHold {

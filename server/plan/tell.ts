@@ -13,6 +13,7 @@ import type {
   PlannedCollect,
   PlannedEvent,
   PlannedHold,
+  PlannedLink,
   PlannedNotification,
 } from '../ledger/plan.ts'
 import { storePlaces } from '../ledger/usage.ts'
@@ -21,11 +22,12 @@ import type { Usage } from '../limits/usage.ts'
 import type { EscalationStep } from '../match/policy.ts'
 import type { UserFacts } from '../people/facts.ts'
 import type { TenantBook } from '../people/tenant-book.ts'
-import { trackingOf } from '../people/tracking-consent.ts'
+import { trackingOf, wantsShortLinks } from '../people/tracking-consent.ts'
 import type { Tracking } from '../people/tracking-consent.ts'
 import type { Decision, Reason } from '../reasons.ts'
+import type { TextLinks } from '../render/template.ts'
 import { eventView } from '../render/view.ts'
-import type { Channel, Event, Id, Priority } from '../types.ts'
+import type { Channel, Event, Id, Priority, TenantId } from '../types.ts'
 import type { Draft, Telling } from './draft.ts'
 import type { Route } from './route.ts'
 import type { Tellings } from './telling.ts'
@@ -42,9 +44,22 @@ export interface TellerParts {
   channelOpen(channel: Channel): boolean
   /** Why a channel is closed to this event alone, by whoever's it is. */
   closedTo?(event: Event, channel: Channel): string | undefined
+  shortLinks?: ShortLinkMaker | undefined
   skipped?(reason: Reason, n: number): void
   limited?(hit: LimitHit): void
 }
+
+/** Short links of one message (server/track/short-links.ts). */
+export interface ShortLinkMaker {
+  of(
+    to: { tenantId: TenantId; notificationId: Id; channel: Channel },
+    noted: () => boolean,
+    now: Date,
+  ): { shorten(text: string): string; kept(text: string): PlannedLink[] }
+}
+
+/** What people read as text, addresses and all. */
+const TEXTS: readonly Channel[] = ['sms', 'whatsapp', 'push', 'web_push']
 
 interface Asked {
   decision: Decision
@@ -59,6 +74,7 @@ export function teller({
   writer,
   channelOpen,
   closedTo,
+  shortLinks,
   skipped,
   limited,
 }: TellerParts) {
@@ -99,6 +115,7 @@ export function teller({
         // Whoever is to be told nothing and is told all the same, as it is critical, is no part of the comparison.
         const measured = part !== null && !part.silent
         const bodies: PlannedNotification['bodies'] = {}
+        const links = new Map<Channel, PlannedLink[]>()
         const holds: PlannedHold[] = []
         const collects: PlannedCollect[] = []
         const going: Channel[] = []
@@ -117,11 +134,13 @@ export function teller({
           if (decision.kind === 'skip') return { decision, candidate }
           try {
             const { address } = candidate
+            const short = linksFor(channel, route.priority, user, event, id, world, now)
+            const mine = short ? { ...common, links: short } : common
             bodies[channel] = {
               ...withIncident(
                 channel,
                 route,
-                writer.write(channel, route, compiled, view, recipient, user, id, tenant, now, common),
+                writer.write(channel, route, compiled, view, recipient, user, id, tenant, now, mine),
               ),
               to: address?.address ?? recipient.id,
               ...(event.maxRetries !== undefined && { maxRetries: event.maxRetries }),
@@ -129,6 +148,7 @@ export function teller({
               ...(address && writer.settingsOf(address, tenant)),
               ...(address && writer.othersOf(address, user, channel, tenant)),
             }
+            if (short) links.set(channel, short.kept(bodies[channel].body))
             const track = channel === 'email' && trackOf(bodies[channel], route.priority, user, world)
             if (track) bodies[channel].track = track
           } catch (error) {
@@ -266,6 +286,7 @@ export function teller({
           scheduledAt: scheduled,
           bodies,
           sealed: sealer.seal(user?.dataKey ?? tenant.dataKey, JSON.stringify(bodies)),
+          ...(links.size > 0 && { links: [...links.values()].flat() }),
         })
       }
     }
@@ -283,6 +304,28 @@ export function teller({
       suppressed,
       ...alertsOf(event, draft.routes),
       ...(heldOut.length > 0 && { heldOut }),
+    }
+  }
+
+  /** Links in texts; made when the first one is to be short. What is critical keeps them: they tend to be keys. */
+  function linksFor(
+    channel: Channel,
+    priority: Priority,
+    user: UserFacts | null,
+    { tenantId }: Event,
+    notificationId: Id,
+    world: World,
+    now: Date,
+  ): (TextLinks & { kept(text: string): PlannedLink[] }) | undefined {
+    if (!shortLinks || priority === 'CRITICAL' || !TEXTS.includes(channel)) return undefined
+    const defaults = world.facts.tenantDefaults(tenantId)
+    const noted = () => trackingOf(user, defaults, channel)?.clicks === true
+    let made: ReturnType<ShortLinkMaker['of']> | undefined
+    return {
+      wanted: wantsShortLinks(defaults, channel),
+      shorten: text =>
+        (made ??= shortLinks.of({ tenantId, notificationId, channel }, noted, now)).shorten(text),
+      kept: text => made?.kept(text) ?? [],
     }
   }
 

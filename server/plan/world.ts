@@ -6,6 +6,7 @@ import type { AddressFact, BatchFacts, PeopleFacts } from '../people/facts.ts'
 import type { CompiledRevision } from '../render/content.ts'
 import type { MessageBook } from '../render/message-book.ts'
 import type { SharedMessages } from '../render/messages.ts'
+import type { TextLinks } from '../render/template.ts'
 import type { Templates, WantedTemplate } from '../render/templates.ts'
 import type { Channel, Event, Id, TenantId, UserId } from '../types.ts'
 import type { Draft, Telling } from './draft.ts'
@@ -25,6 +26,8 @@ export interface World {
 export interface Common {
   assets: AssetUrls
   messages?: SharedMessages | undefined
+  /** Of one message on one channel: its links. */
+  links?: TextLinks
 }
 
 export interface WorldParts {

@@ -45,7 +45,7 @@ export function writer({ sealer, tenants, beside }: WriterParts) {
     id: Id,
     tenant: TenantFacts,
     now: Date,
-    { assets, messages }: Common,
+    { assets, messages, links }: Common,
   ): Content {
     const view = templateView({
       event,
@@ -59,9 +59,11 @@ export function writer({ sealer, tenants, beside }: WriterParts) {
       now,
       assets,
       messages,
+      links,
     })
     if (compiled?.has(channel)) return render(compiled, channel, view.locale, view)
-    return renderDefault(channel, view, route.inline)
+    const content = renderDefault(channel, view, route.inline)
+    return links?.wanted ? { ...content, body: links.shorten(content.body) } : content
   }
 
   const deviceAddresses = new WeakMap<DeviceFact, AddressFact>()

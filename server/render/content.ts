@@ -61,6 +61,8 @@ export interface ChannelContent {
    * Text gets the base layout unless stated, HTML does not.
    */
   layout?: (typeof LAYOUTS)[number]
+  /** Links in an SMS, a WhatsApp message or a push: `short` or `whole`, whatever the tenant's default. */
+  links?: (typeof LINKS)[number]
   /** Buttons; label and link are templates, and one whose link is empty then is left out. */
   actions?: { id?: string; label: string; url?: string }[]
   /** For the channel's own purposes: an object whose texts are templates, or a template of a JSON object. */
@@ -71,6 +73,7 @@ export type { Messages, TemplateVariable }
 export { VARIABLE_TYPES }
 
 export const LAYOUTS = ['base', 'none'] as const
+export const LINKS = ['short', 'whole'] as const
 
 export type ChannelContents = Partial<Record<Channel | 'default', ChannelContent>>
 
@@ -121,6 +124,7 @@ interface CompiledContent {
   /** The body is a JSON document for the channel, not text. */
   bodyIsJson: boolean
   layout: ChannelContent['layout']
+  links: ChannelContent['links']
   /** Messages it says that the template has not itself. */
   said: ReadonlySet<string>
 }
@@ -158,9 +162,12 @@ export function render(compiled: CompiledRevision, channel: Channel, locale: str
   const { content } = selected
   const seen = viewFor(compiled, selected.locale, locale, view)
 
+  const short = content.links === undefined ? view.links?.wanted : content.links === 'short'
+  const shorten = (short && view.links?.shorten) || asItIs
+
   const subject = content.subject && oneLine(content.subject.render(seen))
   const html = content.html?.render(content.html.readsSubject ? { ...seen, subject: subject ?? '' } : seen)
-  const written = channel === 'sms' ? fitting(content, seen) : content.body?.render(seen)
+  const written = channel === 'sms' ? fitting(content, seen, shorten) : content.body?.render(seen)
   const data = content.data?.(seen)
   const more = extrasOf(content, seen, selected.locale)
 
@@ -173,7 +180,7 @@ export function render(compiled: CompiledRevision, channel: Channel, locale: str
       ...more,
     }
   }
-  const body = written ?? (html === undefined ? '' : htmlToText(html))
+  const body = shorten(written ?? (html === undefined ? '' : htmlToText(html)))
   const document =
     channel === 'email' ? mailOf(content, subject ?? '', body, html, more, selected.locale) : html
   return {
@@ -184,6 +191,8 @@ export function render(compiled: CompiledRevision, channel: Channel, locale: str
     ...more,
   }
 }
+
+const asItIs = (text: string): string => text
 
 /** The HTML of a mail: the author's, or the text in the base layout. */
 function mailOf(
@@ -215,14 +224,19 @@ const MOST_FIT = 100
 const plainSpaces = (text: string): string => text.replaceAll(/[\u00a0\u202f\u2009]/g, ' ')
 
 /** The body of an SMS, what `fit` marks shortened, as little as possible, where that saves a segment. */
-function fitting({ body }: CompiledContent, view: View): string | undefined {
+function fitting(
+  { body }: CompiledContent,
+  view: View,
+  shorten: (text: string) => string,
+): string | undefined {
   const whole = body && plainSpaces(body.render(view))
   if (!body?.fits || whole === undefined) return whole
-  const { segments } = smsSize(whole)
+  const segmentsOf = (text: string) => smsSize(shorten(text)).segments
+  const segments = segmentsOf(whole)
   if (segments === 1) return whole
   const at = (fit: number) => plainSpaces(body.render({ ...view, fit }))
   const shortest = at(LEAST_FIT)
-  const least = smsSize(shortest).segments
+  const least = segmentsOf(shortest)
   if (least >= segments) return whole
   let fitted = shortest
   let low = LEAST_FIT
@@ -230,7 +244,7 @@ function fitting({ body }: CompiledContent, view: View): string | undefined {
   while (high - low > 1) {
     const middle = (low + high) >> 1
     const text = at(middle)
-    if (smsSize(text).segments > least) high = middle
+    if (segmentsOf(text) > least) high = middle
     else {
       low = middle
       fitted = text
@@ -472,9 +486,21 @@ const inherited = (base: ChannelContent | undefined): ChannelContent => ({
   ...(base?.image !== undefined && { image: base.image }),
   ...(base?.actions !== undefined && { actions: base.actions }),
   ...(base?.layout !== undefined && { layout: base.layout }),
+  ...(base?.links !== undefined && { links: base.links }),
 })
 
-const CONTENT_FIELDS = ['subject', 'title', 'body', 'html', 'mjml', 'image', 'layout', 'actions', 'data']
+const CONTENT_FIELDS = [
+  'subject',
+  'title',
+  'body',
+  'html',
+  'mjml',
+  'image',
+  'layout',
+  'links',
+  'actions',
+  'data',
+]
 
 /** Whether a translation is one content for all channels, rather than contents by channel. */
 const isFlat = (contents: ChannelContents | ChannelContent): contents is ChannelContent =>
@@ -540,6 +566,7 @@ function compileContent(
     data: content.data === undefined ? undefined : compileData(content.data, slack, around, report),
     bodyIsJson,
     layout: content.layout,
+    links: content.links,
     said: around.said,
   }
 }

@@ -8,6 +8,7 @@ import { pageOf, pageQuery, toPage } from '../http/page.ts'
 import { CHANNELS } from '../types.ts'
 import {
   LAYOUTS,
+  LINKS,
   canonicalLocale,
   type ChannelContent,
   type TemplateProblem,
@@ -78,6 +79,12 @@ const CONTENT = {
     Type.Enum([...LAYOUTS], {
       description:
         'E-mail: `base` puts the text, or HTML, into a document that clients show well; text gets it unless `none` is stated.',
+    }),
+  ),
+  links: Type.Optional(
+    Type.Enum([...LINKS], {
+      description:
+        'SMS, WhatsApp and push: whether links in the text are made short; unless stated, as the tenant wants it.',
     }),
   ),
   actions: Type.Optional(
@@ -817,7 +824,7 @@ const byName = (given: object): TemplateRevision['channels'] =>
   )
 
 function contentOf(given: WrittenContent): ChannelContent {
-  const { subject, title, body, html, htmlBody, mjml, image, layout, actions, data } = given
+  const { subject, title, body, html, htmlBody, mjml, image, layout, links, actions, data } = given
   return {
     ...(subject !== undefined && { subject }),
     ...(title !== undefined && { title }),
@@ -826,6 +833,7 @@ function contentOf(given: WrittenContent): ChannelContent {
     ...(mjml !== undefined && { mjml }),
     ...(image !== undefined && { image }),
     ...(layout !== undefined && { layout }),
+    ...(links !== undefined && { links }),
     ...(actions !== undefined && { actions }),
     ...(data !== undefined && { data }),
   }

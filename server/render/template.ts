@@ -70,8 +70,17 @@ export interface View extends Reader {
   names: Record<string, unknown>
   /** Objects whose members can be named directly where `names` has no such member; the first one wins. */
   layers: readonly (Record<string, unknown> | undefined)[]
+  /** Makes the links of a text short where the template, or else the tenant, wants it. */
+  links?: TextLinks
   /** The finished subject, for the title of a layout: `{{@subject}}`. */
   subject?: string
+}
+
+export interface TextLinks {
+  /** Whether the tenant wants it, for templates that say nothing of it. */
+  wanted: boolean
+  /** The same text has the same links each time. */
+  shorten(text: string): string
 }
 
 /** A text that others take in by its name. */

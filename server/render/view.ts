@@ -1,6 +1,6 @@
 import type { Event, Id, JsonObject, Priority, UserId } from '../types.ts'
 import type { SharedMessages } from './messages.ts'
-import type { View } from './template.ts'
+import type { TextLinks, View } from './template.ts'
 
 /** An event as templates see it. Made once per event, however many people hear of it. */
 export interface EventView {
@@ -49,6 +49,8 @@ export interface ViewInput {
   assets?: Readonly<Record<string, string>>
   /** The tenant's messages, which templates may say besides their own. */
   messages?: SharedMessages | undefined
+  /** For channels that have links in their text. */
+  links?: TextLinks | undefined
   now: Date
 }
 
@@ -77,6 +79,7 @@ export function templateView(input: ViewInput): View {
     timezone: user.timezone ?? 'UTC',
     ...(input.assets && { assets: input.assets }),
     ...(input.messages && { messages: input.messages }),
+    ...(input.links && { links: input.links }),
   }
 }
 

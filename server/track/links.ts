@@ -99,17 +99,17 @@ export function trackingLinks(options: {
         found && { tenantId: found.tenantId, notificationId: found.notificationId, channel: found.channel }
       )
     },
-    own: url => url.startsWith(publicUrl) && /^\/[uli]\//.test(url.slice(publicUrl.length)),
+    own: url => url.startsWith(publicUrl) && /^\/[ulis]\//.test(url.slice(publicUrl.length)),
   }
 }
 
 /** As the browser would ask for it, all ASCII; undefined for anything but an http or https URL of bounded length. */
-function targetOf(text: string): string | undefined {
+export function targetOf(text: string): string | undefined {
   if (!/^https?:\/\//i.test(text) || text.length > MAX_TARGET) return undefined
   const url = URL.parse(text)
   if (!url || (url.protocol !== 'http:' && url.protocol !== 'https:')) return undefined
   return url.href.length <= MAX_TARGET ? url.href : undefined
 }
 
-const idOf = (bytes: Buffer): Id =>
+export const idOf = (bytes: Buffer): Id =>
   bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')

@@ -6,6 +6,7 @@ import { MAX_TOKEN } from './links.ts'
 import type { Tracked, TrackingLinks } from './links.ts'
 import { machineOf } from './machines.ts'
 import type { Receipts } from './receipts.ts'
+import { CODE_LENGTH } from './short-links.ts'
 
 /** A transparent GIF of one pixel: 42 bytes. */
 const PIXEL = Buffer.from('R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7', 'base64')
@@ -18,6 +19,10 @@ const ONCE_MS = 3_600_000
 
 const Params = Type.Object(
   { token: Type.String({ maxLength: MAX_TOKEN + 4 }) },
+  { additionalProperties: false },
+)
+const ShortParams = Type.Object(
+  { code: Type.String({ maxLength: 2 * CODE_LENGTH }) },
   { additionalProperties: false },
 )
 const Query = Type.Object({}, { additionalProperties: true })
@@ -35,12 +40,14 @@ export function trackingRoutes(
   api: Api,
   parts: {
     links: Pick<TrackingLinks, 'readLink' | 'readPicture'>
+    /** What a short link leads to; undefined: it never was one of ours, or is too old. */
+    findShort(code: string): Promise<(Tracked & { target: string; noted: boolean }) | undefined>
     receipts: Pick<Receipts, 'take'>
     now(): Date
     onError(error: unknown): void
   },
 ): void {
-  const { links, receipts, now, onError } = parts
+  const { links, findShort, receipts, now, onError } = parts
   let writing = 0
 
   function note(request: FastifyRequest, { notificationId, channel }: Tracked, what: Note): void {
@@ -75,11 +82,20 @@ export function trackingRoutes(
 
   const config = { access: { role: 'public' }, limit: PER_ADDRESS_A_MINUTE } as const
   const schema = { hide: true, params: Params, querystring: Query } as const
+  const shortSchema = { hide: true, params: ShortParams, querystring: Query } as const
 
   api.get('/l/:token', { config, schema }, async (request, reply) => {
     const link = links.readLink(request.params.token)
     if (!link) return plain(reply.code(404)).type('text/html; charset=utf-8').send(NOT_VALID)
     note(request, link, { kind: 'clicked', target: link.target, detail: withoutKeys(link.target) })
+    return plain(reply.code(302)).header('location', link.target).send()
+  })
+
+  api.get('/s/:code', { config, schema: shortSchema }, async (request, reply) => {
+    const link = await findShort(request.params.code)
+    if (!link) return plain(reply.code(404)).type('text/html; charset=utf-8').send(NOT_VALID)
+    if (link.noted)
+      note(request, link, { kind: 'clicked', target: link.target, detail: withoutKeys(link.target) })
     return plain(reply.code(302)).header('location', link.target).send()
   })
 
