@@ -144,4 +144,8 @@ test('templates of a folder take in each other and the files beside them; a newe
   assert.match((await carillon('push', dir)).out, /~ templates brand[^]*1 changed/)
   assert.equal(await said(), 'two Yours')
   assert.match((await carillon('diff', dir)).out, /^Nothing to do\.$/m)
+  const copy = join(dir, 'copy')
+  assert.equal((await carillon('pull', copy)).code, 0)
+  assert.match(await readFile(join(copy, 'templates', 'letter.yaml'), 'utf8'), /partials:\n {2}sign: Yours\n/)
+  assert.match((await carillon('diff', copy)).out, /^Nothing to do\.$/m)
 })

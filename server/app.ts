@@ -740,6 +740,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
       people,
       templates,
       messages,
+      beside,
       limits: limitsInForce,
       look: () => watch.look(db),
       tenantKey,

@@ -4,7 +4,7 @@ import { AppError } from '../errors.ts'
 import { MAX_SOURCE } from './template.ts'
 
 /** Texts of a template that may stand in files of their own: all but its data, which are objects anyway. */
-const FIELDS = ['subject', 'title', 'body', 'html', 'htmlBody', 'mjml']
+export const FILE_FIELDS = ['subject', 'title', 'body', 'html', 'htmlBody', 'mjml']
 /** A character takes at most three bytes for each of its UTF-16 units. */
 const MAX_BYTES = 3 * MAX_SOURCE
 
@@ -40,11 +40,11 @@ export async function withFileTexts(body: unknown, file: string): Promise<unknow
     return Object.fromEntries(all)
   }
   const content = (value: unknown, field: string) =>
-    members(value, field, async (member, at, key) => (FIELDS.includes(key) ? text(member, at) : member))
+    members(value, field, async (member, at, key) => (FILE_FIELDS.includes(key) ? text(member, at) : member))
   // A translation is one content for all channels, or contents by channel.
   const either = (value: unknown, field: string) =>
     members(value, field, async (member, at, key) =>
-      FIELDS.includes(key) ? text(member, at) : key === 'data' ? member : content(member, at),
+      FILE_FIELDS.includes(key) ? text(member, at) : key === 'data' ? member : content(member, at),
     )
 
   const written: unknown = await members(body, '', (value, field, key) => {

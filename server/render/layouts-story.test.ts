@@ -25,7 +25,6 @@ const make = (name: string, body: string, more: object = {}): Promise<Loose> =>
 const preview = async (templateId: string, more: object = {}): Promise<string> =>
   (await call('POST', '/api/notifications/preview', { templateId, channel: 'email', ...more })).content.html
 
-// covers: PFM-158
 test('a layout is copied when a template is saved; a newer one names who is still sent with the older', async () => {
   const brand = await make('brand', '<html><body>one {{> @partial-block}}</body></html>')
   assert.deepEqual(brand.usedBy, [])
@@ -112,6 +111,14 @@ test('a layout that its users do not fit any more is not published with them, no
     ['framed'],
   )
   assert.equal((await call('GET', `/api/templates/${user.id}`)).revision, 1)
+})
+
+test('a template names a bounded number of others', async () => {
+  const many = Array.from({ length: 21 }, (_, i) => `{{> other-${i}}}`).join('')
+  assert.match(
+    (await refused('POST', '/api/templates', { name: 'many', ...html(many) })).detail,
+    /more than 20 other/,
+  )
 })
 
 test('templates do not take in each other, nor themselves, nor another tenant’s', async () => {

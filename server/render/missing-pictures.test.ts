@@ -18,5 +18,7 @@ test('pictures that nobody uploaded are named, with the text that names them', (
     { field: '/channels/push/image', message: 'There is no picture called "hero"' },
     { field: '/translations/de/body', message: 'There is no picture called "a/b"' },
   ])
+  const partials = { head: '{{asset "gone"}}' }
+  assert.equal(missingPictures({ ...texts, partials }, { logo: '' }).at(-1)!.field, '/partials/head')
   assert.deepEqual(missingPictures(texts, { logo: '', gone: '', hero: '', 'a/b': '' }), [])
 })

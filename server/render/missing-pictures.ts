@@ -10,7 +10,7 @@ const MAX_WARNINGS = 20
  * @param known addresses by name
  */
 export function missingPictures(
-  texts: { channels: object; translations: object },
+  texts: { channels: object; translations: object; partials?: object },
   known: Readonly<Record<string, string>>,
 ): TemplateWarning[] {
   const warnings: TemplateWarning[] = []
@@ -31,5 +31,6 @@ export function missingPictures(
   }
   walk(texts.channels, '/channels')
   walk(texts.translations, '/translations')
+  walk(texts.partials ?? {}, '/partials')
   return warnings
 }

@@ -43,6 +43,8 @@ export const BASE = 'base'
 /** A name that can stand in `{{> name}}` without quotes. */
 export const PARTIAL_NAME = '^[A-Za-z_][A-Za-z0-9_-]{0,99}$'
 export const MAX_OWN_PARTIALS = 50
+/** Other templates that one names. */
+export const MAX_LAYOUTS = 20
 /** Characters of what one revision copies from others. */
 export const MAX_COPIED = 1024 * 1024
 

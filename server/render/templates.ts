@@ -7,7 +7,7 @@ import { type RevisionCache, revisionCache } from './cache.ts'
 import { tenantMessages } from './message-store.ts'
 import type { SharedMessages } from './messages.ts'
 import { compileMarkup } from './publish.ts'
-import { type Layout, type Layouts, MAX_COPIED, layoutNames, takesIn } from './partials.ts'
+import { type Layout, type Layouts, MAX_COPIED, MAX_LAYOUTS, layoutNames, takesIn } from './partials.ts'
 import {
   type ChannelContent,
   type CompiledRevision,
@@ -394,6 +394,9 @@ export async function publishable(
   shared?: SharedMessages,
 ): Promise<TemplateDefinition> {
   const written = await compileMarkup(definition)
+  if (layoutNames(definition).length > MAX_LAYOUTS) {
+    throw new AppError('invalid_template', `it takes in more than ${MAX_LAYOUTS} other templates`)
+  }
   const layouts = await layoutsFor(definition)
   if (JSON.stringify(layouts).length > MAX_COPIED) {
     throw new AppError('invalid_template', `its layouts have more than ${MAX_COPIED} characters`)

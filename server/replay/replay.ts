@@ -16,6 +16,7 @@ import { ruleIndex } from '../match/rule-index.ts'
 import { ruleFromRow } from '../match/rules.ts'
 import type { Rule, RuleRow } from '../match/rules.ts'
 import type { PeopleFacts, PreferenceRow } from '../people/facts.ts'
+import type { PipelineParts } from '../pipeline.ts'
 import type { TenantBook } from '../people/tenant-book.ts'
 import { compileRevision } from '../render/content.ts'
 import type { CompiledRevision, TemplateRevision } from '../render/content.ts'
@@ -114,6 +115,7 @@ export interface ReplayParts {
   people: PeopleFacts
   templates: Templates
   messages?: MessageBook
+  beside?: PipelineParts['beside']
   limits: LimitBook
   /** Makes the shared facts current. */
   look(): Promise<void>
@@ -315,6 +317,7 @@ export function replayer(parts: ReplayParts) {
       people: defaults ? withDefaults(people, defaults) : people,
       templates: template ? withTemplate(parts.templates, template) : parts.templates,
       messages: parts.messages,
+      beside: parts.beside,
       limits: book ?? parts.limits,
       channelOpen: parts.channelOpen,
       ...(parts.closedTo && { closedTo: parts.closedTo }),

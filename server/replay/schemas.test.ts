@@ -65,3 +65,24 @@ test('a policy that fits nothing is told by the schema too', () => {
     assert.equal(check({ ...rule, policy }), false, JSON.stringify(policy))
   }
 })
+
+test('a text of a template may stand in a file, and nothing else may', () => {
+  const check = checkOf('templates')
+  const file = { file: 'email/goal.hbs' }
+  const whole = {
+    name: 'x',
+    channels: { email: { subject: 'x', html: file }, default: { body: file } },
+    translations: { de: { body: file }, fr: { sms: { body: file } } },
+    partials: { a: file, b: 'text' },
+  }
+  assert.ok(check(whole), JSON.stringify(check.errors))
+  for (const wrong of [
+    { ...whole, name: file },
+    { ...whole, channels: { email: { html: { file: 1 } } } },
+    { ...whole, channels: { email: { html: { file: 'a', more: 1 } } } },
+    { ...whole, channels: { email: { html: 'x', image: file } } },
+    { ...whole, partials: { a: {} } },
+  ]) {
+    assert.equal(check(wrong), false, JSON.stringify(wrong))
+  }
+})

@@ -3,6 +3,7 @@ import { InhibitionBody, SilenceBody } from '../alerts/routes.ts'
 import { LimitBody } from '../limits/routes.ts'
 import { PolicySchema } from '../match/policy-schema.ts'
 import { RuleBody } from '../match/routes.ts'
+import { FILE_FIELDS } from '../render/file-texts.ts'
 import { TemplateBody } from '../render/routes.ts'
 
 /** What each kind of document is: exactly the body that the API takes, but that a silence starts when it is pushed. */
@@ -114,6 +115,36 @@ export function schemaOf(name: SchemaName): Record<string, unknown> {
   return {
     $schema: 'https://json-schema.org/draft/2020-12/schema',
     title: name === 'test' ? 'A story of Carillon' : `One of the ${name} of Carillon`,
-    ...(JSON.parse(JSON.stringify(schema)) as Record<string, unknown>),
+    ...(name === 'templates' ? withFiles(schema) : plain(schema)),
   }
+}
+
+type Plain = Record<string, unknown>
+
+const plain = (schema: TSchema): Plain => JSON.parse(JSON.stringify(schema)) as Plain
+
+/** In a folder a text of a template may stand in a file of its own (file-texts.ts). */
+function withFiles(schema: TSchema): Plain {
+  const orFile = (text: unknown) => ({ anyOf: [text, { $ref: '#/$defs/file' }] })
+  const walk = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(walk)
+    if (typeof value !== 'object' || value === null) return value
+    const walked = Object.fromEntries(Object.entries(value).map(([key, member]) => [key, walk(member)]))
+    const { properties } = walked as { properties?: Plain }
+    if (!properties || !('html' in properties)) return walked
+    for (const field of FILE_FIELDS) if (field in properties) properties[field] = orFile(properties[field])
+    return walked
+  }
+  const walked = walk(plain(schema)) as Plain & { properties: Record<string, Plain> }
+  const partials = walked.properties['partials']!
+  for (const [pattern, text] of Object.entries(partials['patternProperties'] as Plain)) {
+    partials['patternProperties'] = { [pattern]: orFile(text) }
+  }
+  const file = {
+    type: 'object',
+    required: ['file'],
+    properties: { file: { type: 'string', description: 'Below the folder of this file: email/goal.hbs' } },
+    ...closed,
+  }
+  return { ...walked, $defs: { file } }
 }
