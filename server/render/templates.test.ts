@@ -2,14 +2,19 @@ import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { changeWatch } from '../db/changes.ts'
 import { newId } from '../db/ids.ts'
-import type { Queryable } from '../db/pool.ts'
+import type { Queryable, Tx } from '../db/pool.ts'
 import { type TestDatabase, testDatabase } from '../test/database.ts'
 import {
   type TemplateDefinition,
   createTemplate,
   deleteTemplate,
+  draftTemplate,
+  layoutsOf,
   nextVersion,
+  outdatedUsers,
   prepareDefinition,
+  publishTemplate,
+  publishable,
   resolveTemplates,
   templates,
   updateTemplate,
@@ -145,4 +150,41 @@ test('versions count up at their end', () => {
   assert.equal(nextVersion('1.9', 2), '1.10')
   assert.equal(nextVersion('v7', 2), 'v8')
   assert.equal(nextVersion('final', 5), '5')
+})
+
+test('what a template takes in is what is published when it is saved, or it is not saved', async () => {
+  const { db } = database
+  const write = <T>(work: (tx: Tx) => Promise<T>) => db.tx(work)
+  const layout = definition({ channels: { default: { body: 'one {{> @partial-block}}' } } })
+  const id = await write(tx => createTemplate(tx, actor, layout))
+  const written = definition({ channels: { default: { body: 'x' } } })
+  const user = { ...written, channels: { default: { body: `{{#> ${layout.name}}}x{{/${layout.name}}}` } } }
+  const prepared = await publishable(user, layoutsOf(db, 1))
+
+  // Somebody publishes another one in between.
+  await write(tx => updateTemplate(tx, actor, id, layout))
+  const changed = { code: 'conflict', message: /which it takes in, is being changed/ }
+  await assert.rejects(
+    write(tx => createTemplate(tx, actor, prepared)),
+    changed,
+  )
+  const userId = await write(async tx => createTemplate(tx, actor, await publishable(user, layoutsOf(tx, 1))))
+  for (const save of [updateTemplate, draftTemplate]) {
+    await assert.rejects(
+      write<unknown>(tx => save(tx, actor, userId, prepared)),
+      changed,
+    )
+  }
+  // A draft of the layout is nobody's yet; when it is published, who has the one before is known.
+  await write(tx => draftTemplate(tx, actor, id, layout))
+  assert.deepEqual(await outdatedUsers(db, 1, { id, publishedRevision: 2 }), [])
+  await write(tx => publishTemplate(tx, actor, id))
+  assert.deepEqual(await outdatedUsers(db, 1, { id, publishedRevision: 3 }), [
+    { id: userId, name: user.name, revision: 2 },
+  ])
+  assert.deepEqual(await outdatedUsers(db, 2, { id, publishedRevision: 3 }), [], 'nor anybody else’s')
+  await assert.rejects(
+    write(tx => deleteTemplate(tx, actor, id)),
+    { code: 'conflict' },
+  )
 })

@@ -217,4 +217,14 @@ test('a partner’s own texts, and a partner’s own frame, go before those that
     'Gas is due',
   )
   assert.match((await mail('Gas is due')).html, /Second Bank[^]*today/)
+
+  // For partners that have none of their own it is the operator's that counts, and then the file.
+  const { adminKey } = await call('POST', '/api/tenants', { name: 'third' }, as)
+  const texts = async (templateId: string): Promise<Loose> => {
+    const body = { templateId, channel: 'email', data: { title: 'Title', metadata: { goal_name: 'Boat' } } }
+    return (await call('POST', '/api/notifications/preview', body, adminKey)).content
+  }
+  assert.match((await push(adminKey)).out, /7 changed/)
+  assert.match((await texts('finance-goal')).body, /^Boat: /)
+  assert.match((await texts('finance-upcoming-bill')).html, /Second Bank[^]*<strong>Due:/)
 })
