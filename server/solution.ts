@@ -20,8 +20,8 @@ export interface Solution<S extends SettingsTable = SettingsTable> {
   /** Folder with the templates that everybody has until they write their own (server/render/default-book.ts). */
   templates?: string
   /**
-   * By event type, what templates see of such events where neither the event nor the rule says it. Called once at the
-   * start; what it gives is pure, and asked once an event, when something is written about it.
+   * By event type, what templates see of such events, before what the event itself says. Called once at the start; what it
+   * gives is pure, and asked once an event, when something is written about it.
    */
   beside?(settings: ValuesOf<S>): Readonly<Record<string, (event: SeenEvent) => JsonObject>>
   /** Called once at the start, before the doors open. */

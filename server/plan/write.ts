@@ -18,7 +18,7 @@ export type Writer = ReturnType<typeof writer>
 export interface WriterParts {
   sealer: Sealer
   tenants: TenantBook
-  /** By event type: what templates see of such an event beyond what it says. */
+  /** By event type: what templates see of such an event, before what it says itself. */
   beside?: ReadonlyMap<string, (event: EventView) => JsonObject>
 }
 

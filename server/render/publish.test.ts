@@ -159,3 +159,24 @@ test('what is worth knowing is said: clipped mails, wide or long SMS, languages 
   assert.match(warningsOf(definition({ sms: { body: 'a'.repeat(161) } }))[0]!.message, /more than one SMS/)
   assert.deepEqual(warningsOf(definition({ sms: { body: `{{data.${'long'.repeat(50)}}}` } })), [])
 })
+
+test('names of partials come through MJML and through styles; a layout keeps its style sheet for what it frames', async () => {
+  const compiled = async (content: object): Promise<string> =>
+    (await compileMarkup(definition({ email: content }))).channels.email!.html!
+  const mjml =
+    '<mjml><mj-body><mj-section><mj-column><mj-text>{{> sign name=x}}{{#> box}}<b>in</b>{{/box}}</mj-text>' +
+    '<mj-button href="{{> url}}">Go</mj-button></mj-column></mj-section></mj-body></mjml>'
+  const html = await compiled({ mjml })
+  for (const tag of ['{{> sign name=x}}', '{{#> box}}', '{{/box}}', 'href="{{> url}}"']) {
+    assert.ok(html.includes(tag), tag)
+  }
+  const style = '<style>.a { color: red }</style>'
+  assert.equal(
+    await compiled({ html: `${style}{{#> base}}<p class="a">{{> x}}</p>{{/base}}` }),
+    '{{#> base}}<p class="a" style="color: red;">{{> x}}</p>{{/base}}',
+  )
+  assert.match(
+    await compiled({ html: `${style}<p class="a">{{> @partial-block}}</p>` }),
+    /<style>.*style="color: red;"/,
+  )
+})

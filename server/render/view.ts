@@ -40,7 +40,7 @@ export interface ViewInput {
   event: EventView
   /** The matched rule's template_vars. */
   vars?: JsonObject
-  /** What is known about events of its type beyond what it says (server/solution.ts). */
+  /** What a solution makes of what the event says (server/solution.ts). */
   beside?: Readonly<JsonObject> | undefined
   user: UserView
   notification: { id: Id; priority: Priority }
@@ -57,7 +57,8 @@ export interface ViewInput {
 /**
  * What a template sees: `event`, `data` (the event's), `vars` (the rule's), `user`, `notification`, `tenant` and
  * `now` by these names, which always mean these; and the members of data and vars directly, data before vars: a
- * rule states defaults, an event states facts. What a solution knows comes last. So `{{service}}` is data.service, or else vars.service, and an
+ * rule states defaults, an event states facts. What a solution makes of an event's
+ * own members goes before them. So `{{service}}` is data.service, or else vars.service, and an
  * event's own "user" is `{{data.user}}`. Nothing is copied.
  */
 export function templateView(input: ViewInput): View {
@@ -74,7 +75,7 @@ export function templateView(input: ViewInput): View {
       now: isoOf(now),
     },
     ...(tenant.locale !== undefined && { tenantLocale: tenant.locale }),
-    layers: input.beside ? [event.data, vars, input.beside] : [event.data, vars],
+    layers: input.beside ? [input.beside, event.data, vars] : [event.data, vars],
     locale: user.locale ?? tenant.locale ?? 'en',
     timezone: user.timezone ?? 'UTC',
     ...(input.assets && { assets: input.assets }),

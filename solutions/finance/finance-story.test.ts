@@ -136,6 +136,20 @@ test('whatever kind is claimed, a text of the list is taken', async () => {
   }
 })
 
+test('a title that is there and says nothing is one that is missing', async () => {
+  const sent = {
+    user_id: 'ann',
+    alert_type: 'goal',
+    title: null,
+    message: '',
+    metadata: { goal_name: 'Car', progress: 25 },
+  }
+  const { eventId } = await publish(sent)
+  const { items } = await call('GET', `/api/notifications?eventId=${eventId}&include=content`)
+  assert.equal(items[0].content.email.subject, 'Goal progress')
+  assert.equal(items[0].content.in_app.body, "Your goal 'Car' has reached 25% completion!")
+})
+
 test('the inbox has the title, the message and the button', async () => {
   const { eventId } = await publish({
     alert_type: 'goal',
