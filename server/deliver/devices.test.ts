@@ -39,6 +39,7 @@ async function tell(
     devices = DEVICES,
     turns = 1,
     providers = ['fcm', 'apns'],
+    channel = 'push',
     unknown = 'resend',
     more = {},
   }: {
@@ -46,6 +47,7 @@ async function tell(
     turns?: number
     /** An id, or an id and what follows a dot for another of the same service. */
     providers?: string[]
+    channel?: 'push' | 'web_push'
     /** The policy of the channel; `hold` with a far end that does not know our keys. */
     unknown?: 'resend' | 'hold'
     more?: Partial<Delivery>
@@ -62,7 +64,7 @@ async function tell(
     }
     return {
       id,
-      channel: 'push',
+      channel,
       limits: {},
       mayRepeat: unknown === 'resend',
       accepts: ({ addressSettings }) => addressSettings?.['kind'] === id.split('.')[0],
@@ -81,7 +83,7 @@ async function tell(
   const delivery: Delivery = {
     tenantId: 1,
     notificationId: '019a9f3e-7a44-7bb1-8c1d-5a3e2f1b0c9d',
-    channel: 'push',
+    channel,
     recipient: { type: 'user', id: 'alice' },
     priority: 'NORMAL',
     eventId: '019a9f3e-7a43-7d52-9f00-aa55aa55aa55',
@@ -99,13 +101,13 @@ async function tell(
   for (let turn = 0; turn < turns; turn++) {
     const settlement = await new Promise<Settlement>(resolve => {
       const loop = deliveryLoop({
-        providers: new Map([['push', providers.map(provider)]]),
+        providers: new Map([[channel, providers.map(provider)]]),
         settle: resolve,
         now: () => new Date(nowMs),
         random: () => 0.5,
         inFlight: 10,
         perChannel: 10,
-        retry: { push: { unknown } },
+        retry: { [channel]: { unknown } },
         onAnswer: (_, to, said) => void (said === 'gone' ? gone : taken).push(to),
         onError: error => assert.fail(error as Error),
       })
@@ -167,27 +169,29 @@ test('as long as no device has it and one may still get it, it is tried again', 
 })
 
 // covers: ALP-104, ALP-112
-test('a device that answers 503 first is tried again alone: the others get exactly one message', async () => {
-  let failures = 0
-  const { settlements, asked, taken } = await tell(
-    ({ to }) => (to === 'old' && failures++ === 0 ? temporary('unavailable') : sent(0.25)),
-    { turns: 10 },
-  )
-  assert.deepEqual(asked.map(({ to }) => to).sort(), ['android', 'iphone', 'old', 'old'])
-  assert.deepEqual(taken.toSorted(), ['android', 'iphone', 'old'])
-  assert.deepEqual(
-    settlements.flatMap(({ attempts }) =>
-      attempts.map(({ attempt, outcome, final, code, cost }) => [attempt, outcome, final, code, cost]),
-    ),
-    [
-      [1, 'sent', false, '2 of 3 devices', 0.5],
-      [2, 'sent', true, '3 of 3 devices', 0.25],
-    ],
-  )
-  assert.equal(asked.at(-1)!.attempt, 2)
-  // The far end knows it again.
-  assert.equal(new Set(asked.filter(({ to }) => to === 'old').map(m => m.idempotencyKey)).size, 1)
-})
+for (const channel of ['push', 'web_push'] as const) {
+  test(`${channel}: a device that answers 503 first is tried again alone, the others get exactly one message`, async () => {
+    let failures = 0
+    const { settlements, asked, taken } = await tell(
+      ({ to }) => (to === 'old' && failures++ === 0 ? temporary('unavailable') : sent(0.25)),
+      { turns: 10, channel },
+    )
+    assert.deepEqual(asked.map(({ to }) => to).sort(), ['android', 'iphone', 'old', 'old'])
+    assert.deepEqual(taken.toSorted(), ['android', 'iphone', 'old'])
+    assert.deepEqual(
+      settlements.flatMap(({ attempts }) =>
+        attempts.map(({ attempt, outcome, final, code, cost }) => [attempt, outcome, final, code, cost]),
+      ),
+      [
+        [1, 'sent', false, '2 of 3 devices', 0.5],
+        [2, 'sent', true, '3 of 3 devices', 0.25],
+      ],
+    )
+    assert.equal(asked.at(-1)!.attempt, 2)
+    // The far end knows it again.
+    assert.equal(new Set(asked.filter(({ to }) => to === 'old').map(m => m.idempotencyKey)).size, 1)
+  })
+}
 
 test('whoever has it on some devices has it, when the tries for the others are used up', async () => {
   const { settlements, settlement, asked } = await tell(

@@ -182,8 +182,12 @@ function codeEvent(
       addresses: { [channel]: [address] },
       channels: [channel],
       fallback: [],
-      // The code by itself is for providers that have words of their own.
-      content: { subject: words.subject, body: words.body(code, CODE_MINUTES), data: { code } },
+      // The code by itself, and the reader's language, are for providers that have words of their own.
+      content: {
+        subject: words.subject,
+        body: words.body(code, CODE_MINUTES),
+        data: { code, language: locale },
+      },
     },
   }
 }

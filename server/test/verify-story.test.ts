@@ -57,7 +57,7 @@ interface Person {
 async function person(userId: string, channel: 'sms' | 'email', address: string): Promise<Person> {
   const { body } = await t.call('PUT', `/api/users/${userId}`, {
     as: t.tenant.adminKey,
-    body: { addresses: [{ channel, address }] },
+    body: { locale: 'pt-BR', addresses: [{ channel, address }] },
   })
   const as = await t.tenant.token(userId)
   const path = `/api/users/${userId}/addresses/${body.addresses[0].id}/verification`
@@ -88,13 +88,14 @@ async function person(userId: string, channel: 'sms' | 'email', address: string)
 const checksOf = (vendor: Vendor) =>
   vendor.received.filter(({ raw }) => raw.includes('/VerificationCheck')).length
 
-// covers: ALP-107
+// covers: ALP-107, AUR-112, AUR-180
 test('a code of the vendor’s is checked by the vendor, whose word is the last', async () => {
   const number = '+15551110001'
   const vera = await person('vera', 'sms', number)
   await vera.start()
   await vera.sent('twilio-verify')
   assert.equal(texts.received.length, 0, 'the plain text stands by')
+  assert.match(verify.received[0]!.raw, /&Locale=pt-BR$/, 'in her language')
   const wrong = await vera.confirm('0000')
   assert.deepEqual([wrong.status, wrong.body.code, wrong.body.attemptsLeft], [400, 'invalid_request', 4])
   assert.equal(await vera.verified(), false)

@@ -77,7 +77,7 @@ export const verifyProvider = (of: {
     ])
     // 4 to 10 characters: https://www.twilio.com/docs/verify/api/customization-options
     if (own.codes === 'carillon') form.append('CustomCode', code)
-    const { language } = message.content
+    const language = languageOf(message.content)
     if (language !== undefined) form.append('Locale', language)
     const { sid, status } = await post(urlOf(own, 'Verifications'), form, message, ctx)
     if (typeof sid !== 'string' || sid.length > 100) throw unknown('garbled_answer')
@@ -101,6 +101,14 @@ const urlOf = ({ baseUrl: base, serviceSid }: TwilioVerifySettings, resource: st
 
 const codeOf = ({ data }: Pick<Message['content'], 'data'>): string | undefined =>
   typeof data?.code === 'string' && /^[0-9A-Za-z]{4,10}$/.test(data.code) ? data.code : undefined
+
+/** What Verify has no words in, it says in English: https://www.twilio.com/docs/verify/supported-languages */
+function languageOf({ language, data }: Pick<Message['content'], 'language' | 'data'>): string | undefined {
+  const found = language ?? data?.language
+  return typeof found === 'string' && /^[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}$/.test(found)
+    ? found
+    : undefined
+}
 
 function mailbox(to: string): string {
   if (/^[\x21-\x3f\x41-\x7e]{1,64}@[a-z0-9.-]{1,253}$/i.test(to)) return to

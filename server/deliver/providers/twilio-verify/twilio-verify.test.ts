@@ -81,6 +81,19 @@ test('number, code and language go out, the SID comes back', async () => {
   )
 })
 
+test('its own words are in the reader’s language, where that is one', async () => {
+  await scene(async ({ vendor, send }) => {
+    for (const [language, said] of [
+      ['zh-Hant-TW', 'zh-Hant-TW'],
+      ['x&To=+1900', undefined],
+      [7, undefined],
+    ] as const) {
+      await send({ content: { body: 'x', data: { code: '1234', language } } })
+      assert.equal(formOf(vendor).Locale, said)
+    }
+  })
+})
+
 test('the stand-in holds every form against the published contract', t => {
   if (againstVerifyContract('/Verifications', '') === undefined) {
     return t.skip('the vendor contracts are not beside this checkout')
