@@ -118,6 +118,7 @@ import { bounceDoor } from './track/bounce-door.ts'
 import { trackingLinks } from './track/links.ts'
 import { trackedHtml } from './track/rewrite.ts'
 import { shortLinks } from './track/short-links.ts'
+import { callbackOnce } from './track/callback-once.ts'
 import { callbackRoutes } from './track/routes.ts'
 import { trackingRoutes } from './track/tracking-routes.ts'
 import { SOLUTIONS } from '../solutions/index.ts'
@@ -829,6 +830,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   callbackRoutes(api, {
     callbacks: outside.callbacks,
     receipts: tracked,
+    once: callbackOnce(db, now),
     publicUrl: () => config.http.publicUrl,
   })
   ingestRoutes(api, {

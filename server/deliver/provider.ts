@@ -441,6 +441,11 @@ export interface CallbackRequest {
 
 export interface Callback {
   receipts: Receipt[]
+  /**
+   * Of a signature that says nothing about the event beside it: its token serves for this event and no other, whichever
+   * process it reaches, until the signature is too old by itself.
+   */
+  once?: { token: string; event: string; until: Date }
   /** Where the vendor expects a particular answer. Default 204 without a body. */
   reply?: { status: number; contentType: string; body: string }
 }

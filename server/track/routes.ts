@@ -2,8 +2,9 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import { AppError } from '../errors.ts'
 import type { Api } from '../http/api.ts'
-import { DeliveryError } from '../deliver/provider.ts'
+import { callbackRefused, DeliveryError } from '../deliver/provider.ts'
 import type { OpenedProvider } from '../deliver/open-provider.ts'
+import type { CallbackOnce } from './callback-once.ts'
 import type { Receipts } from './receipts.ts'
 
 /** Vendors post events in lists; SendGrid's are the longest, some hundred kilobytes. */
@@ -22,8 +23,14 @@ export function callbackRoutes(
   {
     callbacks,
     receipts,
+    once,
     publicUrl,
-  }: { callbacks: ReadonlyMap<string, OpenedProvider>; receipts: Receipts; publicUrl(): string },
+  }: {
+    callbacks: ReadonlyMap<string, OpenedProvider>
+    receipts: Receipts
+    once: CallbackOnce
+    publicUrl(): string
+  },
 ): void {
   const config = { access: { role: 'public' }, rawBody: true } as const
   // For vendors, each in a language of its own: no part of the API.
@@ -49,6 +56,9 @@ export function callbackRoutes(
         },
         AbortSignal.timeout(DEADLINE_MS),
       )
+      if (said.once && !(await once(provider.id, said.once))) {
+        throw callbackRefused('The signature was used for another event')
+      }
       await receipts.take(provider.id, provider.channel, said.receipts)
       if (!said.reply) return await reply.code(204).send()
       return await reply.code(said.reply.status).type(said.reply.contentType).send(said.reply.body)

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { createHmac } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -23,6 +24,13 @@ before(async () => {
     accountSid: ${ACCOUNT_SID}
     authToken: \${TRACK_TEST_TOKEN}
     from: '+15005550006'
+    baseUrl: http://127.0.0.1:${vendor.port}
+- provider: mailgun
+  settings:
+    apiKey: \${TRACK_TEST_TOKEN}
+    domain: carillon.example
+    from: noreply@carillon.example
+    webhookSigningKey: \${TRACK_TEST_TOKEN}
     baseUrl: http://127.0.0.1:${vendor.port}
 - provider: twilio-voice
   settings:
@@ -157,4 +165,34 @@ test('vendors may post to the documented path of version 2, signed as they calle
 test('a provider that is not set up has no door', async () => {
   assert.equal((await fetch(`${t.url}/webhooks/sendgrid`, { method: 'POST', body: '[]' })).status, 404)
   assert.equal((await fetch(`${t.url}/webhooks/nothing`)).status, 404)
+})
+
+// covers: DIC-103
+test('a signature that says nothing about its event serves for one', async () => {
+  const timestamp = String(Math.floor(Date.now() / 1000))
+  const token = 'e'.repeat(50)
+  const signature = createHmac('sha256', AUTH_TOKEN)
+    .update(timestamp + token)
+    .digest('hex')
+  const says = async (event: string, id: string) => {
+    const response = await fetch(`${t.url}/webhooks/mailgun`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({
+        signature: { timestamp, token, signature },
+        'event-data': {
+          event,
+          id,
+          timestamp: Number(timestamp),
+          recipient: 'victim@example.com',
+          message: { headers: { 'message-id': 'nobody@carillon.example' } },
+        },
+      }),
+    })
+    return response.status
+  }
+  assert.equal(await says('delivered', 'one'), 200)
+  assert.equal(await says('delivered', 'one'), 200)
+  assert.equal(await says('complained', 'one'), 401)
+  assert.equal(await says('delivered', 'two'), 401)
 })

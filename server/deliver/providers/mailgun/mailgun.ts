@@ -1,12 +1,10 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
-import { LRUCache } from 'lru-cache'
 import { type Static, Type } from 'typebox'
 import type { JsonObject, Message } from '../../../types.ts'
 import { type MailBlame, mailBlame } from '../mail-reply.ts'
 import {
   type CallbackRequest,
   callbackRefused,
-  type Connection,
   DeliveryError,
   type HttpResponse,
   judge,
@@ -84,11 +82,6 @@ const settings = Type.Object(
 
 export type MailgunSettings = Static<typeof settings>
 
-interface MailgunConnection extends Connection {
-  /** Tokens of signatures that were used, and the event each came with. */
-  tokens: LRUCache<string, string>
-}
-
 const HOSTS = { us: 'https://api.mailgun.net', eu: 'https://api.eu.mailgun.net' }
 /**
  * All of o:, h:, v: and t: together. Its other limits, 25 MB and 1,000 recipients, lie above ours.
@@ -101,15 +94,12 @@ const MAX_OPTIONS_BYTES = 16_384
  *
  * https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/send-http
  */
-export const mailgun: Provider<MailgunSettings, MailgunConnection> = {
+export const mailgun: Provider<MailgunSettings> = {
   id: 'mailgun',
   channel: 'email',
   title: 'Mailgun',
   settings,
   limits: { slowsLane: true },
-
-  // 50,000 events within the nine hours of a signature; where there are more, the oldest are forgotten first.
-  open: () => ({ tokens: new LRUCache({ max: 50_000 }), close() {} }),
 
   async send(message, ctx): Promise<Sent> {
     const { settings: own } = ctx
@@ -134,19 +124,18 @@ export const mailgun: Provider<MailgunSettings, MailgunConnection> = {
     }
   },
 
-  callback(request, { connection, settings: own, now }) {
+  callback(request, { settings: own, now }) {
     const { signed, event } = readEvent(request)
     verifySignature(signed, own.webhookSigningKey?.reveal(), now())
-    const known = `${textAt(event, 'id')} ${textAt(event, 'event')}`
-    // The signature says nothing about the event beside it. So each serves for one event only: repeated by
-    // Mailgun, which is harmless, it names the same one.
-    if ((connection.tokens.get(signed.token) ?? known) !== known) {
-      throw callbackRefused('The signature was used for another event')
-    }
-    connection.tokens.set(signed.token, known)
     const receipt = receiptOf(event)
     return {
       receipts: receipt === undefined ? [] : [receipt],
+      // Repeated by Mailgun it comes with the same event.
+      once: {
+        token: signed.token,
+        event: `${textAt(event, 'id')} ${textAt(event, 'event')}`,
+        until: new Date(Number(signed.timestamp) * 1000 + MAX_AGE_MS),
+      },
       // "If Mailgun receives a 200 …": any other answer, 204 included, is repeated for 8 hours.
       // https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/webhook-retries
       reply: { status: 200, contentType: 'text/plain; charset=utf-8', body: 'OK' },
@@ -203,7 +192,7 @@ function formOf(message: Message, mail: Email): FormData {
 }
 
 function call(
-  { http, settings: own, signal }: SendContext<MailgunSettings, MailgunConnection>,
+  { http, settings: own, signal }: SendContext<MailgunSettings>,
   asked: { method: 'GET' | 'POST'; path: string; type?: string; body?: Uint8Array },
 ): Promise<HttpResponse> {
   const credentials = Buffer.from(`api:${own.apiKey.reveal()}`).toString('base64')
