@@ -5,7 +5,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { listSettings } from '../server/config.ts'
-import { catalog } from '../server/deliver/catalog.ts'
+import { catalog, questionsOf } from '../server/deliver/catalog.ts'
 import type { AnyProvider } from '../server/deliver/provider.ts'
 import { RETRY } from '../server/deliver/retry.ts'
 import { ERRORS } from '../server/errors.ts'
@@ -210,7 +210,9 @@ function providersPage(): string {
         one.sendMany ? 'many at once' : 'one by one',
         one.accepts ? 'by kind of address' : 'any address',
         one.callback ? `\`/webhooks/${one.id}\`` : '',
-        asked(one),
+        questionsOf(one)
+          .map(word => `\`${word}\``)
+          .join(', '),
         one.mayRepeat ? 'key known' : `\`${RETRY[one.channel].unknown}\``,
         'costPerMessage' in fieldsOf(one.settings) ? '`costPerMessage`' : '',
         limitsOf(one),
@@ -238,16 +240,6 @@ function providersPage(): string {
     ]),
   )
 }
-
-const asked = (one: AnyProvider): string =>
-  [
-    one.validateDeviceToken && '`token`',
-    one.updateTopicSubscription && '`topics`',
-    one.getDeliveryStatus && '`status`',
-    one.confirmCode && '`code`',
-  ]
-    .filter(Boolean)
-    .join(', ')
 
 const fieldsOf = (schema: unknown): Record<string, Field> => (schema as Field).properties ?? {}
 

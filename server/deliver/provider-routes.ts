@@ -4,7 +4,7 @@ import type { Db } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { Api } from '../http/api.ts'
 import { CHANNELS } from '../types.ts'
-import { catalog } from './catalog.ts'
+import { catalog, questionsOf } from './catalog.ts'
 import { DELIVERY_CODES } from './provider.ts'
 import type { DeliveryError } from './provider.ts'
 import type { ListedProvider } from './set-up.ts'
@@ -120,6 +120,10 @@ export function providerRoutes(api: Api, { db, listed, publicUrl }: ProviderRout
                 addressSettings: Maybe(Type.Unknown()),
                 limits: Limits,
                 callback: Type.Boolean(),
+                asked: Type.Array(Type.String(), {
+                  description:
+                    'What the vendor says without being sent anything: `token`, `topics`, `status`, `code`.',
+                }),
                 mayRepeat: Type.Boolean(),
               }),
             ),
@@ -130,15 +134,16 @@ export function providerRoutes(api: Api, { db, listed, publicUrl }: ProviderRout
     () => ({
       items: [...catalog.values()]
         .sort((a, b) => (a.id < b.id ? -1 : 1))
-        .map(({ id, title, channel, settings, addressSettings, limits, callback, mayRepeat }) => ({
-          id,
-          title,
-          channel,
-          settings,
-          addressSettings: addressSettings ?? null,
-          limits: { ...limits },
-          callback: callback !== undefined,
-          mayRepeat: mayRepeat === true,
+        .map(provider => ({
+          id: provider.id,
+          title: provider.title,
+          channel: provider.channel,
+          settings: provider.settings,
+          addressSettings: provider.addressSettings ?? null,
+          limits: { ...provider.limits },
+          callback: provider.callback !== undefined,
+          asked: questionsOf(provider),
+          mayRepeat: provider.mayRepeat === true,
         })),
     }),
   )

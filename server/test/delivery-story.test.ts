@@ -258,6 +258,11 @@ test('operators see what is set up, what could be, and whether a vendor would ta
   const known = await call('GET', '/api/providers/catalog')
   const settings = known.items.find((one: Loose) => one.id === 'twilio').settings
   assert.equal(settings.properties.authToken.secret, true)
+  const asked = Object.fromEntries(known.items.map((one: Loose) => [one.id, one.asked.join()]))
+  assert.deepEqual(
+    [asked.fcm, asked.apns, asked.twilio, asked['twilio-verify']],
+    ['token,topics', '', 'status', 'code'],
+  )
 
   twilio.answer = (_, response) => json(response, 401, { code: 20003, message: 'Authenticate' })
   const refused = await call('POST', '/api/providers/twilio-eu/check', {})
