@@ -1,6 +1,9 @@
+import { loadConfig } from '../server/config.ts'
 import { compileFolder, readFolder } from '../server/replay/files.ts'
 import { readStory, runStory } from '../server/replay/story.ts'
 import type { Report } from '../server/replay/story.ts'
+import { besideOf } from '../server/solution.ts'
+import { SOLUTIONS } from '../solutions/index.ts'
 import type { Command } from './command.ts'
 import { complain, print, printJson } from './print.ts'
 import { describeProblem, problemsOf } from './validate.ts'
@@ -34,9 +37,11 @@ export const command: Command = {
       complain('There is no story to run.')
       return 1
     }
+    // As a server without settings of its own has them: a story is the same everywhere.
+    const beside = besideOf(SOLUTIONS, loadConfig({}, [], undefined, SOLUTIONS).solutions)
     const reports: (Report & { file: string; line: number })[] = []
     for (const { file, line, story } of stories)
-      reports.push({ file, line, ...(await runStory(story, compiled)) })
+      reports.push({ file, line, ...(await runStory(story, compiled, beside)) })
     const failed = reports.filter(report => !report.passed)
     if (input.json)
       printJson({

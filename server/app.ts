@@ -122,7 +122,7 @@ import { callbackOnce } from './track/callback-once.ts'
 import { callbackRoutes } from './track/routes.ts'
 import { trackingRoutes } from './track/tracking-routes.ts'
 import { SOLUTIONS } from '../solutions/index.ts'
-import type { Closure, Core, Solution, TakeEvent } from './solution.ts'
+import { type Closure, type Core, type Solution, type TakeEvent, besideOf } from './solution.ts'
 import { CHANNELS } from './types.ts'
 import type { Channel, TenantId } from './types.ts'
 
@@ -431,10 +431,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   const limitsInForce = limitBook(watch)
   const hits = limitHits((about, message) => log.warn(about, message))
   const standings = standingBook(watch)
-  // What solutions know about events of theirs.
-  const beside = new Map(
-    solutions.flatMap(({ id, beside }) => Object.entries(beside?.(config.solutions.get(id)!) ?? {})),
-  )
+  const beside = besideOf(solutions, config.solutions)
   const pipeline = openPipeline({
     beside,
     watch,

@@ -39,6 +39,17 @@ export interface SeenEvent {
   data: Readonly<JsonObject>
 }
 
+/** By event type, what the open solutions make of events, of all of them together. */
+export const besideOf = (
+  solutions: readonly Solution[],
+  settings: ReadonlyMap<string, Readonly<Record<string, unknown>>>,
+): ReadonlyMap<string, (event: SeenEvent) => JsonObject> =>
+  new Map(
+    solutions
+      .filter(({ id }) => settings.has(id))
+      .flatMap(({ id, beside }) => Object.entries(beside?.(settings.get(id)!) ?? {})),
+  )
+
 /** What the core lends to a solution. Each member is used by one at least. */
 export interface Core {
   api: Api

@@ -18,7 +18,7 @@ import { readChannel, readPriority } from '../spelling.ts'
 import { checkZone } from '../time/zone.ts'
 import type { Channel, Event, JsonObject, UserId } from '../types.ts'
 import { engine } from './engine.ts'
-import type { NotTold, Told } from './engine.ts'
+import type { EngineParts, NotTold, Told } from './engine.ts'
 import type { Compiled } from './files.ts'
 import { memory } from './memory.ts'
 import type { AudienceOf } from './memory.ts'
@@ -100,7 +100,12 @@ export function readStory(given: Record<string, unknown>, title: string): Story 
   }
 }
 
-export async function runStory(story: Story, compiled: Compiled): Promise<Report> {
+/** @param beside what solutions make of events (server/solution.ts) */
+export async function runStory(
+  story: Story,
+  compiled: Compiled,
+  beside?: EngineParts['beside'],
+): Promise<Report> {
   const { rules, templates, limits, silences, inhibitions } = compiled
   const told: Told[] = []
   const nos: NotTold[] = []
@@ -117,6 +122,7 @@ export async function runStory(story: Story, compiled: Compiled): Promise<Report
       reset: () => {},
     },
     limits: { refresh: async () => {}, caps: question => allCaps(limits, question) },
+    ...(beside && { beside }),
     alerts: standingMemory(silences, inhibitions),
     channelOpen: () => true,
     nos: true,

@@ -30,6 +30,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
     [
       'server/main.ts',
       'server/config.ts',
+      'server/solution.ts',
       'solutions/index.ts',
       'server/observe/ready.ts',
       'server/ledger/audit.ts',

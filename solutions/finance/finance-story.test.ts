@@ -48,16 +48,17 @@ beforeEach(() => {
   texts.received.length = 0
 })
 
-const push = async (key: string): Promise<{ code: number | null; out: string }> => {
+const carillon = async (what: string, key: string): Promise<{ code: number | null; out: string }> => {
   const child = spawn(
     process.execPath,
-    [join(ROOT, 'cli', 'carillon.ts'), 'push', join(ROOT, 'solutions', 'finance', 'rules')],
+    [join(ROOT, 'cli', 'carillon.ts'), what, join(ROOT, 'solutions', 'finance', 'rules')],
     { env: { ...process.env, CARILLON_URL: t.url, CARILLON_KEY: key } },
   )
   let out = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => void (out += chunk))
   return { code: await new Promise(resolve => child.on('close', resolve)), out }
 }
+const push = (key: string) => carillon('push', key)
 const call = async (method: string, path: string, body?: unknown, as = t.other.adminKey): Promise<Loose> => {
   const answer = await t.call(method, path, { as, body })
   assert.ok(answer.status < 300, `${method} ${path}: ${answer.text}`)
@@ -148,6 +149,12 @@ test('a title that is there and says nothing is one that is missing', async () =
   const { items } = await call('GET', `/api/notifications?eventId=${eventId}&include=content`)
   assert.equal(items[0].content.email.subject, 'Goal progress')
   assert.equal(items[0].content.in_app.body, "Your goal 'Car' has reached 25% completion!")
+})
+
+test('the stories beside the rules come out, without a server', async () => {
+  const { code, out } = await carillon('test', 'none')
+  assert.equal(code, 0, out)
+  assert.match(out, /3 passed, 0 failed/)
 })
 
 test('the inbox has the title, the message and the button', async () => {
