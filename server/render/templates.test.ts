@@ -4,6 +4,7 @@ import { changeWatch } from '../db/changes.ts'
 import { newId } from '../db/ids.ts'
 import type { Queryable, Tx } from '../db/pool.ts'
 import { type TestDatabase, testDatabase } from '../test/database.ts'
+import { render } from './content.ts'
 import {
   type TemplateDefinition,
   createTemplate,
@@ -15,6 +16,7 @@ import {
   prepareDefinition,
   publishTemplate,
   publishable,
+  republishUsers,
   resolveTemplates,
   templates,
   updateTemplate,
@@ -33,8 +35,8 @@ before(async () => {
 after(() => database.drop())
 
 let made = 0
-const definition = (more: Partial<TemplateDefinition> = {}): TemplateDefinition =>
-  prepareDefinition({
+const definition = (more: Partial<TemplateDefinition> = {}, prepared = true): TemplateDefinition =>
+  (prepared ? prepareDefinition : (as: TemplateDefinition) => as)({
     name: `t${++made}`,
     description: '',
     category: '',
@@ -187,4 +189,38 @@ test('what a template takes in is what is published when it is saved, or it is n
     write(tx => deleteTemplate(tx, actor, id)),
     { code: 'conflict' },
   )
+})
+
+test('what plans notifications has each revision with the layout it was saved with, in one statement', async () => {
+  const { db } = database
+  const layout = definition({ channels: { default: { body: 'one {{> @partial-block}}' } } })
+  const layoutId = await db.tx(tx => createTemplate(tx, actor, layout))
+  const written = definition(
+    {
+      channels: { default: { body: `{{#> ${layout.name}}}{{> p}}{{/${layout.name}}}` } },
+      partials: { p: 'x' },
+    },
+    false,
+  )
+  const id = await db.tx(async tx => createTemplate(tx, actor, await publishable(written, layoutsOf(tx, 1))))
+  await db.tx(async tx => {
+    await updateTemplate(tx, actor, layoutId, {
+      ...layout,
+      channels: { default: { body: 'two {{> @partial-block}}' } },
+    })
+    await republishUsers(tx, actor, layoutId)
+  })
+  let statements = 0
+  const counting: Queryable = { ...db, rows: (...args) => (statements++, db.rows(...args)) }
+  // An experiment pins one of them; everybody else has the newest.
+  const found = await templates().load(counting, [
+    { tenantId: 1, templateId: id, revision: 1 },
+    { tenantId: 1, templateId: id },
+  ])
+  const view = { names: {}, layers: [], locale: 'en', timezone: 'UTC' }
+  assert.deepEqual(
+    found.map(compiled => render(compiled!, 'in_app', 'en', view).body),
+    ['one x', 'two x'],
+  )
+  assert.equal(statements, 1)
 })
