@@ -42,6 +42,8 @@ export interface OpenedProvider {
   send(message: Message, signal: AbortSignal): Promise<Sent>
   /** Puts it in the place of an earlier message; absent where the vendor cannot. Throws nothing but DeliveryError. */
   update?(message: Message, earlierId: string, signal: AbortSignal): Promise<Sent>
+  /** Puts it under the first message of its thread; absent where the vendor cannot. Throws nothing but DeliveryError. */
+  reply?(message: Message, firstId: string, signal: AbortSignal): Promise<Sent>
   /** Takes a message back; absent where the vendor cannot. Throws nothing but DeliveryError. */
   retract?(messageId: string, signal: AbortSignal): Promise<void>
   /** Absent where the vendor cannot say without sending. Throws nothing but DeliveryError. */
@@ -122,6 +124,15 @@ export async function openProvider(
       async update(message: Message, earlierId: string, signal: AbortSignal) {
         try {
           return bounded(await provider.update!(withinLimits(message, limits), earlierId, context(signal)))
+        } catch (thrown) {
+          throw withPause(clean(thrown, [message]), message, limits, world.now())
+        }
+      },
+    }),
+    ...(provider.reply && {
+      async reply(message: Message, firstId: string, signal: AbortSignal) {
+        try {
+          return bounded(await provider.reply!(withinLimits(message, limits), firstId, context(signal)))
         } catch (thrown) {
           throw withPause(clean(thrown, [message]), message, limits, world.now())
         }

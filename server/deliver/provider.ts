@@ -45,6 +45,11 @@ export interface Provider<S, C extends Connection | undefined = undefined> {
    * cannot be changed any more: then the message is sent as a new one.
    */
   update?(message: Message, earlierId: string, ctx: SendContext<S, C>): Promise<Sent>
+  /**
+   * Puts the message under one that the vendor took, by its `providerMessageId`: the first of its thread. Throws `gone`
+   * when nothing can be put there: then the message is sent as a new one.
+   */
+  reply?(message: Message, firstId: string, ctx: SendContext<S, C>): Promise<Sent>
   /** Takes back a message that the vendor took. Throws `gone` when it is not there. */
   retract?(messageId: string, ctx: SendContext<S, C>): Promise<void>
   /** One result per message, in their order. Throwing means the same for all of them. */

@@ -15,6 +15,8 @@ let dir: string
 /** What the channel shows, by timestamp. */
 const shown = new Map<string, string>()
 const calls: string[] = []
+/** Of messages in a thread: what they say, and under which one. */
+const under: [text: string, first: string][] = []
 let stamps = 0
 
 /** Slack's side: https://docs.slack.dev/reference/methods/chat.postMessage, chat.update and chat.delete. */
@@ -34,6 +36,10 @@ const slack = createServer((request, response) => {
       if (request.headers.authorization !== `Bearer ${TOKEN}`) return answer(false, { error: 'invalid_auth' })
       if (body.channel !== 'C024BE91L') return answer(false, { error: 'channel_not_found' })
       if (method === 'chat.postMessage') {
+        if (body.thread_ts !== undefined) {
+          if (!shown.has(body.thread_ts)) return answer(false, { error: 'thread_not_found' })
+          under.push([body.text, body.thread_ts])
+        }
         const ts = `1503435956.${String(++stamps).padStart(6, '0')}`
         shown.set(ts, body.text)
         return answer(true, { channel: body.channel, ts })
@@ -137,6 +143,43 @@ test('with retract the earlier one goes and the new one comes as new; with keep 
   await says('taps', 'Kitchen', false)
   assert.equal(shown.size, 3)
   assert.deepEqual(await auditLedger(t.db), [])
+})
+
+test('messages of a thread go under its first one; where that is gone another thread begins', async () => {
+  shown.clear()
+  const say = async (thread: string, body: string) => {
+    const { id } = await call('POST', '/api/notifications', {
+      recipientType: 'system',
+      address: 'C024BE91L',
+      channels: ['slack'],
+      body,
+      thread,
+    })
+    await eventually(body, async () => {
+      const { deliveries } = await call('GET', `/api/notifications/${id}`)
+      return deliveries[0].status === 'delivered'
+    })
+    return [...shown.keys()].at(-1)!
+  }
+  const first = await say('order:1', 'Packed')
+  const other = await say('order:2', 'Packed as well')
+  await say('order:1', 'On its way')
+  await say('order:1', 'Arrived')
+  assert.deepEqual(
+    under.map(([text, ts]) => [/On its way|Arrived/.exec(text)?.[0], ts]),
+    [
+      ['On its way', first],
+      ['Arrived', first],
+    ],
+  )
+  shown.delete(first)
+  const second = await say('order:1', 'Sent back')
+  await say('order:1', 'Refunded')
+  await say('order:2', 'Lost')
+  assert.deepEqual(
+    under.slice(2).map(([, ts]) => ts),
+    [second, other],
+  )
 })
 
 test('an older word that comes late does not undo a newer one', async () => {

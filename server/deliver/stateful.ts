@@ -21,7 +21,8 @@ const remember = sql(
 
 /**
  * A provider whose vendor can change what it was given: the next word about the same thing (a rule's `policy.state`)
- * takes the place of the message before it, as it does in the inbox. Two statements for such a message, none for others.
+ * takes the place of the message before it, as it does in the inbox. Where the vendor has threads, a message of a thread
+ * goes under the first one. Two statements for such a message, none for others.
  *
  * What is remembered is written after the vendor took the message and before that is settled: a process that dies in
  * between changes the same message once more.
@@ -30,8 +31,22 @@ export function stateful(
   provider: OpenedProvider,
   { db, now, onError }: { db: Db; now: () => Date; onError(error: unknown): void },
 ): OpenedProvider {
-  const { update, retract } = provider
-  if (update === undefined) return provider
+  const { update, retract, reply } = provider
+  if (update === undefined && reply === undefined) return provider
+
+  const lookUp = (name: unknown[]) =>
+    db.one<{ message_id: string; notification_id: Id }>(findEarlier, name).catch((error: unknown) => {
+      throw temporary('unavailable', 'What was said before cannot be looked up', { cause: error })
+    })
+
+  /** It has gone: whatever happens here, it is not to go again. */
+  async function keep(name: unknown[], sent: Sent, { notificationId }: Message): Promise<Sent> {
+    const { providerMessageId } = sent
+    if (providerMessageId !== undefined) {
+      await db.run(remember, [...name, providerMessageId, notificationId, now()]).catch(onError)
+    }
+    return sent
+  }
 
   async function tell(message: Message, earlierId: string, signal: AbortSignal): Promise<Sent> {
     if (message.about!.earlier === 'retract') {
@@ -48,30 +63,50 @@ export function stateful(
     }
   }
 
+  async function inPlace(message: Message, key: string, signal: AbortSignal): Promise<Sent> {
+    const { tenantId, recipient, notificationId } = message
+    const name = [tenantId, key, recipient.id, provider.id]
+    const earlier = await lookUp(name)
+    if (earlier && earlier.notification_id > notificationId) {
+      return { outcome: 'delivered', code: 'superseded', providerMessageId: earlier.message_id }
+    }
+    const sent = earlier
+      ? await tell(message, earlier.message_id, signal)
+      : await provider.send(message, signal)
+    return keep(name, sent, message)
+  }
+
+  /** Only the first message of a thread is remembered: at the vendor, too, all others hang on it. */
+  async function inThread(message: Message, thread: string, signal: AbortSignal): Promise<Sent> {
+    const name = [message.tenantId, `thread ${thread}`, message.recipient.id, provider.id]
+    const first = await lookUp(name)
+    if (first) {
+      try {
+        return await reply!(message, first.message_id, signal)
+      } catch (error) {
+        // Somebody removed it, or its reader is written to elsewhere by now: another thread begins.
+        if (!(error instanceof DeliveryError && error.code === 'gone')) throw error
+      }
+    }
+    return keep(name, await provider.send(message, signal), message)
+  }
+
+  /** What holds for a state takes the place of what held before, wherever that stands. */
+  function placeOf({ about, thread }: Message): { state: string } | { thread: string } | undefined {
+    if (about !== undefined && update !== undefined) return { state: about.key }
+    return thread !== undefined && reply !== undefined ? { thread } : undefined
+  }
+
   return {
     ...provider,
-    // One by one: each may have another message to take the place of.
-    group: message => (message.about ? undefined : provider.group(message)),
-    async send(message, signal) {
-      const { about, tenantId, recipient, notificationId } = message
-      if (about === undefined) return provider.send(message, signal)
-      const name = [tenantId, about.key, recipient.id, provider.id]
-      const earlier = await db
-        .one<{ message_id: string; notification_id: Id }>(findEarlier, name)
-        .catch((error: unknown) => {
-          throw temporary('unavailable', 'What was said before cannot be looked up', { cause: error })
-        })
-      if (earlier && earlier.notification_id > notificationId) {
-        return { outcome: 'delivered', code: 'superseded', providerMessageId: earlier.message_id }
-      }
-      const sent = earlier
-        ? await tell(message, earlier.message_id, signal)
-        : await provider.send(message, signal)
-      if (sent.providerMessageId !== undefined) {
-        // It has gone: whatever happens here, it is not to go again.
-        await db.run(remember, [...name, sent.providerMessageId, notificationId, now()]).catch(onError)
-      }
-      return sent
+    // One by one: each may have another message to take the place of, or to go under.
+    group: message => (placeOf(message) === undefined ? provider.group(message) : undefined),
+    send(message, signal) {
+      const place = placeOf(message)
+      if (place === undefined) return provider.send(message, signal)
+      return 'state' in place
+        ? inPlace(message, place.state, signal)
+        : inThread(message, place.thread, signal)
     },
   }
 }

@@ -84,6 +84,8 @@ const CONVERSATION = /^[CDG][A-Z0-9]{8,20}$/
 const PERSON = /^[UW][A-Z0-9]{8,20}$/
 const NAME = /^#?[\p{L}\p{N}_-]{1,80}$/u
 const EMAIL = /^[^\s@<>]{1,64}@[^\s@<>]{1,253}$/
+/** What chat.postMessage says of a thread that nothing can be added to. */
+const NO_THREAD = new Set(['thread_not_found', 'cannot_reply_to_message'])
 const TIMESTAMP = /^\d{1,12}\.\d{6}$/
 
 /**
@@ -115,28 +117,18 @@ export const slackBot: Provider<SlackBotSettings, Directory> = {
   // Its name is shown to operators: channels and ids are, people's addresses are not.
   lane: ({ to }) => (EMAIL.test(to) ? laneOf(to) : to),
 
-  async send(message, ctx) {
-    const to = message.to || ctx.settings.defaultChannel || ''
-    const { data = {} } = message.content
-    const body = bodyOf(message, await conversationOf(to, ctx), ctx)
-    if (data.thread_ts !== undefined) {
-      if (typeof data.thread_ts !== 'string' || !TIMESTAMP.test(data.thread_ts)) {
-        throw permanent('content_refused', '/thread_ts is no timestamp of a message')
-      }
-      body.thread_ts = data.thread_ts
-      if (data.reply_broadcast === true) body.reply_broadcast = true
-    }
-    for (const name of ['unfurl_links', 'unfurl_media'] as const) {
-      if (typeof data[name] === 'boolean') body[name] = data[name]
-    }
-    const answer = await call('chat.postMessage', body, ctx).catch((error: unknown) => {
-      // The conversation that was remembered may be gone; the next message shall ask again.
-      if (error instanceof DeliveryError && error.final) ctx.connection.conversations.delete(to)
-      throw error
-    })
-    return posted(answer)
-  },
+  send: post,
 
+  /** https://docs.slack.dev/messaging/#threading */
+  async reply(message, firstId, ctx) {
+    const [channel, ts] = placeOf(firstId)
+    try {
+      return await post(message, ctx, { channel, ts })
+    } catch (error) {
+      if (!(error instanceof DeliveryError) || !NO_THREAD.has(error.vendorCode ?? '')) throw error
+      throw permanent('gone', error.message, { vendorCode: error.vendorCode })
+    }
+  },
   /** https://docs.slack.dev/reference/methods/chat.update */
   async update(message, earlierId, ctx) {
     const [channel, ts] = placeOf(earlierId)
@@ -154,6 +146,35 @@ export const slackBot: Provider<SlackBotSettings, Directory> = {
   async check(ctx) {
     await call('auth.test', undefined, ctx)
   },
+}
+
+/** @param under the first message of the thread it belongs to; one that the content names goes before it */
+async function post(message: Message, ctx: Context, under?: { channel: string; ts: string }): Promise<Sent> {
+  const to = message.to || ctx.settings.defaultChannel || ''
+  const { data = {} } = message.content
+  const conversation = await conversationOf(to, ctx)
+  const body = bodyOf(message, conversation, ctx)
+  // A name stands for some channel: Slack says whether the thread is there.
+  if (under && CONVERSATION.test(conversation) && conversation !== under.channel) {
+    throw permanent('gone', 'The thread is in another conversation')
+  }
+  if (under) body.thread_ts = under.ts
+  if (data.thread_ts !== undefined) {
+    if (typeof data.thread_ts !== 'string' || !TIMESTAMP.test(data.thread_ts)) {
+      throw permanent('content_refused', '/thread_ts is no timestamp of a message')
+    }
+    body.thread_ts = data.thread_ts
+    if (data.reply_broadcast === true) body.reply_broadcast = true
+  }
+  for (const name of ['unfurl_links', 'unfurl_media'] as const) {
+    if (typeof data[name] === 'boolean') body[name] = data[name]
+  }
+  const answer = await call('chat.postMessage', body, ctx).catch((error: unknown) => {
+    // The conversation that was remembered may be gone; the next message shall ask again.
+    if (error instanceof DeliveryError && error.final) ctx.connection.conversations.delete(to)
+    throw error
+  })
+  return posted(answer)
 }
 
 function posted(answer: JsonObject): Sent {
