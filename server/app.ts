@@ -878,10 +878,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
   feedRoutes(api, { feed, hub, now })
   realtimeRoutes(api, { db, auth: credentials, feed, hub, now, dialects, onError: onError('realtime') })
   if (outside.mailbox) mailboxRoutes(api, { mailbox: outside.mailbox })
-  await consoleRoutes(api, {
-    folder: join(import.meta.dirname, '..', 'console', 'dist'),
-    publicUrl: config.http.publicUrl,
-  })
+  await consoleRoutes(api, { folder: join(import.meta.dirname, '..', 'console', 'dist') })
 
   // ---- what stands on all of it
   const core: Core = {

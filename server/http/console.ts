@@ -36,18 +36,14 @@ const NOT_BUILT = `<!doctype html>
 export interface ConsoleOptions {
   /** Where scripts/build-console.ts puts what it builds. */
   folder: string
-  /** Where pictures of templates are, when that is another origin than this server's. */
-  publicUrl?: string
 }
 
 /**
  * The console at `/console`: files that never change under their name, and one page for every other path, as the
  * console finds its way by itself. Nothing here needs credentials; all that is shown comes from the API, which does.
  */
-export async function consoleRoutes(api: Api, { folder, publicUrl }: ConsoleOptions): Promise<void> {
+export async function consoleRoutes(api: Api, { folder }: ConsoleOptions): Promise<void> {
   const config = { access: { role: 'public' as const }, limit: false as const }
-  const origin = publicUrl === undefined ? undefined : new URL(publicUrl).origin
-  const csp = origin === undefined ? CSP : CSP.replace('img-src', `img-src ${origin}`)
 
   await api.register(async scope => {
     scope.addHook('onRoute', route => {
@@ -57,7 +53,7 @@ export async function consoleRoutes(api: Api, { folder, publicUrl }: ConsoleOpti
     await scope.register(fastifyStatic, { root: folder, serve: false, preCompressed: true })
 
     const page = (reply: FastifyReply) => {
-      reply.header('content-security-policy', csp).header('cache-control', 'no-cache')
+      reply.header('content-security-policy', CSP).header('cache-control', 'no-cache')
       return existsSync(join(folder, 'index.html'))
         ? reply.sendFile('index.html', { cacheControl: false })
         : reply.code(503).type('text/html; charset=utf-8').send(NOT_BUILT)

@@ -2,91 +2,42 @@ import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { type Browser, type Page, chromium } from 'playwright-core'
-import { buildConsole } from '../../scripts/build-console.ts'
-import { commandPath, need } from '../../scripts/needs.ts'
-import { type Loose, type TestApp, eventually, testApp } from './app.ts'
+import { need } from '../../scripts/needs.ts'
+import { type Loose, type TestApp, eventually } from './app.ts'
+import {
+  type TestConsole,
+  block,
+  frame,
+  kinds,
+  mailTo,
+  newTemplate,
+  person,
+  publish,
+  saved,
+  testConsole,
+  write,
+} from './console-tab.ts'
 
 /** People who have never seen HTML write what is sent, in a real browser, and it is sent. */
 
 const skip = need('chromium')
+let opened: TestConsole
 let t: TestApp
-let browser: Browser | undefined
 before(async () => {
   if (skip) return
-  await buildConsole()
-  t = await testApp()
-  browser = await chromium.launch({ executablePath: commandPath('chromium')!, args: ['--no-sandbox'] })
+  opened = await testConsole()
+  t = opened.t
 })
-after(async () => {
-  await browser?.close()
-  await t?.stop()
-})
+after(() => opened?.stop())
 
-/** A tab of its own, signed in; whatever goes wrong in it ends up in `wrong`. */
-async function signedIn(options: { key?: string; colorScheme?: 'light' | 'dark'; width?: number } = {}) {
-  const context = await browser!.newContext({
-    viewport: { width: options.width ?? 1440, height: 900 },
-    colorScheme: options.colorScheme ?? 'light',
-    locale: 'en-GB',
-  })
-  const page = await context.newPage()
-  page.setDefaultTimeout(30_000)
-  const wrong: string[] = []
-  page.on('console', message => void (message.type() === 'error' && wrong.push(message.text())))
-  page.on('pageerror', error => void wrong.push(error.message))
-  page.on('request', request => {
-    if (!request.url().startsWith(t.url) && !request.url().startsWith('data:'))
-      wrong.push(`asked ${request.url()}`)
-  })
-  await page.goto(`${t.url}/console`)
-  await page.getByLabel('API key').fill(options.key ?? t.tenant.adminKey)
-  await page.getByRole('button', { name: 'Sign in' }).click()
-  await page.getByRole('heading', { name: 'Templates', exact: true }).waitFor()
-  return { page, wrong, context }
-}
-
-async function newTemplate(page: Page, name: string, start = 'An e-mail'): Promise<string> {
-  await page.getByRole('button', { name: 'New template' }).click()
-  await page.getByRole('textbox', { name: 'Name' }).fill(name)
-  await page.getByRole('radio', { name: start }).check()
-  await page.getByRole('button', { name: 'Make the template' }).click()
-  await page.getByRole('heading', { name, exact: true }).waitFor()
-  return new URL(page.url()).pathname.split('/').at(-1)!
-}
-
-const frame = (page: Page) => page.frameLocator('iframe[title="The mail"]')
-const block = (page: Page, name: string, nth = 0) =>
-  page.locator(`[role=group][aria-label="${name}"][data-block]`).nth(nth)
-const write = async (page: Page, field: ReturnType<Page['locator']>, text: string) => {
-  await field.click()
-  await page.keyboard.press('ControlOrMeta+a')
-  await page.keyboard.type(text)
-}
 const published = async (id: string): Promise<Loose> =>
   (await t.call('GET', `/api/templates/${id}`, { as: t.tenant.adminKey })).body
-
-async function mailTo(address: string): Promise<Loose> {
-  return eventually('the mail', async () => {
-    const { items } = (await t.call('GET', '/dev/mailbox.json')).body
-    const found = items.find((one: Loose) => one.recipients.includes(address))
-    return found && (await t.call('GET', `/dev/mailbox.json/${found.id}`)).body
-  })
-}
-
-async function person(userId: string, locale: string): Promise<void> {
-  const { status, text } = await t.call('PUT', `/api/users/${userId}`, {
-    as: t.tenant.adminKey,
-    body: { locale, addresses: [{ channel: 'email', address: `${userId}@example.org`, verified: true }] },
-  })
-  assert.equal(status, 201, text)
-}
 
 // covers: ALP-143
 test('a mail put together from blocks is previewed, published, sent, and opened as blocks again', {
   skip,
 }, async () => {
-  const { page, wrong, context } = await signedIn()
+  const { page, wrong, context } = await opened.tab()
   const id = await newTemplate(page, 'order-paid')
 
   // ---- a list of what was bought
@@ -123,16 +74,14 @@ test('a mail put together from blocks is previewed, published, sent, and opened 
   assert.equal(await page.locator('iframe[title="The mail"]').getAttribute('sandbox'), '')
   await page.getByText('Thank you, Sam').waitFor()
 
-  await page.getByRole('button', { name: 'Save draft' }).click()
-  await page.getByText('All changes saved').waitFor()
+  await saved(page)
   assert.equal((await published(id)).publishedRevision, null, 'a draft is not sent')
-  await page.getByRole('button', { name: 'Publish' }).click()
-  await page.getByText('Published', { exact: true }).first().waitFor()
+  await publish(page)
   const kept = await published(id)
   assert.equal(kept.publishedRevision, kept.lastRevision)
 
   // ---- and it is what people get
-  await person('olga', 'en')
+  await person(t, 'olga', 'en')
   const rule = {
     name: 'paid',
     eventTypes: ['order.paid'],
@@ -149,7 +98,7 @@ test('a mail put together from blocks is previewed, published, sent, and opened 
     (await t.call('POST', '/api/events/publish', { as: t.tenant.adminKey, body: event })).status,
     202,
   )
-  const mail = await mailTo('olga@example.org')
+  const mail = await mailTo(t, 'olga@example.org')
   assert.equal(mail.subject, 'Thank you, Olga')
   assert.match(mail.html, />Hello Olga!<\/h1>/)
   assert.match(mail.html, /Your payment of &lt;b&gt; &amp; "more" has come in\./)
@@ -161,8 +110,7 @@ test('a mail put together from blocks is previewed, published, sent, and opened 
   // ---- opened again, it is blocks
   await page.goto(`${t.url}/console/templates/${id}`)
   await block(page, 'Heading').waitFor()
-  const kinds = await page.locator('[data-block]').evaluateAll(all => all.map(one => one.dataset.kind))
-  assert.deepEqual(kinds, ['heading', 'text', 'button', 'each', 'text'])
+  assert.deepEqual(await kinds(page), ['heading', 'text', 'button', 'each', 'text'])
   assert.equal(await block(page, 'Heading').getByRole('textbox').innerText(), 'Hello name\u200b!')
   assert.deepEqual(wrong, [])
   await context.close()
@@ -171,7 +119,7 @@ test('a mail put together from blocks is previewed, published, sent, and opened 
 test('it goes without a mouse: from the list to what is published, blocks moved and removed on the way', {
   skip,
 }, async () => {
-  const { page, wrong, context } = await signedIn()
+  const { page, wrong, context } = await opened.tab()
   const { keyboard } = page
   // As texts: what runs in the page is not of this program.
   const focused = () =>
@@ -210,21 +158,20 @@ test('it goes without a mouse: from the list to what is published, blocks moved 
   await keyboard.press('Enter')
   await page.getByRole('heading', { name: 'by-keyboard' }).waitFor()
   const id = new URL(page.url()).pathname.split('/').at(-1)!
-  const kinds = () => page.locator('[data-block]').evaluateAll(all => all.map(one => one.dataset.kind))
 
   await tabTo('Add Line')
   await keyboard.press('Enter')
   await eventually('the new block', async () => (await focused()) === 'Line' || undefined)
   await keyboard.press('Alt+ArrowUp')
-  await eventually('it is moved', async () => (await kinds())[2] === 'divider' || undefined)
-  assert.deepEqual(await kinds(), ['heading', 'text', 'divider', 'button'])
+  await eventually('it is moved', async () => (await kinds(page))[2] === 'divider' || undefined)
+  assert.deepEqual(await kinds(page), ['heading', 'text', 'divider', 'button'])
   await eventually('the focus goes with it', async () => (await focused()) === 'Line' || undefined)
   await keyboard.press('Delete')
-  await eventually('it is gone', async () => (await kinds()).length === 3 || undefined)
+  await eventually('it is gone', async () => (await kinds(page)).length === 3 || undefined)
   await keyboard.press('ControlOrMeta+z')
-  await eventually('it is back', async () => (await kinds()).length === 4 || undefined)
+  await eventually('it is back', async () => (await kinds(page)).length === 4 || undefined)
   await keyboard.press('ControlOrMeta+Shift+z')
-  await eventually('it is gone again', async () => (await kinds()).length === 3 || undefined)
+  await eventually('it is gone again', async () => (await kinds(page)).length === 3 || undefined)
 
   // Into the text of a block and out of it again.
   await block(page, 'Heading').focus()
@@ -246,7 +193,7 @@ test('it goes without a mouse: from the list to what is published, blocks moved 
 test('a wrong key is refused in words, one without rights too, and signing out forgets it', {
   skip,
 }, async () => {
-  const context = await browser!.newContext()
+  const context = await opened.browser.newContext()
   const page = await context.newPage()
   const sign = async (key: string) => {
     await page.getByLabel('API key').fill(key)

@@ -13,13 +13,33 @@ export const useAssets = () =>
     staleTime: 60_000,
   })
 
+/** Where mails look for uploaded pictures; undefined: there are none. */
+export function usePicturesOrigin(): string | undefined {
+  const { data } = useAssets()
+  const url = data?.items[0]?.url
+  return url === undefined ? undefined : new URL(url).origin
+}
+
+/** The same picture where this page is from: the server may have another name outside. */
+function fromHere(url: string): string {
+  const { pathname, search } = new URL(url)
+  return pathname + search
+}
+
 /** A picture as it will be; those from elsewhere are not fetched, so that nobody learns of it. */
 export function BlockImage({ src, alt, width }: { src: string; alt: string; width: number | undefined }) {
   const assets = useAssets()
   const name = assetName(src)
   const url = name === undefined ? undefined : assets.data?.items.find(one => one.name === name)?.url
   if (url !== undefined) {
-    return <img src={url} alt={alt} style={{ width }} className="inline-block h-auto max-w-full rounded-sm" />
+    return (
+      <img
+        src={fromHere(url)}
+        alt={alt}
+        style={{ width }}
+        className="inline-block h-auto max-w-full rounded-sm"
+      />
+    )
   }
   return (
     <div

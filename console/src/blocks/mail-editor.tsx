@@ -39,6 +39,7 @@ import {
   duplicateBlock,
   findBlock,
   insertBlock,
+  lackOf,
   mayStand,
   moveBlock,
   placeOf,
@@ -122,6 +123,10 @@ export function MailEditor({
     itemsOf: list => itemFields(template.variables, sample, list),
   }
   const page = mail.style.page
+  const lacking = [...allBlocks(mail.blocks)].flatMap(one => {
+    const lack = lackOf(one)
+    return lack === undefined ? [] : [{ id: one.id, kind: one.kind, lack }]
+  })
 
   return (
     <CanvasContext value={canvas}>
@@ -178,6 +183,22 @@ export function MailEditor({
             )}
           </aside>
         </div>
+        {lacking.length > 0 && (
+          <Notice tone="warn">
+            {lacking.map(({ id, kind, lack }) => (
+              <p key={id}>
+                <button
+                  type="button"
+                  className="underline decoration-dotted"
+                  onClick={() => focusBlock(root.current, id)}
+                >
+                  {KINDS[kind].name}
+                </button>
+                : {lack}
+              </p>
+            ))}
+          </Notice>
+        )}
         <p role="status" className="sr-only">
           {said}
         </p>

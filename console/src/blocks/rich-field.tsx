@@ -66,12 +66,14 @@ export function RichField({
   const root = useRef<HTMLDivElement>(null)
   const emitted = useRef<Rich>(undefined)
   const range = useRef<Range>(undefined)
-  const [linking, setLinking] = useState(false)
+  /** What was selected when somebody began to make a link; the dialog moves the focus. */
+  const [linking, setLinking] = useState<Range | 'nothing'>()
   const readOnly = onChange === undefined
 
   useLayoutEffect(() => {
     const element = root.current!
-    if (emitted.current === value) return
+    // What comes back is what was just written, if by way of its markup: the browser's own selection stays as it is.
+    if (emitted.current === value || JSON.stringify(emitted.current) === JSON.stringify(value)) return
     const caret = document.activeElement === element ? caretOf(element) : undefined
     fill(element, value, mode)
     emitted.current = value
@@ -125,17 +127,23 @@ export function RichField({
   }
 
   function command(name: string, argument?: string) {
-    back()
+    const element = root.current!
+    const caret = back().collapsed ? caretOf(element) : undefined
     document.execCommand('styleWithCSS', false, 'false')
     document.execCommand(name, false, argument)
     changed()
+    // Browsers lose the place in a line that becomes an item.
+    if (caret !== undefined && name.endsWith('List')) {
+      fill(element, emitted.current!, mode)
+      putCaret(element, caret)
+    }
   }
 
   function onKeyDown(event: KeyboardEvent) {
     if (event.key === 'Enter' && mode === 'line') event.preventDefault()
     if (mode === 'rich' && (event.ctrlKey || event.metaKey) && event.key === 'k') {
       event.preventDefault()
-      setLinking(true)
+      setLinking(range.current?.cloneRange() ?? 'nothing')
     }
   }
 
@@ -178,7 +186,7 @@ export function RichField({
     <div role="toolbar" aria-label={`Formatting of ${label}`} className="flex flex-wrap items-center">
       {format(Bold, 'Bold', () => command('bold'))}
       {format(Italic, 'Italic', () => command('italic'))}
-      {format(Link2, 'Link', () => setLinking(true))}
+      {format(Link2, 'Link', () => setLinking(range.current?.cloneRange() ?? 'nothing'))}
       {format(List, 'List', () => command('insertUnorderedList'))}
       {format(ListOrdered, 'Numbered list', () => command('insertOrderedList'))}
       {insertMenu}
@@ -228,11 +236,15 @@ export function RichField({
       )}
       {linking && (
         <LinkDialog
-          onClose={() => setLinking(false)}
+          onClose={() => setLinking(undefined)}
           onLink={url => {
-            setLinking(false)
+            setLinking(undefined)
             // After the dialog has given the focus back.
-            setTimeout(() => (url === '' ? command('unlink') : command('createLink', url)), 50)
+            setTimeout(() => {
+              if (linking !== 'nothing') range.current = linking
+              if (url === '') command('unlink')
+              else command('createLink', url)
+            }, 50)
           }}
         />
       )}
@@ -379,7 +391,9 @@ function readDom(root: Node, mode: Props['mode']): Rich {
       } else if (BLOCKS.has(name)) {
         line = undefined
         const of = name !== 'LI' ? 'p' : child.parentNode?.nodeName === 'OL' ? 'number' : 'bullet'
-        if (mode !== 'line') current(mode === 'rich' ? of : 'p')
+        // Browsers put a list into the paragraph it was made of.
+        const holdsLines = child.querySelector(':scope > ul, :scope > ol, :scope > div, :scope > p') !== null
+        if (mode !== 'line' && !holdsLines) current(mode === 'rich' ? of : 'p')
         walk(child, look, mode === 'rich' ? of : 'p')
         if (mode !== 'line') line = undefined
       } else if (name === 'UL' || name === 'OL') {

@@ -170,15 +170,13 @@ export interface Words {
   text?: string
   rich?: Rich
   alt?: string
-  url?: string
 }
 
 export function wordsOf(block: Block): Words | undefined {
   switch (block.kind) {
     case 'heading':
-      return { text: block.text }
     case 'button':
-      return { text: block.text, url: block.url }
+      return { text: block.text }
     case 'text':
       return { rich: block.rich }
     case 'image':
@@ -206,4 +204,20 @@ export function allWords(mail: Mail): Map<string, Words> {
     if (words) found.set(block.id, words)
   }
   return found
+}
+
+/** What a block still lacks before it can be sent, in words; undefined: nothing. */
+export function lackOf(block: Block): string | undefined {
+  switch (block.kind) {
+    case 'image':
+      return block.src === '' ? 'No picture is chosen yet.' : undefined
+    case 'button':
+      return /^(https?:\/\/)?$/.test(block.url.trim()) ? 'The button leads nowhere yet.' : undefined
+    case 'each':
+      return block.list === '' ? 'The list whose items it shows is not chosen yet.' : undefined
+    case 'if':
+      return block.when.path === '' ? 'What it depends on is not chosen yet.' : undefined
+    default:
+      return undefined
+  }
 }

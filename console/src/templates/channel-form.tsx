@@ -112,9 +112,8 @@ export function ChannelForm(props: Props) {
         text('image', 'Picture', 'line', 'Its address; shown where the channel shows pictures.')}
       {BUTTONED.has(channel) &&
         !translating &&
-        !(channel === 'email' && (content.mjml !== undefined || content.html !== undefined)) && (
-          <Actions {...props} insertions={insertions} />
-        )}
+        !(channel === 'email' && (content.mjml !== undefined || content.html !== undefined)) &&
+        !isJson(content.body) && <Actions {...props} insertions={insertions} />}
       {RAW_DATA.has(channel) && !translating && content.data !== undefined && (
         <JsonBody {...props} field="data" label="Data" />
       )}

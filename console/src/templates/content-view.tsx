@@ -3,6 +3,7 @@ import { useState } from 'react'
 import { Badge, Button, Notice, TextField } from '../ui/controls.tsx'
 import { Dialog } from '../ui/dialog.tsx'
 import { Menu } from '../ui/menu.tsx'
+import { aligned } from './align.ts'
 import { ChannelForm } from './channel-form.tsx'
 import {
   CHANNELS,
@@ -61,7 +62,11 @@ export function ContentView({
                 },
               },
             }
-          : { ...before, channels: { ...before.channels, [here]: change(before.channels[here] ?? {}) } },
+          : aligned(
+              before,
+              { ...before, channels: { ...before.channels, [here]: change(before.channels[here] ?? {}) } },
+              here,
+            ),
       about && `${language} ${here} ${about}`,
     )
 

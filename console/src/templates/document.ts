@@ -236,6 +236,7 @@ function exampleOf(name: string, type: Variable['type']): unknown {
         { name: 'Second item', price: 30 },
       ]
     default:
+      if (/(^|_)(id|no|number|code)$|I[dD]$|Number$/i.test(name)) return 'A-1042'
       if (/url|link/i.test(name)) return 'https://example.com/'
       if (/mail/i.test(name)) return 'sam@example.com'
       if (/name/i.test(name)) return 'Sam'

@@ -10,7 +10,7 @@ import { Menu } from '../ui/menu.tsx'
 import { say, sayError } from '../ui/toasts.tsx'
 import { ContentView } from './content-view.tsx'
 import { type Document, documentOf, sampleOf, textsOf } from './document.ts'
-import { type History, change, historyOf, redo, undo } from './history.ts'
+import { type History, change, historyOf, redo, settle, undo } from './history.ts'
 import { HistoryView } from './history-view.tsx'
 import { StateBadge } from './list-page.tsx'
 import { MessagesView } from './messages-view.tsx'
@@ -104,6 +104,7 @@ export function Editor({ template, onReload }: { template: Answer<'getTemplate'>
       // A draft holds texts alone: name, category and tags are still to be published.
       const kept = what === 'publish' ? document : { ...saved.document, ...textFields(document) }
       setSaved({ document: kept, ...standing(answer) })
+      setHistory(settle)
       void queries.invalidateQueries({ queryKey: ['templates'] })
       void queries.invalidateQueries({ queryKey: ['versions', id] })
       say(

@@ -5,6 +5,7 @@ import { call } from '../api/client.ts'
 import { Badge, Button, Notice, Spinner } from '../ui/controls.tsx'
 import { Dialog } from '../ui/dialog.tsx'
 import { say, sayError, wordsOf } from '../ui/toasts.tsx'
+import { without } from './document.ts'
 import { placeOf } from './problems.tsx'
 
 const PAGE = 20
@@ -147,8 +148,16 @@ function Changes({ id, revision }: { id: string; revision: number }) {
   )
 }
 
+/** HTML beside MJML is what the server made of it. */
+const withoutMade = (_key: string, value: unknown): unknown =>
+  typeof value === 'object' && value !== null && 'mjml' in value && 'html' in value
+    ? without(value, 'html')
+    : value
+
 const linesOf = (value: unknown): string[] =>
-  value === undefined ? [] : (typeof value === 'string' ? value : JSON.stringify(value, null, 2)).split('\n')
+  value === undefined
+    ? []
+    : (typeof value === 'string' ? value : JSON.stringify(value, withoutMade, 2)).split('\n')
 
 /** Lines that the other side does not have stand out. */
 function Side({

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { type History, change, historyOf, redo, undo } from './history.ts'
+import { type History, change, historyOf, redo, settle, undo } from './history.ts'
 
 test('as often as something changed, undoing leads back to where it began, and redoing to where it was', () => {
   fc.assert(
@@ -31,6 +31,9 @@ test('typing is undone by the word, not by the letter; a pause or another field 
   assert.equal(undo(history).present, 'abc')
   history = change(history, 'x', 'body', 5_100)
   assert.equal(undo(history).present, 'abcd')
+  history = change(settle(history), 'xy', 'body', 5_150)
+  assert.equal(undo(history).present, 'x')
+  history = undo(history)
   // What comes after an undo is a change of its own.
   history = change(undo(history), 'y', 'body', 5_200)
   assert.equal(history.future.length, 0)

@@ -29,6 +29,9 @@ export function change<T>(history: History<T>, present: T, about: string, nowMs:
   }
 }
 
+/** What comes next is undone by itself, whatever it is about: something was kept in between. */
+export const settle = <T>({ last: _, ...history }: History<T>): History<T> => history
+
 export function undo<T>({ past, present, future }: History<T>): History<T> {
   const before = past.at(-1)
   if (past.length === 0) return { past, present, future }

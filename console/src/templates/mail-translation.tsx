@@ -52,25 +52,27 @@ export function MailTranslation({
           {total - missing} of {total} translated
         </Badge>
       </div>
-      <Pair label="Preview text" lacking={source.preheader !== '' && preheader === ''}>
-        <PlainField
-          bare
-          label="Preview text, original"
-          mode="line"
-          value={source.preheader}
-          lang={document.locale}
-          className="field bg-sunken"
-        />
-        <PlainField
-          bare
-          label={`Preview text, ${languageName(language)}`}
-          mode="line"
-          value={preheader}
-          lang={language}
-          className="field"
-          onChange={text => onChange(inOtherWords(source, words, text), 'preheader')}
-        />
-      </Pair>
+      {(source.preheader !== '' || preheader !== '') && (
+        <Pair label="Preview text" lacking={source.preheader !== '' && preheader === ''}>
+          <PlainField
+            bare
+            label="Preview text, original"
+            mode="line"
+            value={source.preheader}
+            lang={document.locale}
+            className="field bg-sunken"
+          />
+          <PlainField
+            bare
+            label={`Preview text, ${languageName(language)}`}
+            mode="line"
+            value={preheader}
+            lang={language}
+            className="field"
+            onChange={text => onChange(inOtherWords(source, words, text), 'preheader')}
+          />
+        </Pair>
+      )}
       {rows.map(({ block, original, own }) => (
         <div key={block.id} className="contents">
           {original.text !== undefined && (

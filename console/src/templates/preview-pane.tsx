@@ -2,11 +2,13 @@ import { keepPreviousData, useQuery } from '@tanstack/react-query'
 import { Monitor, Moon, Smartphone, Sun } from 'lucide-react'
 import { type ReactNode, useId, useMemo, useState } from 'react'
 import { type Answer, ApiError, type Body, call } from '../api/client.ts'
+import { usePicturesOrigin } from '../blocks/block-image.tsx'
 import { Badge, Button, IconButton, Notice, Spinner } from '../ui/controls.tsx'
 import { wordsOf } from '../ui/toasts.tsx'
 import { type Document, channelName, languageName, languagesOf } from './document.ts'
 import type { Sample } from './editor.tsx'
 import { placeOf } from './problems.tsx'
+import { shownMail } from './shown-mail.ts'
 import { SlackBlocks } from './slack-blocks.tsx'
 import { useLater } from './use-later.ts'
 
@@ -58,7 +60,7 @@ export function PreviewPane({
   return (
     <aside
       aria-label="Preview"
-      className="flex min-w-0 flex-col gap-3 border-line p-4 max-lg:border-t lg:sticky lg:top-14 lg:max-h-[calc(100dvh-3.5rem)] lg:overflow-y-auto lg:border-l"
+      className="flex min-w-0 flex-col gap-3 border-line p-4 max-lg:border-t lg:sticky lg:top-14 lg:min-h-[calc(100dvh-3.5rem)] lg:max-h-[calc(100dvh-3.5rem)] lg:overflow-y-auto lg:border-l"
     >
       <div className="flex flex-wrap items-center gap-2">
         <h2 className="grow text-sm font-semibold">Preview · {channelName(channel)}</h2>
@@ -250,9 +252,17 @@ function MailPreview({ rendered: { content, size } }: { rendered: Rendered }) {
   const [dark, setDark] = useState(() => matchMedia('(prefers-color-scheme: dark)').matches)
   const [plain, setPlain] = useState(false)
   const html = content.html ?? ''
+  const pictures = usePicturesOrigin()
+  const shown = useMemo(
+    () => shownMail(html, { mode: dark ? 'dark' : 'light', pictures, here: location.origin }),
+    [html, dark, pictures],
+  )
   const elsewhere = useMemo(
-    () => [...html.matchAll(/<img\b[^>]*\ssrc="(https?:\/\/[^"]+)"/gi)].some(([, src]) => !isHere(src!)),
-    [html],
+    () =>
+      [...shown.matchAll(/<img\b[^>]*\ssrc="(https?:\/\/[^"]+)"/gi)].some(
+        ([, src]) => !src!.startsWith(`${location.origin}/`),
+      ),
+    [shown],
   )
   const width = WIDTHS[device]
   return (
@@ -302,7 +312,7 @@ function MailPreview({ rendered: { content, size } }: { rendered: Rendered }) {
               title="The mail"
               sandbox=""
               referrerPolicy="no-referrer"
-              srcDoc={html}
+              srcDoc={shown}
               style={{ width: device === 'phone' ? width : '100%', colorScheme: dark ? 'dark' : 'light' }}
               className="mx-auto block h-[34rem] max-w-full border-0"
             />
@@ -312,13 +322,4 @@ function MailPreview({ rendered: { content, size } }: { rendered: Rendered }) {
       {elsewhere && <Notice>Pictures from other servers are not loaded here. Uploaded ones are.</Notice>}
     </>
   )
-}
-
-function isHere(address: string): boolean {
-  try {
-    const { hostname, pathname } = new URL(address)
-    return hostname === location.hostname || pathname.startsWith('/media/')
-  } catch {
-    return false
-  }
 }

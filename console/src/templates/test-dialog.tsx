@@ -81,7 +81,9 @@ export function TestDialog({
     })
     return call('sendNotification', {
       body: {
-        ...(toAddress ? { address: name } : { recipientType: 'user', recipientId: name }),
+        ...(toAddress
+          ? { recipientType: 'system', address: name }
+          : { recipientType: 'user', recipientId: name }),
         channels: [on as ChannelName],
         category: 'test',
         ...(content.subject && { subject: content.subject }),
