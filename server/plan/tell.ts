@@ -371,7 +371,7 @@ export function teller({
       schedule: route.schedule,
       alreadyTold: draft.told.size > 0 && draft.told.has(`${route.rule?.id ?? ''} ${recipient.id}`),
       channelOpen: channelOpen(channel),
-      ...(closedTo && { closed: closedTo(event, channel) }),
+      closed: closedTo?.(event, channel),
       zone,
       policy: route.policy,
       score: route.policy.score ?? null,

@@ -5,7 +5,8 @@ import { AppError } from '../../../errors.ts'
 import type { Json, JsonObject, Message } from '../../../types.ts'
 import { openHttp } from '../../http.ts'
 import { openProvider } from '../../open-provider.ts'
-import type { CallbackRequest, DeliveryError, Sent } from '../../provider.ts'
+import { DeliveryError } from '../../provider.ts'
+import type { CallbackRequest, Sent } from '../../provider.ts'
 import {
   type Asked,
   type Behaviour,
@@ -205,6 +206,33 @@ async function scene<T>(
   }
 }
 const bodyOf = (raw: string) => JSON.parse(raw.slice(raw.indexOf('\r\n\r\n') + 4)) as JsonObject
+
+test('a reply goes under the first message, in the conversation where that stands and in no other', async () => {
+  const first = 'C024BE91L/1503435956.000247'
+  const raws = await scene(async ({ vendor, opened }) => {
+    const reply = (more: Partial<Message>, firstId = first) =>
+      opened.reply!(
+        exampleMessage({ channel: 'slack', ...more }),
+        firstId,
+        new AbortController().signal,
+      ).catch((error: unknown) => error as DeliveryError)
+    assert.equal(((await reply({ to: 'C024BE91L' })) as Sent).outcome, 'delivered')
+    await reply({ to: 'C024BE91L', content: { body: 'x', data: { thread_ts: '1503435956.000300' } } })
+    for (const [to, firstId] of [
+      ['C099ZZ99Z', first],
+      ['C024BE91L', 'nothing of ours'],
+    ] as const) {
+      const refused = await reply({ to }, firstId)
+      assert.ok(refused instanceof DeliveryError && refused.code === 'gone')
+    }
+    return vendor.received.map(each => each.raw)
+  })
+  assert.deepEqual(
+    raws.map(raw => bodyOf(raw).thread_ts),
+    ['1503435956.000247', '1503435956.000300'],
+    'what the content says goes before; what cannot be put there is not sent',
+  )
+})
 
 test('the body holds what the contract names, and metadata, which is newer', async t => {
   const spec = contract('slack-web-api.swagger2.json') as JsonObject | undefined
