@@ -228,6 +228,15 @@ test('what partials come to is bounded when the text is compiled', () => {
   assert.equal(say('{{> p7}}', deep), 'x')
   const large = { twice: '{{> @partial-block}}'.repeat(20) }
   assert.match(refusal(`{{#> twice}}${'x'.repeat(100_000)}{{/twice}}`, large), /too long/)
+  // Each level is entered as often as the one before it has levels.
+  const nested = (name: string, depth: number) =>
+    `${`{{#> ${name}}}`.repeat(depth)}{{> @partial-block}}${`{{/${name}}}`.repeat(depth)}`
+  const tower = { a: nested('b', 10), b: nested('c', 10), c: '[{{> @partial-block}}]' }
+  assert.match(refusal('{{#> a}}x{{/a}}', tower), /nested more than 64 deep/)
+  assert.equal(say('{{#> c}}{{#> c}}x{{/c}}{{/c}}', tower), '[[x]]')
+  const branches = `${'{{#if a}}'.repeat(30)}{{> @partial-block}}${'{{/if}}'.repeat(30)}`
+  const deepest = { d: branches, e: nested('d', 31) }
+  assert.equal(say('{{#> e}}x{{/e}}', deepest, { a: 1 }), 'x')
   // A loop through a partial costs what the partial costs.
   const data = { l: Array.from({ length: 1_000 }, () => Array.from({ length: 1_000 }, () => 1)) }
   assert.throws(

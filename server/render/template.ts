@@ -120,6 +120,8 @@ const MAX_TAGS = 5_000
 const MAX_TAG = 4_000
 /** Partials within partials. */
 const MAX_PARTIALS = 8
+/** The same with blocks in which others stand: a layout may be put into itself, and its block into another one. */
+const MAX_FRAMES = 64
 /** `{{…}}` of a text with its partials, each time that one is taken in. */
 const MAX_EXPANDED_TAGS = MAX_TAGS
 /** Characters of the same: more could not be put out either. */
@@ -165,7 +167,7 @@ export function compileTemplate(
     messages,
     partials,
     within: undefined,
-    expanding: false,
+    frames: 0,
     left: { tags: MAX_EXPANDED_TAGS, chars: MAX_EXPANDED_CHARS },
     shared,
   }
@@ -254,8 +256,8 @@ interface Compiler {
   partials: Partials
   /** The call that is being compiled; undefined in the text itself. */
   within: PartialCall | undefined
-  /** Within a partial, or in a block that one takes in. */
-  expanding: boolean
+  /** How many partials and blocks of theirs are around what is being compiled; 0 in the text itself. */
+  frames: number
   /** What partials may still come to in this text, and in all that are checked with it. */
   left: Expansion
   shared: Expansion | undefined
@@ -604,8 +606,8 @@ const blockMistake = (blockOf: PartialCall, cause: unknown): BlockMistake =>
 const isBlockMistake = (error: unknown): error is BlockMistake => error instanceof Error && 'blockOf' in error
 
 /** What partials take in counts; the text itself is bounded before it is parsed. */
-function expand(node: Node, tags: number, chars: number, { expanding, left, shared }: Compiler): void {
-  if (!expanding) return
+function expand(node: Node, tags: number, chars: number, { frames, left, shared }: Compiler): void {
+  if (frames === 0) return
   for (const budget of shared ? [left, shared] : [left]) {
     budget.tags -= tags
     budget.chars -= chars
@@ -660,10 +662,9 @@ function compilePartial(node: AnyPartial, scope: StaticScope | undefined, compil
     partials: compiler.partials,
     within: outer,
   }
-  const { expanding } = compiler
   let compiled: CompiledPart
   try {
-    compiler.expanding = true
+    enter(node, compiler)
     compiler.within = call
     compiler.messages = found.messages
     compiler.partials = found.partials
@@ -673,7 +674,7 @@ function compilePartial(node: AnyPartial, scope: StaticScope | undefined, compil
     if (!(error instanceof AppError)) throw error
     return fail(node, `in "${truncate(name, 60)}": ${error.message}`)
   } finally {
-    compiler.expanding = expanding
+    compiler.frames--
     compiler.within = outer
     compiler.messages = call.messages
     compiler.partials = call.partials
@@ -713,6 +714,11 @@ export function parsePartial(source: string): hbs.AST.Program {
   return parse(source)
 }
 
+function enter(node: Node, compiler: Compiler): void {
+  if (++compiler.frames > MAX_FRAMES)
+    fail(node, `partials and blocks are nested more than ${MAX_FRAMES} deep`)
+}
+
 const scopeOf = (ctx: unknown, up: Scope): Scope => ({ ctx, up, index: 0, key: 0, last: false })
 
 /** Two partials of one name are one only if the name meant the same where each was called. */
@@ -749,6 +755,7 @@ function compilePartialBlock(
   let hops = call.hops
   for (let s = scope; s && s.kind !== 'partial'; s = s.up) hops++
   const inside = { messages: compiler.messages, partials: compiler.partials }
+  enter(node, compiler)
   try {
     compiler.within = call.within
     compiler.messages = call.messages
@@ -758,6 +765,7 @@ function compilePartialBlock(
   } catch (error) {
     throw isBlockMistake(error) ? error : blockMistake(call, error)
   } finally {
+    compiler.frames--
     compiler.within = call
     Object.assign(compiler, inside)
   }
