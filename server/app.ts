@@ -6,6 +6,7 @@ import { deadLettersRoutes } from './admin/dead-letters-routes.ts'
 import { housekeeping } from './admin/housekeeping.ts'
 import { adminRoutes } from './admin/routes.ts'
 import { tenantBook } from './people/tenant-book.ts'
+import { LINKED_TEXTS, wantsShortLinks } from './people/tracking-consent.ts'
 import type { Config } from './config.ts'
 import { masterKeyring } from './config.ts'
 import { changeWatch } from './db/changes.ts'
@@ -808,6 +809,15 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     db,
     now,
     assets: picturesOf,
+    async links(tenantId, channel) {
+      if (!LINKED_TEXTS.includes(channel)) return undefined
+      await watch.look(db)
+      const facts = await people.load(db, [{ tenantId, userIds: new Set() }])
+      return {
+        publicUrl: config.http.publicUrl,
+        wanted: wantsShortLinks(facts.tenantDefaults(tenantId), channel),
+      }
+    },
   })
   assetRoutes(api, {
     db,

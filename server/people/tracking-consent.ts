@@ -7,6 +7,9 @@ export interface Tracking {
   clicks?: true
 }
 
+/** What people read as text, addresses and all. */
+export const LINKED_TEXTS: readonly Channel[] = ['sms', 'whatsapp', 'push', 'web_push']
+
 /** Scope of a tenant's default that makes links in texts short (server/track/short-links.ts). */
 export const SHORT_LINKS = 'links:short'
 /** Scopes of preferences: a tenant's default switches it on, a person's own row says no to it, or yes. */

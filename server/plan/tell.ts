@@ -22,7 +22,7 @@ import type { Usage } from '../limits/usage.ts'
 import type { EscalationStep } from '../match/policy.ts'
 import type { UserFacts } from '../people/facts.ts'
 import type { TenantBook } from '../people/tenant-book.ts'
-import { trackingOf, wantsShortLinks } from '../people/tracking-consent.ts'
+import { LINKED_TEXTS, trackingOf, wantsShortLinks } from '../people/tracking-consent.ts'
 import type { Tracking } from '../people/tracking-consent.ts'
 import type { Decision, Reason } from '../reasons.ts'
 import type { TextLinks } from '../render/template.ts'
@@ -57,9 +57,6 @@ export interface ShortLinkMaker {
     now: Date,
   ): { shorten(text: string): string; kept(text: string): PlannedLink[] }
 }
-
-/** What people read as text, addresses and all. */
-const TEXTS: readonly Channel[] = ['sms', 'whatsapp', 'push', 'web_push']
 
 interface Asked {
   decision: Decision
@@ -317,7 +314,7 @@ export function teller({
     world: World,
     now: Date,
   ): (TextLinks & { kept(text: string): PlannedLink[] }) | undefined {
-    if (!shortLinks || priority === 'CRITICAL' || !TEXTS.includes(channel)) return undefined
+    if (!shortLinks || priority === 'CRITICAL' || !LINKED_TEXTS.includes(channel)) return undefined
     const defaults = world.facts.tenantDefaults(tenantId)
     const noted = () => trackingOf(user, defaults, channel)?.clicks === true
     let made: ReturnType<ShortLinkMaker['of']> | undefined

@@ -9,7 +9,7 @@ import { CHANNEL_SPELLINGS, readChannel } from '../spelling.ts'
 import type { Channel, Content, JsonObject, TenantId } from '../types.ts'
 import { compileRevision, render } from './content.ts'
 import { tenantMessages } from './message-store.ts'
-import { type Draft, renderDraft } from './preview.ts'
+import { type Draft, type PreviewLinks, previewLinks, renderDraft } from './preview.ts'
 import { CLIPPED_BYTES } from './publish.ts'
 import { Draft as DraftTexts, textsOf } from './routes.ts'
 import {
@@ -86,6 +86,8 @@ export interface PreviewRoutesDeps {
   now?: () => Date
   /** Addresses of a tenant's pictures, by name. */
   assets?(tenantId: TenantId): Promise<Readonly<Record<string, string>>>
+  /** How links in texts of a channel are made short; undefined: not on this channel. */
+  links?(tenantId: TenantId, channel: Channel): Promise<PreviewLinks | undefined>
 }
 
 /**
@@ -93,7 +95,10 @@ export interface PreviewRoutesDeps {
  *
  * A saved template was checked when it was saved, and is rendered here; a draft is rendered in a thread of its own.
  */
-export function previewRoutes(api: Api, { db, now = () => new Date(), assets }: PreviewRoutesDeps): void {
+export function previewRoutes(
+  api: Api,
+  { db, now = () => new Date(), assets, links }: PreviewRoutesDeps,
+): void {
   const answer = async (tenantId: TenantId, body: Static<typeof Body>, data?: JsonObject) =>
     show(
       db,
@@ -102,6 +107,7 @@ export function previewRoutes(api: Api, { db, now = () => new Date(), assets }: 
       data ?? (body.data as JsonObject | undefined) ?? {},
       now(),
       await assets?.(tenantId),
+      links,
     )
 
   for (const [path, operationId, summary] of [
@@ -175,6 +181,7 @@ async function show(
   data: JsonObject,
   now: Date,
   assets: ViewInput['assets'],
+  links: PreviewRoutesDeps['links'],
 ): Promise<Static<typeof Rendered>> {
   if ((templateId === undefined) === (draft === undefined)) {
     throw new AppError('invalid_request', 'Give either templateId or draft', { field: '/templateId' })
@@ -221,13 +228,20 @@ async function show(
       locale: reader,
       view,
       messages: messages.sources,
+      links: await links?.(tenantId, channel),
     } satisfies Draft)
     return { channel, locale: reader, ...sized(channel, content), content: shown(content) }
   }
   const template = await saved(db, tenantId, templateId!, revision)
   const channel = wanted ?? first(template.channels)
   const compiled = compileRevision({ ...template, templateId: template.id })
-  const content = render(compiled, channel, reader, templateView({ ...view, messages }))
+  const short = await links?.(tenantId, channel)
+  const content = render(
+    compiled,
+    channel,
+    reader,
+    templateView({ ...view, messages, links: short && previewLinks(short) }),
+  )
   return {
     templateId: template.id,
     revision: template.revision,

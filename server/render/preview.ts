@@ -1,8 +1,10 @@
 import { Worker } from 'node:worker_threads'
 import { AppError } from '../errors.ts'
 import type { Channel, Content } from '../types.ts'
+import { CODE_LENGTH, shortLength, withLinks } from '../text-links.ts'
 import type { Messages } from './messages.ts'
 import type { TemplateDefinition } from './templates.ts'
+import type { TextLinks } from './template.ts'
 import type { ViewInput } from './view.ts'
 
 /** One text to be rendered that nobody has saved, and so nobody has checked. */
@@ -10,10 +12,29 @@ export interface Draft {
   definition: TemplateDefinition
   channel: Channel
   locale: string
-  /** Without messages: they come as they are written. */
-  view: Omit<ViewInput, 'messages'>
+  /** Without messages and links: they come as they are written. */
+  view: Omit<ViewInput, 'messages' | 'links'>
   messages: Messages
+  links?: PreviewLinks | undefined
 }
+
+/** Links as they would be: nobody keeps those of a preview, so their code is only as long as one. */
+export interface PreviewLinks {
+  /** Without a slash at the end. */
+  publicUrl: string
+  /** Whether the tenant wants them short on this channel. */
+  wanted: boolean
+}
+
+export const previewLinks = ({ publicUrl, wanted }: PreviewLinks): TextLinks => ({
+  wanted,
+  shorten: text =>
+    withLinks(text, url =>
+      url.length <= shortLength(publicUrl) || url.startsWith(`${publicUrl}/`)
+        ? url
+        : `${publicUrl}/s/${'x'.repeat(CODE_LENGTH)}`,
+    ),
+})
 
 export type Previewed = { content: Content } | { error: { code: string; message: string; errors?: unknown } }
 

@@ -14,6 +14,7 @@ const WORDS = [
   'server/reasons.ts',
   'server/spelling.ts',
   'server/sms-size.ts',
+  'server/text-links.ts',
 ]
 const BASE = ['server/db/', 'server/time/', ...WORDS]
 const EVERYTHING = ['server/', 'solutions/index.ts']
@@ -250,6 +251,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
   ['server/aws.ts', []],
   ['server/spelling.ts', ['server/types.ts']],
   ['server/sms-size.ts', []],
+  ['server/text-links.ts', []],
   ['server/reasons.ts', ['server/types.ts']],
   ['server/errors.ts', ['server/types.ts']],
   ['server/types.ts', []],

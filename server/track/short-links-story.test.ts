@@ -134,6 +134,19 @@ test('a template says for itself; what is shortened for room is measured with th
   const whole = await make('whole', { body: 'Track it: {{url}}', links: 'whole' })
   assert.equal((await sms({ templateId: whole, templateVars: { url: TARGET } })).text, `Track it: ${TARGET}`)
 
+  const looked = await call('POST', '/api/notifications/preview', {
+    templateId: await make('looked', { body: `Track it: {{url}} ${'x'.repeat(100)}` }),
+    channel: 'sms',
+    data: { url: TARGET },
+  })
+  assert.equal(looked.size.sms.segments, 1, 'as it will be')
+  assert.match(looked.content.body, LINK)
+  const drafted = await call('POST', '/api/notifications/preview', {
+    draft: { channels: { sms: { body: TARGET } } },
+    channel: 'sms',
+  })
+  assert.match(drafted.content.body, LINK)
+
   const fitting = await make('fitting', { body: `{{fit name}}: {{url}} ${'x'.repeat(50)}` })
   const name = 'A name of some length'
   const short = await sms({ templateId: fitting, templateVars: { name, url: TARGET } })

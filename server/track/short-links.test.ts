@@ -5,8 +5,9 @@ import fc from 'fast-check'
 import { newId } from '../db/ids.ts'
 import type { Queryable } from '../db/pool.ts'
 import type { PlannedLink } from '../ledger/plan.ts'
+import { CODE_LENGTH } from '../text-links.ts'
 import { trackingLinks } from './links.ts'
-import { CODE_LENGTH, shortLinks } from './short-links.ts'
+import { shortLinks } from './short-links.ts'
 
 const KEY = randomBytes(32)
 const PUBLIC = 'https://c.example'

@@ -1,6 +1,7 @@
 import { createCipheriv, createDecipheriv, createHmac, createSecretKey, type KeyObject } from 'node:crypto'
 import { type Queryable, sql } from '../db/pool.ts'
 import type { PlannedLink } from '../ledger/plan.ts'
+import { CODE_LENGTH, shortLength, withLinks } from '../text-links.ts'
 import { CHANNELS } from '../types.ts'
 import { type Tracked, type TrackingLinks, idOf, targetOf } from './links.ts'
 
@@ -29,10 +30,9 @@ export interface LinkShortener {
 }
 
 /**
- * 65 bits: guessing hits one of a billion links in 50 billion tries. A code is made of what it stands for, so that a text
+ * A code has 65 bits: guessing hits one of a billion links in 50 billion tries. A code is made of what it stands for, so that a text
  * says the same however often it is written. That two of a billion links get the same code has a chance of 1 in 100.
  */
-export const CODE_LENGTH = 11
 const DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
 const CODES = 62n ** BigInt(CODE_LENGTH)
 const VERSION = 1
@@ -63,7 +63,7 @@ export function shortLinks(options: {
   const keys = options.keys.map(key => createSecretKey(key))
   const newest = keys.at(-1)
   if (newest === undefined) throw new Error('Short links need a key')
-  const length = `${publicUrl}/s/`.length + CODE_LENGTH
+  const length = shortLength(publicUrl)
   const mac = (key: KeyObject, what: string, text: Buffer | string) =>
     createHmac('sha256', key).update(what).update(text).digest()
   const nameOf = (key: KeyObject, code: string) => mac(key, 'name', code).subarray(0, NAME_BYTES)
@@ -161,37 +161,3 @@ function opened(key: Buffer, box: Buffer): Buffer | undefined {
     return undefined
   }
 }
-
-/** Longer than any target; what follows it is then looked at no further. */
-const MAX_FOUND = 2_100
-const LINK = /https?:\/\/[^\s<>"`]+/gi
-const CLOSING: Record<string, string> = {
-  ')': '(',
-  ']': '[',
-  '}': '{',
-  '»': '«',
-  '”': '“',
-  '’': '‘',
-  "'": "'",
-}
-
-/** Each link of a text as `change` has it. What ends a sentence ends a link, as do brackets and quotes around it. */
-function withLinks(text: string, change: (url: string) => string): string {
-  if (!/https?:\/\//i.test(text)) return text
-  return text.replaceAll(LINK, found => {
-    if (found.length > MAX_FOUND) return found
-    let end = found.length
-    for (; end > 0; end--) {
-      const last = found[end - 1]!
-      if ('.,;:!?…*_~'.includes(last)) continue
-      const opening = CLOSING[last]
-      if (opening === undefined) break
-      // Wikipedia's links end in brackets of their own.
-      const within = found.slice(0, end - 1)
-      if (opening !== last && count(within, opening) > count(within, last)) break
-    }
-    return change(found.slice(0, end)) + found.slice(end)
-  })
-}
-
-const count = (text: string, character: string): number => text.split(character).length - 1

@@ -2,11 +2,11 @@ import { createHash } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { Api } from '../http/api.ts'
+import { CODE_LENGTH } from '../text-links.ts'
 import { MAX_TOKEN } from './links.ts'
 import type { Tracked, TrackingLinks } from './links.ts'
 import { machineOf } from './machines.ts'
 import type { Receipts } from './receipts.ts'
-import { CODE_LENGTH } from './short-links.ts'
 
 /** A transparent GIF of one pixel: 42 bytes. */
 const PIXEL = Buffer.from('R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7', 'base64')
