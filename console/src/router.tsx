@@ -1,8 +1,15 @@
-import { Link, Outlet, createRootRoute, createRoute, createRouter, redirect } from '@tanstack/react-router'
+import {
+  Link,
+  Outlet,
+  createRootRoute,
+  createRoute,
+  createRouter,
+  lazyRouteComponent,
+  redirect,
+} from '@tanstack/react-router'
 import { LogOut } from 'lucide-react'
 import bell from './bell.svg'
 import { signOut } from './session/session.ts'
-import { EditorPage } from './templates/editor-page.tsx'
 import { ListPage } from './templates/list-page.tsx'
 import { Button } from './ui/controls.tsx'
 
@@ -79,7 +86,8 @@ const list = createRoute({
 const editor = createRoute({
   getParentRoute: () => root,
   path: '/templates/$id',
-  component: EditorPage,
+  // By far the largest part, and nothing of it is needed for the list.
+  component: lazyRouteComponent(() => import('./templates/editor-page.tsx'), 'EditorPage'),
 })
 
 export const router = createRouter({

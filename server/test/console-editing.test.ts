@@ -328,9 +328,80 @@ test('every page is for everybody: names, contrast, no sideways scrolling, in bo
   }
 })
 
+test('the check of pages sees what is wrong', { skip }, async () => {
+  const { page, context } = await opened.tab()
+  await page.evaluate(
+    `document.querySelector('main').insertAdjacentHTML('beforeend',
+      '<input><p style="color:#999">pale</p><button></button><div id="root"></div><div style="width:3000px">wide</div>')`,
+  )
+  const found = await page.evaluate<string[]>(WRONG)
+  for (const part of [
+    /no name: <input>/,
+    /contrast 2\.\d+: <p/,
+    /no name: <button>/,
+    /twice the id root/,
+    /sideways/,
+  ]) {
+    assert.ok(
+      found.some(one => part.test(one)),
+      `${part} in ${found.join()}`,
+    )
+  }
+  await context.close()
+})
+
+test('many templates come a page at a time, and are found by name, category and state', {
+  skip,
+}, async () => {
+  const make = (body: object) => t.call('POST', '/api/templates', { as: t.other.adminKey, body })
+  for (let n = 1; n <= 60; n++) {
+    const { status, text } = await make({
+      name: `letter ${n}`,
+      category: n === 7 ? 'rare' : 'usual',
+      enabled: n !== 9,
+      channels: { default: { body: 'x' } },
+    })
+    assert.equal(status, 201, text)
+  }
+  const { page, wrong, context } = await opened.tab({ as: t.other })
+  const items = page.getByRole('list', { name: 'Templates' }).getByRole('listitem')
+  const shows = (count: number) =>
+    eventually(`${count} templates`, async () => (await items.count()) === count)
+  await shows(50)
+  await page.getByRole('button', { name: 'More' }).click()
+  await shows(60)
+  await page.getByRole('searchbox', { name: 'Search by name' }).fill('LETTER 5')
+  await shows(11)
+  await page.getByRole('searchbox', { name: 'Search by name' }).fill('')
+  await page.getByRole('searchbox', { name: 'Category' }).fill('rare')
+  await shows(1)
+  await page.getByRole('searchbox', { name: 'Category' }).fill('')
+  await page.getByLabel('State').selectOption('Off')
+  await eventually('the one that is off', async () =>
+    (await items.allInnerTexts()).join().includes('letter 9'),
+  )
+  await page.reload()
+  await shows(1)
+
+  // And one is thrown away.
+  await items.first().click()
+  await page.getByRole('button', { name: 'More' }).click()
+  await page.getByRole('menuitem', { name: 'Delete the template' }).click()
+  await page.getByRole('button', { name: 'Delete', exact: true }).click()
+  await page.getByRole('heading', { name: 'Templates', exact: true }).waitFor()
+  const left = await t.call('GET', '/api/templates?name=letter%209', { as: t.other.adminKey })
+  assert.deepEqual(left.body.items, [])
+  assert.deepEqual(wrong, [])
+  await context.close()
+})
+
 test('a tenant sees its own templates alone', { skip }, async () => {
   const { page, context } = await opened.tab({ as: t.other })
-  await page.getByText('No template yet').waitFor()
+  await page.getByRole('list', { name: 'Templates' }).waitFor()
+  assert.doesNotMatch(
+    await page.getByRole('list', { name: 'Templates' }).innerText(),
+    /looked-at|shared|hello/,
+  )
   await page.getByRole('button', { name: 'Sign out' }).click()
   await signIn(page, t.tenant.adminKey)
   await page.getByRole('list', { name: 'Templates' }).waitFor()

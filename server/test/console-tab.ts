@@ -30,7 +30,7 @@ export async function testConsole(): Promise<TestConsole> {
         locale: 'en-GB',
       })
       const page = await context.newPage()
-      page.setDefaultTimeout(20_000)
+      page.setDefaultTimeout(60_000)
       const wrong: string[] = []
       // A refused request is also a line of its own in the browser's log; which are refused, the tests say themselves.
       page.on('console', message => {

@@ -261,6 +261,7 @@ const TABLE: [files: string, mayImport: string[]][] = [
 const TESTS = [
   '**/*.test.ts',
   'server/test/**',
+  'console/src/blocks/test-mails.ts',
   'server/assets/test-pictures.ts',
   'server/assets/test-store.ts',
   'server/feed/test-inbox.ts',

@@ -359,7 +359,7 @@ function BlockView({ block, items }: { block: Block; items: readonly string[] })
         <div
           role="toolbar"
           aria-label={`${name} block`}
-          className="absolute -top-4 right-2 z-10 flex items-center rounded-md border border-line bg-raised text-ink shadow-high"
+          className="absolute -top-7 right-2 z-10 flex items-center rounded-md border border-line bg-raised text-ink shadow-high"
         >
           <span
             draggable

@@ -131,7 +131,7 @@ export function textsOf({
     channels: filled(channels),
     translations: Object.fromEntries(
       Object.entries(translations)
-        .map(([tag, contents]) => [tag, translated(contents)] as const)
+        .map(([tag, contents]) => [tag, translated(contents, channels)] as const)
         .filter(([, contents]) => Object.keys(contents).length > 0),
     ),
     variables: variables.filter(({ name }) => name.trim() !== ''),
@@ -164,14 +164,30 @@ const filled = (contents: Contents): Contents =>
     }),
   )
 
-/** A translation without a text of its own says nothing: the original is sent. */
-const translated = (contents: Contents): Contents =>
+const TEXTS = ['body', 'html', 'mjml', 'data'] as const
+
+/** Whether there is anything in it to be read. */
+const says = (content: Content | undefined): boolean =>
+  content !== undefined &&
+  [...TEXTS, 'subject' as const, 'title' as const].some(
+    field => content[field] !== undefined && content[field] !== '',
+  )
+
+/**
+ * A translation that says nothing is left out. One that has a subject alone takes the text of the original along, as
+ * the server keeps no content without a text.
+ */
+const translated = (contents: Contents, originals: Contents): Contents =>
   Object.fromEntries(
     Object.entries(contents)
-      .map(([channel, content]) => [channel, trimmed(content)] as const)
-      .filter(([, { body, html, mjml, data }]) =>
-        [body, html, mjml, data].some(field => field !== undefined && field !== ''),
-      ),
+      .filter(([, content]) => says(content))
+      .map(([channel, content]) => {
+        const kept = trimmed(content)
+        if (TEXTS.some(field => kept[field] !== undefined && kept[field] !== '')) return [channel, kept]
+        const { body = '', html, mjml } = originals[channel] ?? {}
+        const text = mjml !== undefined ? { mjml } : html !== undefined ? { html } : { body }
+        return [channel, { ...kept, ...text }]
+      }),
   )
 
 // --------------------------------------------------------------------------------------------- languages
@@ -206,7 +222,7 @@ export const languagesOf = ({ locale, translations, messages }: Document): strin
 export const missingIn = (document: Document, tag: string): string[] => {
   if (tag === document.locale) return []
   const contents = document.translations[tag] ?? {}
-  return Object.keys(document.channels).filter(channel => !(channel in contents) && !('default' in contents))
+  return Object.keys(document.channels).filter(channel => !says(contents[channel]) && !says(contents.default))
 }
 
 // ------------------------------------------------------------------------------------------- sample data

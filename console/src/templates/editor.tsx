@@ -9,7 +9,7 @@ import { Dialog } from '../ui/dialog.tsx'
 import { Menu } from '../ui/menu.tsx'
 import { say, sayError } from '../ui/toasts.tsx'
 import { ContentView } from './content-view.tsx'
-import { type Document, documentOf, sampleOf, textsOf } from './document.ts'
+import { type Document, documentOf, languagesOf, sampleOf, textsOf } from './document.ts'
 import { type History, change, historyOf, redo, settle, undo } from './history.ts'
 import { HistoryView } from './history-view.tsx'
 import { StateBadge } from './list-page.tsx'
@@ -43,8 +43,8 @@ export function Editor({ template, onReload }: { template: Answer<'getTemplate'>
   const [history, setHistory] = useState<History<Document>>(() => historyOf(documentOf(template)))
   const [saved, setSaved] = useState(() => ({ document: history.present, ...standing(template) }))
   const [view, setView] = useState<keyof typeof VIEWS>('content')
-  const [channel, setChannel] = useState(() => firstChannel(history.present))
-  const [language, setLanguage] = useState(history.present.locale)
+  const [wantedChannel, setChannel] = useState(() => firstChannel(history.present))
+  const [wantedLanguage, setLanguage] = useState(history.present.locale)
   const [sampleText, setSampleText] = useState<string>()
   const [busy, setBusy] = useState<'save' | 'publish'>()
   const [refused, setRefused] = useState<readonly Problem[]>([])
@@ -53,6 +53,9 @@ export function Editor({ template, onReload }: { template: Answer<'getTemplate'>
   const [deleting, setDeleting] = useState(false)
 
   const document = history.present
+  // Undoing may take away what was being looked at.
+  const channel = wantedChannel in document.channels ? wantedChannel : firstChannel(document)
+  const language = languagesOf(document).includes(wantedLanguage) ? wantedLanguage : document.locale
   const dirty = useMemo(
     () => JSON.stringify(document) !== JSON.stringify(saved.document),
     [document, saved.document],
