@@ -25,6 +25,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -41,6 +42,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -57,6 +59,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -73,6 +76,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -89,6 +93,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -105,6 +110,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -121,6 +127,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -137,6 +144,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -153,6 +161,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -169,6 +178,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -185,6 +195,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -201,6 +212,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -217,6 +229,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -233,6 +246,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -249,6 +263,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -269,6 +284,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -285,6 +301,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -301,6 +318,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -317,6 +335,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -333,6 +352,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -349,6 +369,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -365,6 +386,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -381,6 +403,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -397,6 +420,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -413,6 +437,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -429,6 +454,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -445,6 +471,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -461,6 +488,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -477,6 +505,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -493,6 +522,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -508,6 +538,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -683,6 +714,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -699,6 +731,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -715,6 +748,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -731,6 +765,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -747,6 +782,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -763,6 +799,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -779,6 +816,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -795,6 +833,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -811,6 +850,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -827,6 +867,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -843,6 +884,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -859,6 +901,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -875,6 +918,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -891,6 +935,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -907,6 +952,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -927,6 +973,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -943,6 +990,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -959,6 +1007,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -975,6 +1024,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -991,6 +1041,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1007,6 +1058,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1023,6 +1075,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1039,6 +1092,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1055,6 +1109,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1071,6 +1126,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1087,6 +1143,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1103,6 +1160,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1119,6 +1177,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1135,6 +1194,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1151,6 +1211,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1166,6 +1227,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1380,6 +1442,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1396,6 +1459,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1412,6 +1476,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1428,6 +1493,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1444,6 +1510,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1460,6 +1527,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1476,6 +1544,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1492,6 +1561,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1508,6 +1578,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1524,6 +1595,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1540,6 +1612,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1556,6 +1629,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1572,6 +1646,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1588,6 +1663,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1604,6 +1680,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1624,6 +1701,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1640,6 +1718,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1656,6 +1735,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1672,6 +1752,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1688,6 +1769,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1704,6 +1786,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1720,6 +1803,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1736,6 +1820,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1752,6 +1837,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1768,6 +1854,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1784,6 +1871,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1800,6 +1888,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1816,6 +1905,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1832,6 +1922,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1848,6 +1939,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1863,6 +1955,7 @@ export interface Operations {
           mjml?: string
           image?: string
           layout?: 'base' | 'none'
+          links?: 'short' | 'whole'
           actions?: {
             id?: string
             label: string
@@ -1915,6 +2008,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1931,6 +2025,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1947,6 +2042,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1963,6 +2059,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1979,6 +2076,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -1995,6 +2093,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -2011,6 +2110,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -2027,6 +2127,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -2043,6 +2144,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -2059,6 +2161,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -2075,6 +2178,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -2091,6 +2195,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -2107,6 +2212,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -2123,6 +2229,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -2139,6 +2246,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
@@ -2159,6 +2267,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2175,6 +2284,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2191,6 +2301,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2207,6 +2318,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2223,6 +2335,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2239,6 +2352,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2255,6 +2369,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2271,6 +2386,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2287,6 +2403,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2303,6 +2420,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2319,6 +2437,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2335,6 +2454,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2351,6 +2471,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2367,6 +2488,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2383,6 +2505,7 @@ export interface Operations {
               mjml?: string
               image?: string
               layout?: 'base' | 'none'
+              links?: 'short' | 'whole'
               actions?: {
                 id?: string
                 label: string
@@ -2398,6 +2521,7 @@ export interface Operations {
             mjml?: string
             image?: string
             layout?: 'base' | 'none'
+            links?: 'short' | 'whole'
             actions?: {
               id?: string
               label: string
