@@ -118,19 +118,18 @@ test('a direct send says its thread itself, also when it waits for its time', as
   assert.equal(long.status, 400)
 })
 
-test('what quiet hours hold joins its thread when it goes', async () => {
+test('what a digest gives back joins its thread when it goes', async () => {
   await call('POST', '/api/rules', {
-    name: 'Quiet',
-    eventTypes: ['order.quiet'],
+    name: 'Gathered',
+    eventTypes: ['order.gathered'],
     channels: ['in_app'],
     recipientSelector: { users: ['bob'] },
-    policy: { thread: '"quiet"', digest: { windowSeconds: 1, single: 'release' } },
+    policy: { thread: '"gathered"', digest: { windowSeconds: 1, single: 'release' } },
   })
-  await call('POST', '/api/events/publish', { type: 'order.quiet', data: {} })
-  assert.equal((await threads('bob')).length, 1, 'nothing is there yet')
+  await call('POST', '/api/events/publish', { type: 'order.gathered', data: {} })
   const [one] = await eventually('the held one', async () => {
     const all = await threads('bob')
     return all.length === 2 && all
   })
-  assert.deepEqual([one.thread, one.items, one.unread], ['quiet', 1, 1])
+  assert.deepEqual([one.thread, one.items, one.unread], ['gathered', 1, 1])
 })
