@@ -8,7 +8,7 @@ import { type Loose, type TestApp, testApp } from './app.ts'
 
 /**
  * Every operation of the served OpenAPI document is called with what its schema allows and, mostly, with what it does
- * not. Whatever comes in: never a 5xx but the documented 503, errors are problems (RFC 9457) with a code of the table,
+ * not. Whatever comes in: never a 5xx but the documented 503 and 5002, errors are problems (RFC 9457) with a code of the table,
  * and what was refused left nothing behind.
  *
  * The same requests at every run, so that what fails is of the change; `FUZZ_SEED` asks others, `FUZZ_SECONDS` (default
@@ -491,7 +491,9 @@ const CODES = new Set<string>()
 const DONE = new Set<string>()
 
 function check(name: string, { status, type, text: said }: Answer): void {
-  assert.ok(status < 500 || status === 503, `${name} answered ${status}: ${said}`)
+  // 5002 is documented as a 500 (AUR-147): what an operator has switched off is nobody's mistake in the request.
+  const switchedOff = status === 500 && said.includes('"code":"channel_unavailable"')
+  assert.ok(status < 500 || status === 503 || switchedOff, `${name} answered ${status}: ${said}`)
   if (status < 400) {
     DONE.add(name)
     return
