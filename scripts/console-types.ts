@@ -1,9 +1,9 @@
 /**
- * The types of the console's calls, from the routes' own schemas: `node scripts/console-types.ts` writes
- * console/src/api/schema.ts, and a test compares. So the console knows what the server takes and answers without
- * importing anything of it.
+ * The types of the console's calls, from the routes' own schemas, for console/src/api/schema.ts: so the console knows what
+ * the server takes and answers without importing anything of it. scripts/reference-docs.ts writes it, with the other
+ * files that are made from the code, and its test compares.
  */
-import { writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { assetRoutes } from '../server/assets/routes.ts'
 import { buildServer } from '../server/http/server.ts'
@@ -81,6 +81,7 @@ export async function consoleTypes(): Promise<string> {
   const { paths } = api.swagger() as unknown as { paths: Record<string, Record<string, Operation>> }
   await api.close()
 
+  const shapes: Shapes = new Map()
   const lines: string[] = []
   const found = new Set<string>()
   for (const [path, methods] of Object.entries(paths)) {
@@ -92,61 +93,69 @@ export async function consoleTypes(): Promise<string> {
         `  ${operationId}: {`,
         `    method: '${method.toUpperCase()}'`,
         `    path: '${path}'`,
-        `    params: ${parameters(operation, 'path')}`,
-        `    query: ${parameters(operation, 'query')}`,
-        `    body: ${bodyOf(operation)}`,
-        `    answer: ${answerOf(operation)}`,
+        `    params: ${parameters(operation, 'path', shapes)}`,
+        `    query: ${parameters(operation, 'query', shapes)}`,
+        `    body: ${bodyOf(operation, shapes)}`,
+        `    answer: ${answerOf(operation, shapes)}`,
         '  }',
       )
     }
   }
   const missing = OPERATIONS.filter(name => !found.has(name))
   if (missing.length > 0) throw new Error(`There is no operation ${missing.join(', ')}`)
-  return [
-    '// Made from the routes of the server by scripts/console-types.ts.',
-    '',
-    'export interface Operations {',
-    ...lines,
-    '}',
-    '',
-    '/** Where each operation is, for calling it. */',
-    'export const PATHS = {',
-    ...lines.flatMap((line, at) =>
-      line.startsWith('    method: ')
-        ? [`  ${lines[at - 1]!.trim().replace(': {', '')}: [${line.slice(12)}, ${lines[at + 1]!.slice(10)}],`]
-        : [],
-    ),
-    '} as const',
-    '',
-  ].join('\n')
+  return formatted(
+    [
+      '// Made from the routes of the server by scripts/reference-docs.ts.',
+      '',
+      ...[...shapes.values()].map(({ name, text }) => `interface ${name} ${text}\n`),
+      'export interface Operations {',
+      ...lines,
+      '}',
+      '',
+      '/** Where each operation is, for calling it. */',
+      'export const PATHS = {',
+      ...lines.flatMap((line, at) =>
+        line.startsWith('    method: ')
+          ? [
+              `  ${lines[at - 1]!.trim().replace(': {', '')}: [${line.slice(12)}, ${lines[at + 1]!.slice(10)}],`,
+            ]
+          : [],
+      ),
+      '} as const',
+      '',
+    ].join('\n'),
+  )
 }
 
-function parameters({ parameters = [] }: Operation, where: string): string {
+/** Shapes that were met, by what they are: each is written once, under its name. */
+type Shapes = Map<string, { name: string; text: string }>
+
+function parameters({ parameters = [] }: Operation, where: string, shapes: Shapes): string {
   const own = parameters.filter(one => one.in === where)
   if (own.length === 0) return 'undefined'
   const fields = own.map(
-    ({ name, required, schema }) => `${name}${required ? '' : '?'}: ${typeOf(schema, '    ')}`,
+    ({ name, required, schema }) => `${name}${required ? '' : '?'}: ${typeOf(schema, shapes)}`,
   )
   return `{ ${fields.join('; ')} }`
 }
 
-const bodyOf = ({ requestBody }: Operation): string => {
+const bodyOf = ({ requestBody }: Operation, shapes: Shapes): string => {
   const schema = requestBody?.content['application/json']?.schema
-  return schema === undefined ? 'undefined' : typeOf(schema, '    ')
+  return schema === undefined ? 'undefined' : typeOf(schema, shapes)
 }
 
-const answerOf = ({ responses }: Operation): string => {
+const answerOf = ({ responses }: Operation, shapes: Shapes): string => {
   const good = Object.entries(responses).find(([status]) => status.startsWith('2'))
   const schema = good?.[1].content?.['application/json']?.schema
-  return schema === undefined ? 'null' : typeOf(schema, '    ')
+  return schema === undefined ? 'null' : typeOf(schema, shapes)
 }
 
-function typeOf(schema: Schema, indent: string): string {
+function typeOf(schema: Schema, shapes: Shapes): string {
   if (schema.const !== undefined) return literal(schema.const)
   if (schema.enum) return schema.enum.map(literal).join(' | ')
-  if (schema.anyOf) return [...new Set(schema.anyOf.map(one => typeOf(one, indent)))].join(' | ')
+  if (schema.anyOf) return [...new Set(schema.anyOf.map(one => typeOf(one, shapes)))].join(' | ')
   const types = [schema.type].flat()
-  if (types.length > 1) return types.map(type => typeOf({ ...schema, type }, indent)).join(' | ')
+  if (types.length > 1) return types.map(type => typeOf({ ...schema, type }, shapes)).join(' | ')
   switch (types[0]) {
     case 'string':
       return 'string'
@@ -158,34 +167,50 @@ function typeOf(schema: Schema, indent: string): string {
     case 'null':
       return 'null'
     case 'array': {
-      const item = schema.items ? typeOf(schema.items, indent) : 'unknown'
+      const item = schema.items ? typeOf(schema.items, shapes) : 'unknown'
       return /[ |]/.test(item) ? `(${item})[]` : `${item}[]`
     }
     case 'object':
-      return objectOf(schema, indent)
+      return objectOf(schema, shapes)
     default:
       return 'unknown'
   }
 }
 
 function objectOf(
-  { properties, patternProperties, additionalProperties, required = [] }: Schema,
-  indent: string,
+  { properties = {}, patternProperties, additionalProperties, required = [] }: Schema,
+  shapes: Shapes,
 ): string {
   const of = Object.values(patternProperties ?? {})[0]
-  if (of) return `Record<string, ${typeOf(of, indent)}>`
-  if (!properties || Object.keys(properties).length === 0) {
-    const value = typeof additionalProperties === 'object' ? typeOf(additionalProperties, indent) : 'unknown'
+  if (of) return `Record<string, ${typeOf(of, shapes)}>`
+  if (Object.keys(properties).length === 0) {
+    const value = typeof additionalProperties === 'object' ? typeOf(additionalProperties, shapes) : 'unknown'
     return `Record<string, ${value}>`
   }
-  const inner = `${indent}  `
   const fields = Object.entries(properties).map(
-    ([name, field]) => `${inner}${key(name)}${required.includes(name) ? '' : '?'}: ${typeOf(field, inner)}`,
+    ([name, field]) => `  ${key(name)}${required.includes(name) ? '' : '?'}: ${typeOf(field, shapes)}`,
   )
-  return `{\n${fields.join('\n')}\n${indent}}`
+  const text = `{\n${fields.join('\n')}\n}`
+  if (fields.length < MIN_FIELDS) return text
+  let shape = shapes.get(text)
+  if (shape === undefined) shapes.set(text, (shape = { name: `Shape${shapes.size + 1}`, text }))
+  return shape.name
 }
+
+/** Smaller ones are read more easily where they stand. */
+const MIN_FIELDS = 4
 
 const key = (name: string) => (/^[A-Za-z_$][\w$]*$/.test(name) ? name : `'${name}'`)
 const literal = (value: unknown) => (typeof value === 'string' ? `'${value}'` : String(value))
 
-if (import.meta.main) writeFileSync(SCHEMA, await consoleTypes())
+/** As `npm run format` would leave it. */
+function formatted(source: string): string {
+  const root = join(import.meta.dirname, '..')
+  const biome = join(root, 'node_modules', '.bin', 'biome')
+  return execFileSync(biome, ['format', '--stdin-file-path', SCHEMA], {
+    cwd: root,
+    input: source,
+    encoding: 'utf8',
+    maxBuffer: 1 << 24,
+  })
+}

@@ -8,6 +8,7 @@ import { ERRORS } from '../server/errors.ts'
 import { METRICS } from '../server/observe/metrics.ts'
 import { REASONS } from '../server/reasons.ts'
 import { SOLUTIONS } from '../solutions/index.ts'
+import { SCHEMA, consoleTypes } from './console-types.ts'
 import { pages, REFERENCE } from './reference-docs.ts'
 
 for (const [name, make] of Object.entries(pages)) {
@@ -16,6 +17,11 @@ for (const [name, make] of Object.entries(pages)) {
     assert.equal(readFileSync(join(REFERENCE, name), 'utf8'), make(), advice)
   })
 }
+
+test('the console knows the API as it is', async () => {
+  const advice = 'Run "node scripts/reference-docs.ts" and commit what it writes'
+  assert.equal(readFileSync(SCHEMA, 'utf8'), await consoleTypes(), advice)
+})
 
 test('nothing is left out of a page', () => {
   const expected = {

@@ -1,6 +1,6 @@
 /**
- * The reference pages that come from tables in the code: `node scripts/reference-docs.ts` writes them, and a test
- * compares what stands in docs/reference/ with what these functions return.
+ * The reference pages that come from tables in the code, and the console's types of the API: `node
+ * scripts/reference-docs.ts` writes them, and a test compares what stands there with what these functions return.
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,6 +12,7 @@ import { ERRORS } from '../server/errors.ts'
 import { METRICS } from '../server/observe/metrics.ts'
 import { REASONS } from '../server/reasons.ts'
 import { CHANNELS } from '../server/types.ts'
+import { SCHEMA, consoleTypes } from './console-types.ts'
 import { SOLUTIONS } from '../solutions/index.ts'
 
 export const REFERENCE = join(import.meta.dirname, '..', 'docs', 'reference')
@@ -296,4 +297,5 @@ const row = (...cells: string[]): string =>
 
 if (import.meta.main) {
   for (const [name, make] of Object.entries(pages)) writeFileSync(join(REFERENCE, name), make())
+  writeFileSync(SCHEMA, await consoleTypes())
 }

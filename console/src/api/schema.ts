@@ -1,4 +1,496 @@
-// Made from the routes of the server by scripts/console-types.ts.
+// Made from the routes of the server by scripts/reference-docs.ts.
+
+interface Shape1 {
+  subject?: string
+  title?: string
+  body?: string
+  html?: string
+  htmlBody?: string
+  mjml?: string
+  image?: string
+  layout?: 'base' | 'none'
+  links?: 'short' | 'whole'
+  actions?: {
+    id?: string
+    label: string
+    url?: string
+  }[]
+  data?: Record<string, unknown> | string
+}
+
+interface Shape2 {
+  default?: Shape1
+  in_app?: Shape1
+  email?: Shape1
+  sms?: Shape1
+  whatsapp?: Shape1
+  voice?: Shape1
+  push?: Shape1
+  web_push?: Shape1
+  slack?: Shape1
+  webhook?: Shape1
+  pagerduty?: Shape1
+  discord?: Shape1
+  telegram?: Shape1
+  teams?: Shape1
+  ntfy?: Shape1
+}
+
+interface Shape3 {
+  default?: Shape1
+  in_app?: Shape1
+  email?: Shape1
+  sms?: Shape1
+  whatsapp?: Shape1
+  voice?: Shape1
+  push?: Shape1
+  web_push?: Shape1
+  slack?: Shape1
+  webhook?: Shape1
+  pagerduty?: Shape1
+  discord?: Shape1
+  telegram?: Shape1
+  teams?: Shape1
+  ntfy?: Shape1
+  subject?: string
+  title?: string
+  body?: string
+  html?: string
+  htmlBody?: string
+  mjml?: string
+  image?: string
+  layout?: 'base' | 'none'
+  links?: 'short' | 'whole'
+  actions?: {
+    id?: string
+    label: string
+    url?: string
+  }[]
+  data?: Record<string, unknown> | string
+}
+
+interface Shape4 {
+  name: string
+  type?: 'string' | 'number' | 'boolean' | 'date' | 'object' | 'array'
+  required?: boolean
+  default?: unknown
+}
+
+interface Shape5 {
+  name: string
+  description?: string
+  category?: string
+  tags?: string[]
+  enabled?: boolean
+  version?: string
+  schemaVersion?: string
+  locale?: string
+  channels: Shape2
+  translations?: Record<string, Shape3>
+  variables?: Shape4[]
+  messages?: Record<string, Record<string, string>>
+  partials?: Record<string, string>
+  draft?: boolean
+}
+
+interface Shape6 {
+  id: string
+  name: string
+  description: string
+  category: string
+  tags: string[]
+  enabled: boolean
+  revision: number
+  publishedRevision: number | null
+  lastRevision: number
+  version: string
+  schemaVersion: string
+  locale: string
+  locales: string[]
+  createdBy: string | null
+  createdAt: string
+  updatedAt: string
+  channels: Record<string, unknown>
+  translations: Record<string, unknown>
+  variables: unknown[]
+  messages: Record<string, unknown>
+  partials: Record<string, string>
+  layouts: {
+    name: string
+    templateId: string
+    revision: number
+  }[]
+  warnings: {
+    field: string
+    message: string
+  }[]
+  usedBy: {
+    id: string
+    name: string
+    revision: number
+  }[]
+}
+
+interface Shape7 {
+  id: string
+  name: string
+  description: string
+  category: string
+  tags: string[]
+  enabled: boolean
+  revision: number
+  publishedRevision: number | null
+  lastRevision: number
+  version: string
+  schemaVersion: string
+  locale: string
+  locales: string[]
+  createdBy: string | null
+  createdAt: string
+  updatedAt: string
+  channels: string[]
+}
+
+interface Shape8 {
+  name: string
+  description: string
+  category: string
+  tags: string[]
+  enabled: boolean
+  locale: string
+  channels: Record<string, unknown>
+  translations: Record<string, unknown>
+  variables: unknown[]
+  messages: Record<string, unknown>
+  schemaVersion: string
+  partials: Record<string, string>
+}
+
+interface Shape9 {
+  id: string
+  name: string
+  description: string
+  category: string
+  tags: string[]
+  enabled: boolean
+  revision: number
+  publishedRevision: number | null
+  lastRevision: number
+  version: string
+  schemaVersion: string
+  locale: string
+  locales: string[]
+  createdBy: string | null
+  createdAt: string
+  updatedAt: string
+  channels: Record<string, unknown>
+  translations: Record<string, unknown>
+  variables: unknown[]
+  messages: Record<string, unknown>
+  partials: Record<string, string>
+  layouts: {
+    name: string
+    templateId: string
+    revision: number
+  }[]
+}
+
+interface Shape10 {
+  name: string
+  description?: string
+  category?: string
+  tags?: string[]
+  enabled?: boolean
+  version?: string
+  schemaVersion?: string
+  locale?: string
+  channels: Shape2
+  translations?: Record<string, Shape3>
+  variables?: Shape4[]
+  messages?: Record<string, Record<string, string>>
+  partials?: Record<string, string>
+  draft?: boolean
+  republish?: boolean
+  revision?: number
+}
+
+interface Shape11 {
+  revision: number
+  status: 'published' | 'draft' | 'earlier'
+  version: string
+  locale: string
+  channels: string[]
+  locales: string[]
+  createdBy: string | null
+  createdAt: string
+}
+
+interface Shape12 {
+  locale?: string
+  channels: Shape2
+  translations?: Record<string, Shape3>
+  variables?: Shape4[]
+  messages?: Record<string, Record<string, string>>
+  partials?: Record<string, string>
+}
+
+interface Shape13 {
+  field: string
+  message: string
+  line?: number
+  column?: number
+}
+
+interface Shape14 {
+  valid: boolean
+  warnings: {
+    field: string
+    message: string
+  }[]
+  errors: Shape13[]
+  fields: string[]
+}
+
+interface Shape15 {
+  templateId?: string
+  revision?: number | 'last'
+  draft?: Shape12
+  userId?: string
+  locale?: string
+  channel?:
+    | 'in_app'
+    | 'email'
+    | 'sms'
+    | 'whatsapp'
+    | 'voice'
+    | 'push'
+    | 'web_push'
+    | 'slack'
+    | 'webhook'
+    | 'pagerduty'
+    | 'discord'
+    | 'telegram'
+    | 'teams'
+    | 'ntfy'
+    | 'IN_APP'
+    | 'EMAIL'
+    | 'SMS'
+    | 'WHATSAPP'
+    | 'VOICE'
+    | 'PUSH'
+    | 'WEB_PUSH'
+    | 'SLACK'
+    | 'WEBHOOK'
+    | 'PAGERDUTY'
+    | 'DISCORD'
+    | 'TELEGRAM'
+    | 'TEAMS'
+    | 'NTFY'
+    | 'in-app'
+    | 'web-push'
+    | 'inApp'
+    | 'webPush'
+    | 'browser_push'
+    | 'push_web'
+    | 'push_mobile'
+    | 'BROWSER_PUSH'
+    | 'PUSH_WEB'
+    | 'PUSH_MOBILE'
+  data?: Record<string, unknown>
+}
+
+interface Shape16 {
+  subject?: string
+  body: string
+  html?: string
+  image?: string
+  language?: string
+  actions?: unknown[]
+  attachments?: unknown[]
+  data?: Record<string, unknown>
+}
+
+interface Shape17 {
+  templateId?: string
+  revision?: number
+  channel: string
+  locale: string
+  size: {
+    html?: number
+    sms?: {
+      encoding: 'gsm7' | 'ucs2'
+      units: number
+      segments: number
+    }
+  }
+  warnings: string[]
+  content: Shape16
+}
+
+interface Shape18 {
+  name: string
+  url: string
+  public: boolean
+  contentType: 'image/png' | 'image/jpeg' | 'image/gif' | 'image/webp'
+  bytes: number
+  width: number
+  height: number
+  sha256: string
+  createdBy: string | null
+  createdAt: string
+  updatedAt: string
+}
+
+interface Shape19 {
+  email?: string[]
+  sms?: string[]
+  whatsapp?: string[]
+  voice?: string[]
+  push?: string[]
+  web_push?: string[]
+  slack?: string[]
+  webhook?: string[]
+  pagerduty?: string[]
+  discord?: string[]
+  telegram?: string[]
+  teams?: string[]
+  ntfy?: string[]
+}
+
+interface Shape20 {
+  recipientType?:
+    | 'USER'
+    | 'ROLE'
+    | 'GROUP'
+    | 'TOPIC'
+    | 'SYSTEM'
+    | 'user'
+    | 'role'
+    | 'group'
+    | 'topic'
+    | 'system'
+  recipientId?: string
+  recipients?: {
+    type: 'user' | 'role' | 'group' | 'topic'
+    id: string
+  }[]
+  address?: string
+  addresses?: Shape19
+  channels?: (
+    | 'in_app'
+    | 'email'
+    | 'sms'
+    | 'whatsapp'
+    | 'voice'
+    | 'push'
+    | 'web_push'
+    | 'slack'
+    | 'webhook'
+    | 'pagerduty'
+    | 'discord'
+    | 'telegram'
+    | 'teams'
+    | 'ntfy'
+    | 'IN_APP'
+    | 'EMAIL'
+    | 'SMS'
+    | 'WHATSAPP'
+    | 'VOICE'
+    | 'PUSH'
+    | 'WEB_PUSH'
+    | 'SLACK'
+    | 'WEBHOOK'
+    | 'PAGERDUTY'
+    | 'DISCORD'
+    | 'TELEGRAM'
+    | 'TEAMS'
+    | 'NTFY'
+    | 'in-app'
+    | 'web-push'
+    | 'inApp'
+    | 'webPush'
+    | 'browser_push'
+    | 'push_web'
+    | 'push_mobile'
+    | 'BROWSER_PUSH'
+    | 'PUSH_WEB'
+    | 'PUSH_MOBILE'
+  )[]
+  fallbackChannels?: (
+    | 'in_app'
+    | 'email'
+    | 'sms'
+    | 'whatsapp'
+    | 'voice'
+    | 'push'
+    | 'web_push'
+    | 'slack'
+    | 'webhook'
+    | 'pagerduty'
+    | 'discord'
+    | 'telegram'
+    | 'teams'
+    | 'ntfy'
+    | 'IN_APP'
+    | 'EMAIL'
+    | 'SMS'
+    | 'WHATSAPP'
+    | 'VOICE'
+    | 'PUSH'
+    | 'WEB_PUSH'
+    | 'SLACK'
+    | 'WEBHOOK'
+    | 'PAGERDUTY'
+    | 'DISCORD'
+    | 'TELEGRAM'
+    | 'TEAMS'
+    | 'NTFY'
+    | 'in-app'
+    | 'web-push'
+    | 'inApp'
+    | 'webPush'
+    | 'browser_push'
+    | 'push_web'
+    | 'push_mobile'
+    | 'BROWSER_PUSH'
+    | 'PUSH_WEB'
+    | 'PUSH_MOBILE'
+  )[]
+  templateId?: string
+  templateVars?: Record<string, unknown>
+  subject?: string
+  body?: string
+  bodyHtml?: string
+  data?: Record<string, unknown>
+  category?: string
+  thread?: string
+  metadata?: Record<string, unknown>
+  priority?:
+    | 'CRITICAL'
+    | 'HIGH'
+    | 'NORMAL'
+    | 'LOW'
+    | 'MEDIUM'
+    | 'critical'
+    | 'high'
+    | 'normal'
+    | 'low'
+    | 'medium'
+  scheduledAt?: string
+  expiresAt?: string
+}
+
+interface Shape21 {
+  id: string | null
+  eventId: string
+  status: 'PENDING' | 'ACCEPTED' | 'SUPPRESSED'
+  notifications: {
+    id: string
+    recipientId: string
+    channels: string[]
+  }[]
+  suppressed: number
+}
 
 export interface Operations {
   createTemplate: {
@@ -6,594 +498,8 @@ export interface Operations {
     path: '/api/templates'
     params: undefined
     query: undefined
-    body: {
-      name: string
-      description?: string
-      category?: string
-      tags?: string[]
-      enabled?: boolean
-      version?: string
-      schemaVersion?: string
-      locale?: string
-      channels: {
-        default?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        in_app?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        email?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        sms?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        whatsapp?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        voice?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        push?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        web_push?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        slack?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        webhook?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        pagerduty?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        discord?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        telegram?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        teams?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        ntfy?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-      }
-      translations?: Record<
-        string,
-        {
-          default?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          in_app?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          email?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          sms?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          whatsapp?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          voice?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          push?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          web_push?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          slack?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          webhook?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          pagerduty?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          discord?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          telegram?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          teams?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          ntfy?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-      >
-      variables?: {
-        name: string
-        type?: 'string' | 'number' | 'boolean' | 'date' | 'object' | 'array'
-        required?: boolean
-        default?: unknown
-      }[]
-      messages?: Record<string, Record<string, string>>
-      partials?: Record<string, string>
-      draft?: boolean
-    }
-    answer: {
-      id: string
-      name: string
-      description: string
-      category: string
-      tags: string[]
-      enabled: boolean
-      revision: number
-      publishedRevision: number | null
-      lastRevision: number
-      version: string
-      schemaVersion: string
-      locale: string
-      locales: string[]
-      createdBy: string | null
-      createdAt: string
-      updatedAt: string
-      channels: Record<string, unknown>
-      translations: Record<string, unknown>
-      variables: unknown[]
-      messages: Record<string, unknown>
-      partials: Record<string, string>
-      layouts: {
-        name: string
-        templateId: string
-        revision: number
-      }[]
-      warnings: {
-        field: string
-        message: string
-      }[]
-      usedBy: {
-        id: string
-        name: string
-        revision: number
-      }[]
-    }
+    body: Shape5
+    answer: Shape6
   }
   listTemplates: {
     method: 'GET'
@@ -610,25 +516,7 @@ export interface Operations {
     }
     body: undefined
     answer: {
-      items: {
-        id: string
-        name: string
-        description: string
-        category: string
-        tags: string[]
-        enabled: boolean
-        revision: number
-        publishedRevision: number | null
-        lastRevision: number
-        version: string
-        schemaVersion: string
-        locale: string
-        locales: string[]
-        createdBy: string | null
-        createdAt: string
-        updatedAt: string
-        channels: string[]
-      }[]
+      items: Shape7[]
       nextCursor: string | null
     }
   }
@@ -639,20 +527,7 @@ export interface Operations {
     query: undefined
     body: undefined
     answer: {
-      items: {
-        name: string
-        description: string
-        category: string
-        tags: string[]
-        enabled: boolean
-        locale: string
-        channels: Record<string, unknown>
-        translations: Record<string, unknown>
-        variables: unknown[]
-        messages: Record<string, unknown>
-        schemaVersion: string
-        partials: Record<string, string>
-      }[]
+      items: Shape8[]
     }
   }
   getTemplate: {
@@ -661,630 +536,15 @@ export interface Operations {
     params: { id: string }
     query: { revision?: number | 'last' }
     body: undefined
-    answer: {
-      id: string
-      name: string
-      description: string
-      category: string
-      tags: string[]
-      enabled: boolean
-      revision: number
-      publishedRevision: number | null
-      lastRevision: number
-      version: string
-      schemaVersion: string
-      locale: string
-      locales: string[]
-      createdBy: string | null
-      createdAt: string
-      updatedAt: string
-      channels: Record<string, unknown>
-      translations: Record<string, unknown>
-      variables: unknown[]
-      messages: Record<string, unknown>
-      partials: Record<string, string>
-      layouts: {
-        name: string
-        templateId: string
-        revision: number
-      }[]
-    }
+    answer: Shape9
   }
   updateTemplate: {
     method: 'PUT'
     path: '/api/templates/{id}'
     params: { id: string }
     query: undefined
-    body: {
-      name: string
-      description?: string
-      category?: string
-      tags?: string[]
-      enabled?: boolean
-      version?: string
-      schemaVersion?: string
-      locale?: string
-      channels: {
-        default?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        in_app?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        email?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        sms?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        whatsapp?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        voice?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        push?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        web_push?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        slack?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        webhook?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        pagerduty?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        discord?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        telegram?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        teams?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        ntfy?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-      }
-      translations?: Record<
-        string,
-        {
-          default?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          in_app?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          email?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          sms?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          whatsapp?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          voice?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          push?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          web_push?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          slack?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          webhook?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          pagerduty?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          discord?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          telegram?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          teams?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          ntfy?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-      >
-      variables?: {
-        name: string
-        type?: 'string' | 'number' | 'boolean' | 'date' | 'object' | 'array'
-        required?: boolean
-        default?: unknown
-      }[]
-      messages?: Record<string, Record<string, string>>
-      partials?: Record<string, string>
-      draft?: boolean
-      republish?: boolean
-      revision?: number
-    }
-    answer: {
-      id: string
-      name: string
-      description: string
-      category: string
-      tags: string[]
-      enabled: boolean
-      revision: number
-      publishedRevision: number | null
-      lastRevision: number
-      version: string
-      schemaVersion: string
-      locale: string
-      locales: string[]
-      createdBy: string | null
-      createdAt: string
-      updatedAt: string
-      channels: Record<string, unknown>
-      translations: Record<string, unknown>
-      variables: unknown[]
-      messages: Record<string, unknown>
-      partials: Record<string, string>
-      layouts: {
-        name: string
-        templateId: string
-        revision: number
-      }[]
-      warnings: {
-        field: string
-        message: string
-      }[]
-      usedBy: {
-        id: string
-        name: string
-        revision: number
-      }[]
-    }
+    body: Shape10
+    answer: Shape6
   }
   deleteTemplate: {
     method: 'DELETE'
@@ -1301,16 +561,7 @@ export interface Operations {
     query: { limit: number; cursor?: string }
     body: undefined
     answer: {
-      items: {
-        revision: number
-        status: 'published' | 'draft' | 'earlier'
-        version: string
-        locale: string
-        channels: string[]
-        locales: string[]
-        createdBy: string | null
-        createdAt: string
-      }[]
+      items: Shape11[]
       nextCursor: string | null
     }
   }
@@ -1339,43 +590,7 @@ export interface Operations {
       revision?: number
       republish?: boolean
     }
-    answer: {
-      id: string
-      name: string
-      description: string
-      category: string
-      tags: string[]
-      enabled: boolean
-      revision: number
-      publishedRevision: number | null
-      lastRevision: number
-      version: string
-      schemaVersion: string
-      locale: string
-      locales: string[]
-      createdBy: string | null
-      createdAt: string
-      updatedAt: string
-      channels: Record<string, unknown>
-      translations: Record<string, unknown>
-      variables: unknown[]
-      messages: Record<string, unknown>
-      partials: Record<string, string>
-      layouts: {
-        name: string
-        templateId: string
-        revision: number
-      }[]
-      warnings: {
-        field: string
-        message: string
-      }[]
-      usedBy: {
-        id: string
-        name: string
-        revision: number
-      }[]
-    }
+    answer: Shape6
   }
   rollBackTemplate: {
     method: 'POST'
@@ -1387,1226 +602,23 @@ export interface Operations {
       version?: string
       republish?: boolean
     }
-    answer: {
-      id: string
-      name: string
-      description: string
-      category: string
-      tags: string[]
-      enabled: boolean
-      revision: number
-      publishedRevision: number | null
-      lastRevision: number
-      version: string
-      schemaVersion: string
-      locale: string
-      locales: string[]
-      createdBy: string | null
-      createdAt: string
-      updatedAt: string
-      channels: Record<string, unknown>
-      translations: Record<string, unknown>
-      variables: unknown[]
-      messages: Record<string, unknown>
-      partials: Record<string, string>
-      layouts: {
-        name: string
-        templateId: string
-        revision: number
-      }[]
-      warnings: {
-        field: string
-        message: string
-      }[]
-      usedBy: {
-        id: string
-        name: string
-        revision: number
-      }[]
-    }
+    answer: Shape6
   }
   validateTemplate: {
     method: 'POST'
     path: '/api/templates/{id}/validate'
     params: { id: string }
     query: undefined
-    body: {
-      locale?: string
-      channels: {
-        default?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        in_app?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        email?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        sms?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        whatsapp?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        voice?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        push?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        web_push?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        slack?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        webhook?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        pagerduty?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        discord?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        telegram?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        teams?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-        ntfy?: {
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-      }
-      translations?: Record<
-        string,
-        {
-          default?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          in_app?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          email?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          sms?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          whatsapp?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          voice?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          push?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          web_push?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          slack?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          webhook?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          pagerduty?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          discord?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          telegram?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          teams?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          ntfy?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          subject?: string
-          title?: string
-          body?: string
-          html?: string
-          htmlBody?: string
-          mjml?: string
-          image?: string
-          layout?: 'base' | 'none'
-          links?: 'short' | 'whole'
-          actions?: {
-            id?: string
-            label: string
-            url?: string
-          }[]
-          data?: Record<string, unknown> | string
-        }
-      >
-      variables?: {
-        name: string
-        type?: 'string' | 'number' | 'boolean' | 'date' | 'object' | 'array'
-        required?: boolean
-        default?: unknown
-      }[]
-      messages?: Record<string, Record<string, string>>
-      partials?: Record<string, string>
-    } | null
-    answer: {
-      valid: boolean
-      warnings: {
-        field: string
-        message: string
-      }[]
-      errors: {
-        field: string
-        message: string
-        line?: number
-        column?: number
-      }[]
-      fields: string[]
-    }
+    body: Shape12 | null
+    answer: Shape14
   }
   previewNotification: {
     method: 'POST'
     path: '/api/notifications/preview'
     params: undefined
     query: undefined
-    body: {
-      templateId?: string
-      revision?: number | 'last'
-      draft?: {
-        locale?: string
-        channels: {
-          default?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          in_app?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          email?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          sms?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          whatsapp?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          voice?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          push?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          web_push?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          slack?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          webhook?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          pagerduty?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          discord?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          telegram?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          teams?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-          ntfy?: {
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-        }
-        translations?: Record<
-          string,
-          {
-            default?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            in_app?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            email?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            sms?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            whatsapp?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            voice?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            push?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            web_push?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            slack?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            webhook?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            pagerduty?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            discord?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            telegram?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            teams?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            ntfy?: {
-              subject?: string
-              title?: string
-              body?: string
-              html?: string
-              htmlBody?: string
-              mjml?: string
-              image?: string
-              layout?: 'base' | 'none'
-              links?: 'short' | 'whole'
-              actions?: {
-                id?: string
-                label: string
-                url?: string
-              }[]
-              data?: Record<string, unknown> | string
-            }
-            subject?: string
-            title?: string
-            body?: string
-            html?: string
-            htmlBody?: string
-            mjml?: string
-            image?: string
-            layout?: 'base' | 'none'
-            links?: 'short' | 'whole'
-            actions?: {
-              id?: string
-              label: string
-              url?: string
-            }[]
-            data?: Record<string, unknown> | string
-          }
-        >
-        variables?: {
-          name: string
-          type?: 'string' | 'number' | 'boolean' | 'date' | 'object' | 'array'
-          required?: boolean
-          default?: unknown
-        }[]
-        messages?: Record<string, Record<string, string>>
-        partials?: Record<string, string>
-      }
-      userId?: string
-      locale?: string
-      channel?:
-        | 'in_app'
-        | 'email'
-        | 'sms'
-        | 'whatsapp'
-        | 'voice'
-        | 'push'
-        | 'web_push'
-        | 'slack'
-        | 'webhook'
-        | 'pagerduty'
-        | 'discord'
-        | 'telegram'
-        | 'teams'
-        | 'ntfy'
-        | 'IN_APP'
-        | 'EMAIL'
-        | 'SMS'
-        | 'WHATSAPP'
-        | 'VOICE'
-        | 'PUSH'
-        | 'WEB_PUSH'
-        | 'SLACK'
-        | 'WEBHOOK'
-        | 'PAGERDUTY'
-        | 'DISCORD'
-        | 'TELEGRAM'
-        | 'TEAMS'
-        | 'NTFY'
-        | 'in-app'
-        | 'web-push'
-        | 'inApp'
-        | 'webPush'
-        | 'browser_push'
-        | 'push_web'
-        | 'push_mobile'
-        | 'BROWSER_PUSH'
-        | 'PUSH_WEB'
-        | 'PUSH_MOBILE'
-      data?: Record<string, unknown>
-    }
-    answer: {
-      templateId?: string
-      revision?: number
-      channel: string
-      locale: string
-      size: {
-        html?: number
-        sms?: {
-          encoding: 'gsm7' | 'ucs2'
-          units: number
-          segments: number
-        }
-      }
-      warnings: string[]
-      content: {
-        subject?: string
-        body: string
-        html?: string
-        image?: string
-        language?: string
-        actions?: unknown[]
-        attachments?: unknown[]
-        data?: Record<string, unknown>
-      }
-    }
+    body: Shape15
+    answer: Shape17
   }
   putAsset: {
     method: 'PUT'
@@ -2614,19 +626,7 @@ export interface Operations {
     params: { name: string }
     query: { public?: boolean }
     body: undefined
-    answer: {
-      name: string
-      url: string
-      public: boolean
-      contentType: 'image/png' | 'image/jpeg' | 'image/gif' | 'image/webp'
-      bytes: number
-      width: number
-      height: number
-      sha256: string
-      createdBy: string | null
-      createdAt: string
-      updatedAt: string
-    }
+    answer: Shape18
   }
   listAssets: {
     method: 'GET'
@@ -2635,19 +635,7 @@ export interface Operations {
     query: { limit: number; cursor?: string }
     body: undefined
     answer: {
-      items: {
-        name: string
-        url: string
-        public: boolean
-        contentType: 'image/png' | 'image/jpeg' | 'image/gif' | 'image/webp'
-        bytes: number
-        width: number
-        height: number
-        sha256: string
-        createdBy: string | null
-        createdAt: string
-        updatedAt: string
-      }[]
+      items: Shape18[]
       nextCursor: string | null
     }
   }
@@ -2656,153 +644,8 @@ export interface Operations {
     path: '/api/notifications'
     params: undefined
     query: undefined
-    body: {
-      recipientType?:
-        | 'USER'
-        | 'ROLE'
-        | 'GROUP'
-        | 'TOPIC'
-        | 'SYSTEM'
-        | 'user'
-        | 'role'
-        | 'group'
-        | 'topic'
-        | 'system'
-      recipientId?: string
-      recipients?: {
-        type: 'user' | 'role' | 'group' | 'topic'
-        id: string
-      }[]
-      address?: string
-      addresses?: {
-        email?: string[]
-        sms?: string[]
-        whatsapp?: string[]
-        voice?: string[]
-        push?: string[]
-        web_push?: string[]
-        slack?: string[]
-        webhook?: string[]
-        pagerduty?: string[]
-        discord?: string[]
-        telegram?: string[]
-        teams?: string[]
-        ntfy?: string[]
-      }
-      channels?: (
-        | 'in_app'
-        | 'email'
-        | 'sms'
-        | 'whatsapp'
-        | 'voice'
-        | 'push'
-        | 'web_push'
-        | 'slack'
-        | 'webhook'
-        | 'pagerduty'
-        | 'discord'
-        | 'telegram'
-        | 'teams'
-        | 'ntfy'
-        | 'IN_APP'
-        | 'EMAIL'
-        | 'SMS'
-        | 'WHATSAPP'
-        | 'VOICE'
-        | 'PUSH'
-        | 'WEB_PUSH'
-        | 'SLACK'
-        | 'WEBHOOK'
-        | 'PAGERDUTY'
-        | 'DISCORD'
-        | 'TELEGRAM'
-        | 'TEAMS'
-        | 'NTFY'
-        | 'in-app'
-        | 'web-push'
-        | 'inApp'
-        | 'webPush'
-        | 'browser_push'
-        | 'push_web'
-        | 'push_mobile'
-        | 'BROWSER_PUSH'
-        | 'PUSH_WEB'
-        | 'PUSH_MOBILE'
-      )[]
-      fallbackChannels?: (
-        | 'in_app'
-        | 'email'
-        | 'sms'
-        | 'whatsapp'
-        | 'voice'
-        | 'push'
-        | 'web_push'
-        | 'slack'
-        | 'webhook'
-        | 'pagerduty'
-        | 'discord'
-        | 'telegram'
-        | 'teams'
-        | 'ntfy'
-        | 'IN_APP'
-        | 'EMAIL'
-        | 'SMS'
-        | 'WHATSAPP'
-        | 'VOICE'
-        | 'PUSH'
-        | 'WEB_PUSH'
-        | 'SLACK'
-        | 'WEBHOOK'
-        | 'PAGERDUTY'
-        | 'DISCORD'
-        | 'TELEGRAM'
-        | 'TEAMS'
-        | 'NTFY'
-        | 'in-app'
-        | 'web-push'
-        | 'inApp'
-        | 'webPush'
-        | 'browser_push'
-        | 'push_web'
-        | 'push_mobile'
-        | 'BROWSER_PUSH'
-        | 'PUSH_WEB'
-        | 'PUSH_MOBILE'
-      )[]
-      templateId?: string
-      templateVars?: Record<string, unknown>
-      subject?: string
-      body?: string
-      bodyHtml?: string
-      data?: Record<string, unknown>
-      category?: string
-      thread?: string
-      metadata?: Record<string, unknown>
-      priority?:
-        | 'CRITICAL'
-        | 'HIGH'
-        | 'NORMAL'
-        | 'LOW'
-        | 'MEDIUM'
-        | 'critical'
-        | 'high'
-        | 'normal'
-        | 'low'
-        | 'medium'
-      scheduledAt?: string
-      expiresAt?: string
-    }
-    answer: {
-      id: string | null
-      eventId: string
-      status: 'PENDING' | 'ACCEPTED' | 'SUPPRESSED'
-      notifications: {
-        id: string
-        recipientId: string
-        channels: string[]
-      }[]
-      suppressed: number
-    }
+    body: Shape20
+    answer: Shape21
   }
   sendTestOfTemplate: {
     method: 'POST'
@@ -2852,17 +695,7 @@ export interface Operations {
         | 'PUSH_MOBILE'
       templateVars?: Record<string, unknown>
     }
-    answer: {
-      id: string | null
-      eventId: string
-      status: 'PENDING' | 'ACCEPTED' | 'SUPPRESSED'
-      notifications: {
-        id: string
-        recipientId: string
-        channels: string[]
-      }[]
-      suppressed: number
-    }
+    answer: Shape21
   }
 }
 

@@ -4,9 +4,9 @@ import { DEFAULT_STYLE, type Mail, newBlock } from '../blocks/block.ts'
 import { MailEditor } from '../blocks/mail-editor.tsx'
 import { parseMail, printMail } from '../blocks/mjml.ts'
 import { PlainField } from '../blocks/rich-field.tsx'
-import { Button, CheckField, IconButton, Notice, Spinner } from '../ui/controls.tsx'
+import { Button, CheckField, IconButton, Notice, SelectField, Spinner } from '../ui/controls.tsx'
 import { Dialog } from '../ui/dialog.tsx'
-import { type Content, type Document, channelName, languageName } from './document.ts'
+import { type Content, type Document, channelName, languageName, without } from './document.ts'
 import { insertionsFor } from './insertions.ts'
 import { MailTranslation } from './mail-translation.tsx'
 import { type Problem, problemAt } from './problems.tsx'
@@ -30,6 +30,8 @@ interface Props {
   sample: Record<string, unknown>
 }
 
+/** Channels on which every letter of a link counts. */
+const LINKED = new Set(['sms', 'whatsapp', 'push', 'web_push'])
 /** Channels on which a title is shown. */
 const TITLED = new Set([
   'default',
@@ -105,6 +107,22 @@ export function ChannelForm(props: Props) {
             text('body', channel === 'voice' ? 'What is said' : 'Text', 'lines')
           )}
         </>
+      )}
+      {LINKED.has(channel) && !translating && (
+        <SelectField
+          label="Links in the text"
+          className="max-w-xs"
+          value={content.links ?? ''}
+          options={[
+            ['', 'As everywhere'],
+            ['short', 'Made short'],
+            ['whole', 'Left whole'],
+          ]}
+          onChange={({ target }) => {
+            const links = (target.value || undefined) as Content['links']
+            onChange(before => (links === undefined ? without(before, 'links') : { ...before, links }))
+          }}
+        />
       )}
       {PICTURED.has(channel) &&
         channel !== 'email' &&
@@ -238,6 +256,18 @@ function MailBody(props: WithInsertions) {
           onChange={value => onChange(before => ({ ...before, body: value }), 'body')}
           hint="Sent in a plain layout that follows the reader's light or dark mode."
         />
+        {!translating && (
+          <CheckField
+            label="Send the text alone"
+            hint="Without the layout: as a person would write it."
+            checked={content.layout === 'none'}
+            onChange={({ target }) =>
+              onChange(before =>
+                target.checked ? { ...before, layout: 'none' as const } : without(before, 'layout'),
+              )
+            }
+          />
+        )}
         <Button
           icon={Blocks}
           className="self-start"

@@ -1,17 +1,7 @@
 import type { Answer, Body } from '../api/client.ts'
 
 /** What one channel says; every text is a template. */
-export interface Content {
-  subject?: string
-  title?: string
-  body?: string
-  html?: string
-  mjml?: string
-  image?: string
-  layout?: 'base' | 'none'
-  actions?: { id?: string; label: string; url?: string }[]
-  data?: Record<string, unknown> | string
-}
+export type Content = Omit<NonNullable<Body<'createTemplate'>['channels']['default']>, 'htmlBody'>
 
 export type Contents = Record<string, Content>
 

@@ -51,9 +51,9 @@ export function insertionsFor(
       label: 'For each of …',
       entries: logic
         ? lists.map(({ name }) => ({
-            label: `… ${name} `,
+            label: `… each of ${name}`,
             text: `{{#each ${named(name)}}}`,
-            after: `{{name}}{{/each}}`,
+            after: `{{${itemFields(variables, {}, name)[0]}}}{{/each}}`,
           }))
         : [],
     },
