@@ -12,6 +12,7 @@ export interface Client {
   /** Sends an Idempotency-Key of its own, or the one given. */
   post<T>(path: string, body: unknown, idempotencyKey?: string): Promise<T>
   put<T>(path: string, body: unknown): Promise<T>
+  delete<T>(path: string): Promise<T>
   patch<T>(path: string, body: unknown): Promise<T>
   /** Something that takes long: its progress a line at a time, then its result. */
   lines<T>(path: string, body: unknown, onProgress: (progress: { events: number }) => void): Promise<T>
@@ -54,7 +55,7 @@ export function createClient(input: Input): Client {
   const authorization = `Bearer ${findKey(input, url)}`
 
   async function call(
-    method: 'GET' | 'POST' | 'PUT' | 'PATCH',
+    method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE',
     path: string,
     options: { query?: Query; body?: unknown; key?: string },
   ) {
@@ -87,6 +88,7 @@ export function createClient(input: Input): Client {
     get: async <T>(path: string, query?: Query) => (await call('GET', path, { query })) as T,
     post: async <T>(path: string, body: unknown, key?: string) =>
       (await call('POST', path, { body, key })) as T,
+    delete: async <T>(path: string) => (await call('DELETE', path, {})) as T,
     put: async <T>(path: string, body: unknown) => (await call('PUT', path, { body })) as T,
     patch: async <T>(path: string, body: unknown) => (await call('PATCH', path, { body })) as T,
     async lines<T>(path: string, body: unknown, onProgress: (progress: { events: number }) => void) {

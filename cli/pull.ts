@@ -11,7 +11,7 @@ import { asWritten, held } from './sync.ts'
 
 export const command: Command = {
   name: 'pull',
-  summary: "Write the server's rules, templates, limits, silences and inhibitions into a folder",
+  summary: "Write the server's rules, templates, messages, limits, silences and inhibitions into a folder",
   about: 'One file each, named after what it holds; a "push" of it right away does nothing.',
   args: '<folder>',
   arity: { min: 1, max: 1 },
@@ -41,10 +41,7 @@ export async function pull(client: Client, dir: string): Promise<string[]> {
       const body = asWritten(kind, item, names)
       // A rule holds from when it is made, wherever it is made.
       delete body['validFrom']
-      await writeFile(
-        join(dir, file),
-        stringify({ ...(kind !== 'silences' && { name }), ...body }, { lineWidth: 110 }),
-      )
+      await writeFile(join(dir, file), stringify({ [KINDS[kind].name]: name, ...body }, { lineWidth: 110 }))
       written.push(file)
     }
   }

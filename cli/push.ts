@@ -7,7 +7,7 @@ import { describeProblem, problemsOf } from './validate.ts'
 
 export const command: Command = {
   name: 'push',
-  summary: 'Bring the rules, templates, limits, silences and inhibitions of a folder to the server',
+  summary: 'Bring the rules, templates, messages, limits, silences and inhibitions of a folder to the server',
   about:
     'What is there already is left alone, so that a second push does nothing. What the server has and the folder has\n' +
     'not is left as well, unless --prune switches it off; silences it ends.',

@@ -46,6 +46,8 @@ const matchers = fc.array(matcher, { minLength: 1, maxLength: 3 })
 const content = fc.oneof(
   fc.record({ subject: text, body: text }, { requiredKeys: ['body'] }),
   fc.record({ title: text, body: text }),
+  // What every folder here has messages for.
+  fc.constant({ body: '{{t "run"}}' }),
   fc.constant({ body: 'Dear {{.Name}}', htmlBody: '<style>p { color: red }</style><p>{{data.x}}</p>' }),
   fc.constant({
     body: 'x',
@@ -54,6 +56,7 @@ const content = fc.oneof(
 )
 
 const DOCUMENTS: Record<Kind, fc.Arbitrary<Record<string, unknown>>> = {
+  messages: fc.record({ messages: fc.dictionary(word, text) }),
   templates: fc.record(
     {
       channels: fc.record({ default: content, email: maybe(content) }, { requiredKeys: ['default'] }),
@@ -163,7 +166,11 @@ test('law: what is pushed is there; what is pulled is valid, and differs in noth
         for (const [i, body] of documents[kind].entries()) {
           const name = `${kind} ${runs} ${i}`
           const document: Record<string, unknown> =
-            kind === 'silences' ? { comment: name, ...soon(body) } : { name, ...body }
+            kind === 'silences'
+              ? { comment: name, ...soon(body) }
+              : kind === 'messages'
+                ? { locale: ['DE', 'pt_br'][i], messages: { ...(body['messages'] as object), run: name } }
+                : { name, ...body }
           if (kind === 'rules' && i === 0) document['templateId'] = `templates ${runs} 0`
           await writeFile(join(mine, kind, `${i}.yaml`), stringify(JSON.parse(JSON.stringify(document))))
         }

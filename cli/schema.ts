@@ -6,7 +6,7 @@ import { print, printJson } from './print.ts'
 
 export const command: Command = {
   name: 'schema',
-  summary: 'Print the JSON Schema of rules, templates, limits, silences, inhibitions or stories',
+  summary: 'Print the JSON Schema of rules, templates, messages, limits, silences, inhibitions or stories',
   about:
     'For editors and generators; needs no server. With --dir every schema is written as <kind>.schema.json, and an editor\n' +
     'that knows YAML finds it by a first line such as  # yaml-language-server: $schema=../schemas/rules.schema.json',

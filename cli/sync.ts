@@ -45,6 +45,7 @@ const OWN = new Set([
 const UNLESS_SAID = new Set(['validFrom', 'startsAt', 'version'])
 /** What need not be written, because it is so anyway. */
 const DEFAULTS: Record<Kind, Record<string, unknown>> = {
+  messages: {},
   rules: { priority: 'NORMAL', timezone: 'UTC', enabled: true },
   templates: { enabled: true, locale: 'en', schemaVersion: '1.0' },
   limits: { enabled: true, per: 'delivery', overflow: 'hold', criticalPasses: true, every: 1 },
@@ -70,8 +71,12 @@ export async function held(client: Client, kind: Kind): Promise<Map<string, Held
     for (const item of page.items) {
       // A set of limits is switched as a whole; what is over never comes again.
       if (item['set'] != null || item['state'] === 'expired') continue
-      // The list of templates leaves their texts out.
-      const whole = kind === 'templates' ? await client.get<Held>(`${KINDS[kind].path}/${item.id}`) : item
+      // The lists of templates and messages leave their texts out.
+      const id = kind === 'messages' ? (item['locale'] as string) : item.id
+      const whole =
+        kind === 'templates' || kind === 'messages'
+          ? { ...(await client.get<Held>(`${KINDS[kind].path}/${id}`)), id }
+          : item
       found.set(nameOf(kind, whole), whole)
     }
     cursor = page.nextCursor ?? undefined
@@ -80,7 +85,7 @@ export async function held(client: Client, kind: Kind): Promise<Map<string, Held
 }
 
 const nameOf = (kind: Kind, item: Record<string, unknown>): string =>
-  (item[kind === 'silences' ? 'comment' : 'name'] as string | undefined) ?? ''
+  (item[KINDS[kind].name] as string | undefined) ?? ''
 
 /** What `push` would do, and has to do. */
 export async function compare(
@@ -100,7 +105,7 @@ export async function compare(
       // A silence that is over has nothing left to do.
       if (kind === 'silences' && new Date(resource.body['endsAt'] as string) <= now) continue
       const known = there.get(name)
-      const body = kind === 'silences' ? resource.body : { ...resource.body, name }
+      const body = { ...resource.body, [KINDS[kind].name]: name }
       if (!known) {
         changes.push({ kind, name, what: 'create', fields: [], body, file })
         continue
@@ -116,7 +121,9 @@ export async function compare(
       if (!names.has(name) && enabled !== false) changes.push({ kind, name, what: 'disable', fields: [], id })
     }
   }
-  return changes
+  // A language goes once nothing says what it alone has.
+  const last = (change: Change) => Number(change.kind === 'messages' && change.what === 'disable')
+  return changes.sort((a, b) => last(a) - last(b))
 }
 
 /** A server's object as a document of a folder: without what the server adds, and without what is default. */
@@ -163,6 +170,11 @@ const sorted = (value: unknown): unknown =>
 /** One change, made. */
 export async function apply(client: Client, { kind, what, id, body }: Change): Promise<void> {
   const { path } = KINDS[kind]
+  if (kind === 'messages') {
+    return what === 'disable'
+      ? client.delete(`${path}/${id}`)
+      : client.put(`${path}/${body!['locale'] as string}`, { messages: body!['messages'] ?? {} })
+  }
   if (what === 'create') return client.post(path, body)
   // A silence is not replaced: what it kept quiet until now is explained by it.
   if (kind === 'silences')

@@ -7,7 +7,7 @@ import { complain, print, printJson } from './print.ts'
 
 export const command: Command = {
   name: 'validate',
-  summary: 'Check a folder of rules, templates, limits, silences, inhibitions and stories',
+  summary: 'Check a folder of rules, templates, messages, limits, silences, inhibitions and stories',
   about:
     'Needs no server. Every document is checked as the server would check it when it is saved; what is wrong is shown\n' +
     'with its file, line and field. Exit code 1 when anything is.',

@@ -41,6 +41,15 @@ const Saved = Type.Object({
   }),
 })
 
+/** The messages of one language as a document: what `PUT /api/messages/{locale}` takes, with the language. */
+export const MessagesBody = Type.Object(
+  {
+    locale: Type.String({ minLength: 2, maxLength: 35, description: 'BCP 47, such as de or pt-BR.' }),
+    messages: Type.Optional(MessagesOfOne),
+  },
+  closed,
+)
+
 const read = { role: 'service', scope: 'templates:read' } as const
 const write = { role: 'service', scope: 'templates:write' } as const
 const tags = ['Templates']

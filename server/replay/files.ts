@@ -13,10 +13,13 @@ import type { LimitDefinition } from '../limits/store.ts'
 import { type RuleBody, define } from '../match/routes.ts'
 import { compileRule } from '../match/rules.ts'
 import type { Rule } from '../match/rules.ts'
-import { compileRevision, normalizeRevision } from '../render/content.ts'
+import { canonicalLocale, compileRevision, normalizeRevision } from '../render/content.ts'
 import type { CompiledRevision } from '../render/content.ts'
 import { readTemplates, shippedTemplates } from '../render/default-book.ts'
 import { withFileTexts } from '../render/file-texts.ts'
+import { checkCatalogue, readLocale } from '../render/message-store.ts'
+import { type Messages, NO_MESSAGES, type SharedMessages, sharedMessages } from '../render/messages.ts'
+import type { MessagesBody } from '../render/messages-routes.ts'
 import { templateDefinition } from '../render/routes.ts'
 import { calledIn } from '../render/partials.ts'
 import { compileMarkup } from '../render/publish.ts'
@@ -29,11 +32,12 @@ import { BODIES } from './schemas.ts'
  * is what its files hold; `*.test.yaml`, anywhere, are stories (story.ts).
  */
 export const KINDS = {
-  templates: { path: '/api/templates' },
-  rules: { path: '/api/rules' },
-  limits: { path: '/api/limits' },
-  silences: { path: '/api/silences' },
-  inhibitions: { path: '/api/inhibitions' },
+  messages: { path: '/api/messages', name: 'locale' },
+  templates: { path: '/api/templates', name: 'name' },
+  rules: { path: '/api/rules', name: 'name' },
+  limits: { path: '/api/limits', name: 'name' },
+  silences: { path: '/api/silences', name: 'comment' },
+  inhibitions: { path: '/api/inhibitions', name: 'name' },
 } as const
 export type Kind = keyof typeof KINDS
 
@@ -129,7 +133,9 @@ async function readInto(found: Folder, dir: string, file: string, text: string):
       found.stories.push({ file, line, story: fields })
       continue
     }
-    const name = fields['name'] ?? (kind === 'silences' ? fields['comment'] : undefined)
+    const given = fields['name'] ?? (kind && fields[KINDS[kind].name])
+    // A language may be spelled in several ways.
+    const name = (kind === 'messages' && typeof given === 'string' && canonicalLocale(given)) || given
     if (typeof name !== 'string' || name === '') problem(line, 'It needs a name', '/name')
     else if (kind !== 'templates') found.resources.push({ kind: kind!, file, line, name, body: fields })
     else {
@@ -148,6 +154,8 @@ async function readInto(found: Folder, dir: string, file: string, text: string):
 export interface Compiled {
   rules: Rule[]
   templates: Map<string, CompiledRevision>
+  /** What they say besides their own messages. */
+  messages: SharedMessages
   limits: (LimitDefinition & { id: Id })[]
   /** One without `startsAt` is in force from the beginning. */
   silences: TimedSilence[]
@@ -172,8 +180,8 @@ const checks = Object.fromEntries(
  * @throws AppError naming each wrong field
  */
 function checked<T>({ kind, name, body }: Resource): T {
-  // YAML has dates of its own; the API has text. A silence has no name but its comment.
-  const given = JSON.parse(JSON.stringify({ ...body, ...(kind !== 'silences' && { name }) })) as unknown
+  // YAML has dates of its own; the API has text. A silence has no name but its comment, messages none but their language.
+  const given = JSON.parse(JSON.stringify({ ...body, [KINDS[kind].name]: name })) as unknown
   const { error } = checks[kind](given) ?? {}
   if (error) throw error
   return given as T
@@ -182,7 +190,14 @@ function checked<T>({ kind, name, body }: Resource): T {
 /** Checks and compiles everything as the server does when it is saved; problems name file and field. */
 export async function compileFolder({ resources }: Folder): Promise<Compiled & { problems: Problem[] }> {
   const problems: Problem[] = []
-  const compiled: Compiled = { rules: [], templates: new Map(), limits: [], silences: [], inhibitions: [] }
+  const compiled: Compiled = {
+    rules: [],
+    templates: new Map(),
+    messages: NO_MESSAGES,
+    limits: [],
+    silences: [],
+    inhibitions: [],
+  }
   const ids = new Map<string, string>()
   const attempt = async (resource: Resource, work: () => Promise<void> | void) => {
     try {
@@ -200,6 +215,14 @@ export async function compileFolder({ resources }: Folder): Promise<Compiled & {
     }
   }
 
+  const sources: Messages = {}
+  await each('messages', resource => {
+    const { locale: tag, messages = {} } = checked<Static<typeof MessagesBody>>(resource)
+    const locale = readLocale(tag, '/locale')
+    checkCatalogue(locale, messages)
+    sources[locale] = messages
+  })
+  compiled.messages = sharedMessages(sources)
   const written = new Map<string, TemplateDefinition>()
   await each('templates', resource => {
     written.set(resource.name, templateDefinition(checked(resource)))
@@ -211,7 +234,7 @@ export async function compileFolder({ resources }: Folder): Promise<Compiled & {
     ids.set(resource.name, templateId)
     const template = written.get(resource.name)
     if (!template) return
-    const definition = await publishable(template, layoutsFor)
+    const definition = await publishable(template, layoutsFor, compiled.messages)
     compiled.templates.set(templateId, compileRevision({ ...definition, templateId, revision: 1 }))
   })
   let shipped: ReadonlyMap<string, TemplateDefinition> | undefined
@@ -278,6 +301,10 @@ export async function compileFolder({ resources }: Folder): Promise<Compiled & {
 export async function asShown(resource: Resource): Promise<Record<string, unknown>> {
   const shown = async (): Promise<object> => {
     switch (resource.kind) {
+      case 'messages': {
+        const { messages = {} } = checked<Static<typeof MessagesBody>>(resource)
+        return { locale: resource.name, messages }
+      }
       case 'templates':
         // What it takes in of others is the server's to find.
         return normalizeRevision(await compileMarkup(templateDefinition(checked(resource))))

@@ -4,10 +4,12 @@ import { LimitBody } from '../limits/routes.ts'
 import { PolicySchema } from '../match/policy-schema.ts'
 import { RuleBody } from '../match/routes.ts'
 import { FILE_FIELDS } from '../render/file-texts.ts'
+import { MessagesBody } from '../render/messages-routes.ts'
 import { TemplateBody } from '../render/routes.ts'
 
 /** What each kind of document is: exactly the body that the API takes, but that a silence starts when it is pushed. */
 export const BODIES = {
+  messages: MessagesBody,
   templates: TemplateBody,
   rules: RuleBody,
   limits: LimitBody,

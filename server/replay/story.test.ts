@@ -195,6 +195,46 @@ test('the folder of the guide is valid, and its story holds', async t => {
   assert.deepEqual(report.failures, [])
 })
 
+test('texts of a folder say its messages, in the language of whoever reads; what nobody says is named', async t => {
+  const files = {
+    'messages/en.yaml': 'locale: en\nmessages: { rain: "Rain in {city}" }',
+    'messages/others.yaml':
+      'locale: de_at\nmessages: { rain: "Regn in {city}" }\n---\nlocale: de\nmessages: { rain: "Regen in {city}" }',
+    'templates/rain.yaml': `name: rain\nchannels: { default: { body: '{{t "rain" city=data.city}}' } }`,
+    'rules/rain.yaml':
+      'name: rain\neventTypes: [rain]\nchannels: [in_app]\nrecipientSelector: { users: [ana, ben, cas] }\ntemplateId: rain',
+  }
+  const report = await run(
+    t,
+    `
+users: { ana: { locale: de-CH }, ben: { locale: de-AT }, cas: { locale: ja } }
+events: [{ type: rain, data: { city: Linz } }]
+expect:
+  - { to: ana, body: Regen in Linz }
+  - { to: ben, body: Regn in Linz }
+  - { to: cas, body: Rain in Linz }
+`,
+    files,
+  )
+  assert.deepEqual(report.failures, [])
+  const wrong = await compileFolder(
+    await folder(t, {
+      ...files,
+      'messages/en.yaml': 'locale: en\nmessages: { rain: "{n, plural, one {" }',
+      'messages/no.yaml': 'locale: "no language-"\nmessages: {}',
+      'templates/other.yaml': `name: other\nchannels: { default: { body: '{{t "sun"}}' } }`,
+    }),
+  )
+  assert.deepEqual(
+    wrong.problems.map(({ file, field }) => [file, field]),
+    [
+      ['messages/en.yaml', '/messages/rain'],
+      ['messages/no.yaml', '/locale'],
+      ['templates/other.yaml', '/channels/default/body'],
+    ],
+  )
+})
+
 test('limits, silences and inhibitions of the folder hold in its stories', async t => {
   const files = {
     'rules/ops.yaml': `

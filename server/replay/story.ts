@@ -106,7 +106,7 @@ export async function runStory(
   compiled: Compiled,
   beside?: EngineParts['beside'],
 ): Promise<Report> {
-  const { rules, templates, limits, silences, inhibitions } = compiled
+  const { rules, templates, messages, limits, silences, inhibitions } = compiled
   const told: Told[] = []
   const nos: NotTold[] = []
   const index = ruleIndex(rules)
@@ -121,6 +121,7 @@ export async function runStory(
       forget: () => {},
       reset: () => {},
     },
+    messages: { load: async () => () => messages },
     limits: { refresh: async () => {}, caps: question => allCaps(limits, question) },
     ...(beside && { beside }),
     alerts: standingMemory(silences, inhibitions),

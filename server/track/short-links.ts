@@ -30,8 +30,8 @@ export interface LinkShortener {
 }
 
 /**
- * A code has 65 bits: guessing hits one of a billion links in 50 billion tries. A code is made of what it stands for, so that a text
- * says the same however often it is written. That two of a billion links get the same code has a chance of 1 in 100.
+ * A code has 65 bits: guessing hits one of a billion links in 50 billion tries. It is made of what it stands for, so that
+ * a text says the same however often it is written. That two of a billion links get one code has a chance of 1 in 100.
  */
 const DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
 const CODES = 62n ** BigInt(CODE_LENGTH)
