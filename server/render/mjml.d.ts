@@ -6,6 +6,8 @@ declare module 'mjml' {
       validationLevel?: 'strict' | 'soft' | 'skip'
       ignoreIncludes?: boolean
       keepComments?: boolean
+      /** Style sheets by the name of the font that a text may ask for. */
+      fonts?: Record<string, string>
     },
   ): Promise<{ html: string; errors: { line: number; message: string; tagName: string }[] }>
 }

@@ -40,6 +40,14 @@ const MJML = `<mjml><mj-body><mj-section><mj-column>
 <mj-raw>{{/each}}</mj-raw>
 </mj-column></mj-section></mj-body></mjml>`
 
+test('a mail of MJML loads nothing from anybody, unless it names a font itself', async () => {
+  const { html } = await said({ email: { mjml: MJML } }, { name: 'Ann', items: [] })
+  assert.doesNotMatch(html!, /googleapis|@import|<link/)
+  const font = '<mj-head><mj-font name="Lato" href="https://fonts.test/lato.css" /></mj-head><mj-body>'
+  const own = MJML.replace('<mj-body>', font).replace('<mj-text>', '<mj-text font-family="Lato">')
+  assert.match((await said({ email: { mjml: own } }, { name: 'Ann', items: [] })).html!, /fonts\.test/)
+})
+
 test('MJML becomes HTML when it is saved; its Handlebars are rendered and escaped like any other', async () => {
   const { html, body } = await said(
     { email: { subject: 'Hi', mjml: MJML } },

@@ -103,6 +103,8 @@ async function compileMjml(
       validationLevel: 'soft',
       ignoreIncludes: true,
       keepComments: false,
+      // Of its own accord it would load Google's: whoever opens the mail would tell them. <mj-font> says otherwise.
+      fonts: {},
     })
     // A colour or a width that is filled in later is not one yet.
     const mistakes = errors.filter(({ message }) => !/has invalid value: [^]*\{\{/.test(message))
