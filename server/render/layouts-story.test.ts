@@ -115,10 +115,14 @@ test('a layout that its users do not fit any more is not published with them, no
 
 test('a template names a bounded number of others', async () => {
   const many = Array.from({ length: 21 }, (_, i) => `{{> other-${i}}}`).join('')
-  assert.match(
-    (await refused('POST', '/api/templates', { name: 'many', ...html(many) })).detail,
-    /more than 20 other/,
-  )
+  const error = await refused('POST', '/api/templates', { name: 'many', ...html(many) })
+  assert.match(error.detail, /more than 20 other/)
+  assert.equal(error.errors[0].field, '/channels')
+  // Nor are more read to be checked.
+  const { id } = await make('few', 'x')
+  const verdict = await call('POST', `/api/templates/${id}/validate`, html(many))
+  assert.deepEqual([verdict.valid, verdict.errors.length], [false, 1])
+  assert.match(verdict.errors[0].message, /more than 20 other/)
 })
 
 test('templates do not take in each other, nor themselves, nor another tenant’s', async () => {

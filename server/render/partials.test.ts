@@ -13,7 +13,7 @@ import {
   readBy,
 } from './content.ts'
 import type { Escape } from './escape.ts'
-import { type Layout, calledIn, partialsOf } from './partials.ts'
+import { type Layout, calledIn, isDocument, partialsOf } from './partials.ts'
 import { type Partial, type Partials, type View, compileTemplate } from './template.ts'
 import { warningsOf } from './publish.ts'
 
@@ -50,6 +50,40 @@ function refusal(source: string, sources: Record<string, string>, escape: Escape
   }
   return assert.fail(`${source} should be refused`)
 }
+
+// --------------------------------------------------------------------------------------- the bounds
+
+test('comments of partials count each time they are taken in: they are parsed each time as well', () => {
+  const sources = { silent: '{{! x}}'.repeat(2_000) }
+  assert.equal(say('{{> silent}}{{> silent}}.', sources), '.')
+  assert.match(
+    refusal('{{> silent}}{{> silent}}{{> silent}}', sources),
+    /with its partials the text is too long/,
+  )
+})
+
+test('an indent counts before the lines are indented', () => {
+  const lines = '\n'.repeat(20_000)
+  // 5 GB, more than a text of Node may have: it would be another error.
+  assert.throws(
+    () => say(`\n${' '.repeat(250_000)}{{> lines}}\n`, { lines }, {}, 'none'),
+    /the result is longer than 1048576 characters/,
+  )
+})
+
+test('partials that name each other in comments are looked at once each to find a document', () => {
+  const names = Array.from({ length: 50 }, (_, i) => `p${i}`)
+  const all = names.map(name => `{{!-- {{> ${name}}} --}}`).join('')
+  const asked = new Map<string, number>()
+  const partials: Partials = name => {
+    asked.set(name, (asked.get(name) ?? 0) + 1)
+    return made.get(name)!
+  }
+  const made = new Map(names.map(name => [name, { source: all, partials, messages: undefined }]))
+  assert.equal(isDocument(all, partials), false)
+  // Once in each text that names it: 50 partials and the text itself.
+  assert.deepEqual(new Set(asked.values()), new Set([51]))
+})
 
 // --------------------------------------------------------------------------------------- the language
 

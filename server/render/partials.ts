@@ -1,3 +1,4 @@
+import { AppError } from '../errors.ts'
 import type { Channel, Id } from '../types.ts'
 import { baseLayout, inLanguage } from './base-layout.ts'
 import { type Catalogue, type Messages, catalogue, fallbacks } from './messages.ts'
@@ -44,7 +45,7 @@ export const BASE = 'base'
 export const PARTIAL_NAME = '^[A-Za-z_][A-Za-z0-9_-]{0,99}$'
 export const MAX_OWN_PARTIALS = 50
 /** Other templates that one names. */
-export const MAX_LAYOUTS = 20
+const MAX_LAYOUTS = 20
 /** Characters of what one revision copies from others. */
 export const MAX_COPIED = 1024 * 1024
 
@@ -148,23 +149,38 @@ interface Taking {
   partials?: Record<string, string> | undefined
 }
 
-/** Names of other templates that a revision takes in, `base` perhaps among them. */
-export const layoutNames = ({ name, channels, translations, partials = {} }: Taking): string[] =>
-  [...calledIn(channels, translations, partials)].filter(
+/**
+ * Names of other templates that a revision takes in, `base` perhaps among them.
+ *
+ * @throws AppError invalid_template when it names more than it may: a text could name thousands, to be read one and all
+ */
+export function layoutNames({ name, channels, translations, partials = {} }: Taking): string[] {
+  const names = [...calledIn(channels, translations, partials)].filter(
     called => called !== name && !Object.hasOwn(partials, called),
   )
-
-/** Whether what an HTML text comes to is a whole document. */
-export function isDocument(html: string, partials: Partials, depth = 0): boolean {
-  if (/<html[\s>]/i.test(html)) return true
-  if (depth === MAX_LOOK) return false
-  return [...calledIn(html)].some(name => {
-    const partial = partials(name)
-    return typeof partial !== 'string' && isDocument(partial.source, partial.partials, depth + 1)
-  })
+  if (names.length > MAX_LAYOUTS) {
+    const message = `it takes in more than ${MAX_LAYOUTS} other templates`
+    throw new AppError('invalid_template', message, { field: '/channels' })
+  }
+  return names
 }
 
-const MAX_LOOK = 4
+/** Whether what an HTML text comes to is a whole document. */
+export function isDocument(html: string, partials: Partials): boolean {
+  // Each partial is looked at once: what stands in comments counts as named, and may go round in circles.
+  const seen = new Set<Partial>()
+  const look = (source: string, within: Partials): boolean => {
+    if (/<html[\s>]/i.test(source)) return true
+    for (const name of calledIn(source)) {
+      const partial = within(name)
+      if (typeof partial === 'string' || seen.has(partial)) continue
+      seen.add(partial)
+      if (look(partial.source, partial.partials)) return true
+    }
+    return false
+  }
+  return look(html, partials)
+}
 
 /** Variables with those of its layouts that it does not declare itself. */
 export function variablesWith(

@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import { AppError } from '../errors.ts'
 import type { Channel, Content } from '../types.ts'
-import { CODE_LENGTH, shortLength, withLinks } from '../text-links.ts'
+import { CODE_LENGTH, isOwnLink, shortLength, withLinks } from '../text-links.ts'
 import type { Messages } from './messages.ts'
 import type { TemplateDefinition } from './templates.ts'
 import type { TextLinks } from './template.ts'
@@ -30,7 +30,7 @@ export const previewLinks = ({ publicUrl, wanted }: PreviewLinks): TextLinks => 
   wanted,
   shorten: text =>
     withLinks(text, url =>
-      url.length <= shortLength(publicUrl) || url.startsWith(`${publicUrl}/`)
+      url.length <= shortLength(publicUrl) || isOwnLink(publicUrl, url)
         ? url
         : `${publicUrl}/s/${'x'.repeat(CODE_LENGTH)}`,
     ),

@@ -35,12 +35,13 @@ import {
   republishUsers,
   revisionOfVersion,
   updateTemplate,
+  withLayouts,
 } from './templates.ts'
 import { tenantMessages } from './message-store.ts'
 import { MAX_KEYS, MAX_MESSAGE, type SharedMessages } from './messages.ts'
 import { MAX_OWN_PARTIALS, PARTIAL_NAME } from './partials.ts'
 import { missingPictures } from './missing-pictures.ts'
-import { compileMarkup, warningsOf } from './publish.ts'
+import { warningsOf } from './publish.ts'
 import { MAX_SOURCE } from './template.ts'
 
 const closed = { additionalProperties: false }
@@ -863,8 +864,7 @@ async function verdictOn(
   let errors: TemplateProblem[]
   let prepared: TemplateDefinition = given
   try {
-    const layouts = await layoutsFor(given)
-    prepared = normalizeRevision({ ...(await compileMarkup(given)), layouts })
+    prepared = normalizeRevision(await withLayouts(given, layoutsFor))
     errors = checkRevision(prepared, shared)
   } catch (error) {
     if (!(error instanceof AppError) || error.code !== 'invalid_template') throw error

@@ -219,11 +219,10 @@ function spend(run: Run, steps: number): void {
   }
 }
 
-function bounded(text: string): string {
-  if (text.length > MAX_OUTPUT) {
+function bounded(length: number): void {
+  if (length > MAX_OUTPUT) {
     throw new AppError('invalid_template', `the result is longer than ${MAX_OUTPUT} characters`)
   }
-  return text
 }
 
 /** An own member, never an inherited one: `constructor`, `__proto__` and methods cannot be reached. */
@@ -336,8 +335,8 @@ function compileProgram(
       else if (compiler.escape === 'html') compiler.html = advanceHtml(compiler.html, value)
       continue
     }
-    if (node.type === 'CommentStatement') continue
     expand(node, 1, 0, compiler)
+    if (node.type === 'CommentStatement') continue
     const compiled = compileStatement(node, scope, compiler)
     parts.push(compiled.part)
     texts.push('')
@@ -354,7 +353,7 @@ function sequence(texts: string[], parts: Part[]): Part {
     let out = first
     for (let i = 0; i < count; i++) {
       out += parts[i]!(scope, run) + texts[i + 1]!
-      if (out.length > MAX_OUTPUT) bounded(out)
+      bounded(out.length)
     }
     return out
   }
@@ -540,7 +539,7 @@ function compileEach(
     for (let i = 0; i < count; i++) {
       spend(run, cost)
       out += part({ ctx: plain(list[i]), up, index: i, key: i, last: i === count - 1 }, run)
-      if (out.length > MAX_OUTPUT) bounded(out)
+      bounded(out.length)
     }
     return out
   }
@@ -551,7 +550,7 @@ function compileEach(
       spend(run, cost)
       const key = keys[i]!
       out += part({ ctx: plain(object[key]), up, index: i, key, last: i === count - 1 }, run)
-      if (out.length > MAX_OUTPUT) bounded(out)
+      bounded(out.length)
     }
     return out
   }
@@ -683,7 +682,6 @@ function compilePartial(node: AnyPartial, scope: StaticScope | undefined, compil
   const { part, cost } = compiled
   const look = subject?.value
   const { indent } = node
-  const put = indent ? (text: string) => indented(text, indent) : undefined
   return {
     part(s, run) {
       // What it looks at and is given is found where it is called.
@@ -691,7 +689,7 @@ function compilePartial(node: AnyPartial, scope: StaticScope | undefined, compil
       let at = s
       for (const value of given) at = scopeOf(plain(value(at, run)), at)
       const text = part(scopeOf(ctx, at), run)
-      return put ? bounded(put(text)) : text
+      return indent ? indented(text, indent) : text
     },
     cost: cost + count + 1,
   }
@@ -730,6 +728,8 @@ const thisPath = (scope: StaticScope | undefined): string | undefined => (scope 
 /** A partial alone on its line is indented as the line is. */
 function indented(text: string, indent: string): string {
   const lines = text.split('\n')
+  // Before it is made: a thousand lines with an indent of a hundred thousand spaces would be 100 MB.
+  bounded(text.length + lines.length * indent.length)
   const last = lines.length - 1
   return lines.map((line, i) => (line === '' && i === last ? line : indent + line)).join('\n')
 }

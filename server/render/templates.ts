@@ -7,7 +7,7 @@ import { type RevisionCache, revisionCache } from './cache.ts'
 import { tenantMessages } from './message-store.ts'
 import type { SharedMessages } from './messages.ts'
 import { compileMarkup } from './publish.ts'
-import { type Layout, type Layouts, MAX_COPIED, MAX_LAYOUTS, layoutNames, takesIn } from './partials.ts'
+import { type Layout, type Layouts, MAX_COPIED, layoutNames, takesIn } from './partials.ts'
 import {
   type ChannelContent,
   type CompiledRevision,
@@ -387,22 +387,30 @@ export function prepareDefinition(
 /** The other templates that a definition names, as they are now; what there is not is not among them. */
 export type LayoutsFor = (definition: TemplateDefinition) => Layouts | Promise<Layouts>
 
-/** The same with its markup compiled and what it takes in of other templates: what is saved. */
-export async function publishable(
+/**
+ * A definition with its markup compiled and what it takes in of other templates.
+ *
+ * @throws AppError invalid_template when that is too much
+ */
+export async function withLayouts(
+  definition: TemplateDefinition,
+  layoutsFor: LayoutsFor,
+): Promise<TemplateDefinition> {
+  const written = await compileMarkup(definition)
+  const layouts = await layoutsFor(definition)
+  if (JSON.stringify(layouts).length > MAX_COPIED) {
+    const message = `what it takes in of other templates has more than ${MAX_COPIED} characters`
+    throw new AppError('invalid_template', message, { field: '/channels' })
+  }
+  return { ...written, layouts }
+}
+
+/** The same, checked: what is saved. */
+export const publishable = async (
   definition: TemplateDefinition,
   layoutsFor: LayoutsFor,
   shared?: SharedMessages,
-): Promise<TemplateDefinition> {
-  const written = await compileMarkup(definition)
-  if (layoutNames(definition).length > MAX_LAYOUTS) {
-    throw new AppError('invalid_template', `it takes in more than ${MAX_LAYOUTS} other templates`)
-  }
-  const layouts = await layoutsFor(definition)
-  if (JSON.stringify(layouts).length > MAX_COPIED) {
-    throw new AppError('invalid_template', `its layouts have more than ${MAX_COPIED} characters`)
-  }
-  return prepareDefinition({ ...written, layouts }, shared)
-}
+): Promise<TemplateDefinition> => prepareDefinition(await withLayouts(definition, layoutsFor), shared)
 
 /** A definition as others take it in. */
 export const layoutOf = (

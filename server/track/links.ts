@@ -1,5 +1,6 @@
 import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto'
 import { isId } from '../db/ids.ts'
+import { isOwnLink } from '../text-links.ts'
 import { CHANNELS, type Channel, type Id, type TenantId } from '../types.ts'
 
 /** The delivery a link or a picture was in. */
@@ -99,7 +100,7 @@ export function trackingLinks(options: {
         found && { tenantId: found.tenantId, notificationId: found.notificationId, channel: found.channel }
       )
     },
-    own: url => url.startsWith(publicUrl) && /^\/[ulis]\//.test(url.slice(publicUrl.length)),
+    own: url => isOwnLink(publicUrl, url),
   }
 }
 

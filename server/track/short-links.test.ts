@@ -53,6 +53,15 @@ test('a short link leads where the long one did, of the message it was in, whate
   )
 })
 
+test('a link may end in as many brackets as there is room for', () => {
+  const link = `http://a.example/${'('.repeat(40)}x`
+  const { shorten } = of()
+  const [, code] = /\/s\/(\w+)/.exec(shorten(`${link}${')'.repeat(40)}`))!
+  // Each of its own is part of it, those of the text around are not. A thousand of the longest used to take a minute.
+  const text = shorten(`${link}${')'.repeat(2_000)} `.repeat(1_000))
+  assert.equal(text, `${PUBLIC}/s/${code}${')'.repeat(1_960)} `.repeat(1_000))
+})
+
 test('texts keep what is no long link, and what ends a sentence', () => {
   const { shorten, kept } = of()
   for (const same of [
