@@ -19,6 +19,8 @@ interface Told {
   asked: Message[]
   gone: string[]
   taken: string[]
+  /** Faults of ours. */
+  faults: unknown[]
 }
 
 const DEVICES = [
@@ -26,6 +28,8 @@ const DEVICES = [
   { to: 'iphone', settings: { kind: 'apns' } },
   { to: 'old', settings: { kind: 'fcm' } },
 ]
+
+const neverBroken = (_to: string, _nowMs: number): boolean => false
 
 /**
  * One delivery to these devices, through providers for Android and for Apple. Every turn is another process's: all it
@@ -41,6 +45,7 @@ async function tell(
     providers = ['fcm', 'apns'],
     channel = 'push',
     unknown = 'resend',
+    broken = neverBroken,
     more = {},
   }: {
     devices?: { to: string; settings: { kind: string } }[]
@@ -50,6 +55,8 @@ async function tell(
     channel?: 'push' | 'web_push'
     /** The policy of the channel; `hold` with a far end that does not know our keys. */
     unknown?: 'resend' | 'hold'
+    /** Of which devices we fail to handle. */
+    broken?: (to: string, nowMs: number) => boolean
     more?: Partial<Delivery>
   } = {},
 ): Promise<Told> {
@@ -68,7 +75,10 @@ async function tell(
       limits: {},
       mayRepeat: unknown === 'resend',
       accepts: ({ addressSettings }) => addressSettings?.['kind'] === id.split('.')[0],
-      lane: () => id,
+      lane({ to }) {
+        if (broken(to, nowMs)) throw new Error(`We cannot handle ${to}`)
+        return id
+      },
       group: () => ({ key: 'all', max: 100 }),
       send,
       sendMany: async messages => Promise.all(messages.map(message => send(message))),
@@ -79,6 +89,7 @@ async function tell(
   }
   const gone: string[] = []
   const taken: string[] = []
+  const faults: unknown[] = []
   const [first, ...others] = devices
   const delivery: Delivery = {
     tenantId: 1,
@@ -109,7 +120,7 @@ async function tell(
         perChannel: 10,
         retry: { [channel]: { unknown } },
         onAnswer: (_, to, said) => void (said === 'gone' ? gone : taken).push(to),
-        onError: error => assert.fail(error as Error),
+        onError: error => (broken === neverBroken ? assert.fail(error as Error) : void faults.push(error)),
       })
       loop.push([structuredClone(delivery)])
     })
@@ -124,7 +135,7 @@ async function tell(
     const kept = again.state && (JSON.parse(JSON.stringify(again.state)) as typeof again.state)
     delivery.state = { ...delivery.state, ...kept }
   }
-  return { settlements, settlement: settlements.at(-1)!, asked, gone, taken }
+  return { settlements, settlement: settlements.at(-1)!, asked, gone, taken, faults }
 }
 
 const sent = (cost?: number): Sent => ({
@@ -277,6 +288,22 @@ test('under the policy "hold" a device that may have it is not asked again', asy
   })
   assert.equal(none.asked.length, 3, 'nor anybody else, until somebody has looked')
   assert.deepEqual([none.settlement.attempts[0]!.outcome, none.settlement.again], ['unknown', null])
+})
+
+// covers: ALP-104
+test('a fault of ours about one device brings the message to no other device twice', async () => {
+  const soon = Date.UTC(2026, 0, 1) + 40_000
+  const some = await tell(() => sent(), { turns: 10, broken: (to, nowMs) => to === 'old' && nowMs < soon })
+  assert.deepEqual(some.asked.map(({ to }) => to).sort(), ['android', 'iphone', 'old'])
+  assert.deepEqual([some.settlement.again, some.settlement.attempts[0]!.code], [null, '3 of 3 devices'])
+  assert.deepEqual(
+    some.settlements.slice(0, -1).map(({ again }) => [again!.kind, again!.reason]),
+    some.settlements.slice(0, -1).map(() => ['retry', 'retry']),
+  )
+  assert.equal(some.faults.length, some.settlements.length - 1)
+  const none = await tell(() => sent(), { broken: () => true })
+  const { attempts, again } = none.settlement
+  assert.deepEqual([attempts.length, again!.kind, again!.reason], [0, 'held', 'retry'], 'it waits, untried')
 })
 
 const ANSWERS = ['sent', 'temporary', 'unknown', 'rate_limited', 'permanent', 'bounced'] as const

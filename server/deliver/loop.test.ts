@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import type { Settlement } from '../ledger/settle.ts'
 import type { Channel } from '../types.ts'
+import type { BreakerPolicy } from './breaker.ts'
 import type { Delivery } from './delivery.ts'
 import { deliveryLoop } from './loop.ts'
 import type { OpenedProvider } from './open-provider.ts'
@@ -311,4 +312,97 @@ test('a pause of a day holds the lane for an hour at most', async () => {
   )
   const bob = asked.find(({ to }) => to === 'bob')!
   assert.ok(bob.afterMs >= 3_600_000 && bob.afterMs < 3_700_000, String(bob.afterMs))
+})
+
+/** A loop with one far end that takes whatever comes, one at a time, and a hand that fails where it is told. */
+function clumsy(policy?: BreakerPolicy) {
+  let fails = false
+  let nowMs = Date.UTC(2026, 0, 1)
+  const settled: Settlement[] = []
+  const errors: unknown[] = []
+  const says: DeliveryError[] = []
+  const provider: OpenedProvider = {
+    id: 'p',
+    channel: 'email',
+    limits: { concurrent: 1 },
+    mayRepeat: true,
+    accepts: () => true,
+    lane: () => 'p',
+    group: () => undefined,
+    async send() {
+      const error = says.shift()
+      if (error !== undefined) throw error
+      return { outcome: 'sent' }
+    },
+    sendMany: async () => assert.fail('nobody asked for it'),
+    callback: async () => ({ receipts: [] }),
+    check: async () => {},
+    close: async () => {},
+  }
+  const loop = deliveryLoop({
+    providers: new Map([['email', [provider]]]),
+    settle: settlement => void settled.push(settlement),
+    now: () => new Date(nowMs),
+    random: () => 0.5,
+    inFlight: 100,
+    perChannel: 10,
+    breaker: policy,
+    contentFor({ body }) {
+      if (!fails) return body
+      fails = false
+      throw new Error('We cannot write it')
+    },
+    onError: error => void errors.push(error),
+  })
+  return {
+    errors,
+    says,
+    fail: () => void (fails = true),
+    later: (ms: number) => void (nowMs += ms),
+    async tell(more: Partial<Delivery> = {}): Promise<Settlement> {
+      const before = settled.length
+      loop.push([
+        {
+          tenantId: 1,
+          notificationId: `019a9f3e-7a44-7bb1-8c1d-${String(before).padStart(12, '0')}`,
+          channel: 'email',
+          recipient: { type: 'user', id: 'ann' },
+          priority: 'NORMAL',
+          eventId: '019a9f3e-7a43-7d52-9f00-aa55aa55aa55',
+          eventType: 'x',
+          createdAtMs: nowMs,
+          expiresAtMs: null,
+          body: { to: 'ann', body: 'Hello' },
+          tries: 0,
+          hasFallback: false,
+          provider: null,
+          batch: null,
+          ...more,
+        },
+      ])
+      while (settled.length === before) await new Promise(resolve => setImmediate(resolve))
+      return settled.at(-1)!
+    },
+  }
+}
+
+// covers: ALP-104
+test('a fault of ours takes no place on the lane, and leaves the delivery with whoever may have it', async () => {
+  const one = clumsy()
+  one.fail()
+  const { attempts, again } = await one.tell({ provider: 'p' })
+  assert.deepEqual([attempts.length, again!.kind, again!.provider], [0, 'held', 'p'])
+  assert.deepEqual(one.errors.map(String), ['Error: We cannot write it'])
+  assert.equal((await one.tell()).attempts[0]?.outcome, 'sent')
+})
+
+test('a fault of ours in place of a probe leaves the next probe to others', async () => {
+  const one = clumsy({ failures: 1, successes: 1, openMs: 1000 })
+  one.says.push(temporary('unavailable'))
+  await one.tell()
+  one.later(1000)
+  one.fail()
+  await one.tell()
+  assert.equal(one.errors.length, 1)
+  assert.equal((await one.tell()).attempts[0]?.outcome, 'sent')
 })

@@ -102,6 +102,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
   async function run(first: Delivery): Promise<void> {
     if (first.body.others !== undefined) return runDevices(first)
     let deliveries = [first]
+    /** Of those that have no outcome yet. */
     const attempts = new Map<Delivery, AttemptRow[]>([[first, []]])
     const tried = new Set<string>()
     let startWith = first.provider
@@ -135,7 +136,12 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
             if (other.provider !== startWith || other.channel !== first.channel) return false
             if (other.expiresAtMs !== null && nowMs >= other.expiresAtMs) return false
             if (other.body.others !== undefined) return false
-            return provider.group(messageOf(other, 0))?.key === group.key
+            try {
+              return provider.group(messageOf(other, 0))?.key === group.key
+            } catch {
+              // In a turn of its own it is said what is wrong with it; those taken before it must not be lost.
+              return false
+            }
           })
           for (const other of more) attempts.set(other, [])
           deliveries = [first, ...more]
@@ -143,9 +149,7 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
 
         const startedMs = parts.now().getTime()
         const clock = performance.now()
-        lane.active++
-        const results = await send(provider, deliveries, attempts, message)
-        lane.active--
+        const results = await on(lane, () => send(provider, deliveries, attempts, message))
         judgeLane(lane, provider, results, first.channel)
         for (const [at, delivery] of deliveries.entries()) learn(delivery, delivery.body.to, results[at]!)
         const durationMs = Math.round(performance.now() - clock)
@@ -156,22 +160,25 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
           const result = results[at]!
           const next = judge(delivery, list, provider, result, startedMs, durationMs, tried)
           if (next === 'failover') failover.push(delivery)
+          else attempts.delete(delivery)
         }
         if (failover.length === 0) return
         tried.add(provider.id)
         startWith = null
-        if (failover[0] !== first) {
-          // The one this turn belongs to is done; the others come back in turns of their own.
-          for (const delivery of failover) requeue(delivery, attempts.get(delivery)!)
-          return
+        // The others come back in turns of their own.
+        for (const delivery of failover) {
+          if (delivery === first) continue
+          requeue(delivery, attempts.get(delivery)!)
+          attempts.delete(delivery)
         }
-        for (const delivery of failover.slice(1)) requeue(delivery, attempts.get(delivery)!)
+        if (failover[0] !== first) return
         deliveries = [first]
       }
     } catch (error) {
-      // A fault of ours, not of the far end: it waits and comes back rather than being lost.
-      for (const delivery of deliveries) {
-        again(delivery, attempts.get(delivery)!, parts.now().getTime() + 30_000, 'held', 'retry', null)
+      // A fault of ours, not of the far end: what has no outcome yet waits and comes back rather than being lost, and to
+      // the provider that may have it already.
+      for (const [delivery, list] of attempts) {
+        again(delivery, list, parts.now().getTime() + FAULT_MS, 'held', 'retry', delivery.provider)
       }
       parts.onError(error)
     }
@@ -182,8 +189,21 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     again(delivery, list, parts.now().getTime(), 'retry', 'retry', null)
   }
 
+  /** Asks on a lane, whose place is free again whatever comes of it; a fault of ours tells it nothing. */
+  async function on<T>(lane: Lane, ask: () => Promise<T>): Promise<T> {
+    lane.active++
+    try {
+      return await ask()
+    } catch (error) {
+      lane.breaker.neither()
+      throw error
+    } finally {
+      lane.active--
+    }
+  }
+
   /** So that what waited for one thing does not come back in one moment. */
-  const spread = (reason: 'breaker_open' | 'provider_rate'): number =>
+  const spread = (reason: NonNullable<Reached['waits']>): number =>
     parts.random() * (reason === 'breaker_open' ? 5000 : 200)
 
   const messageOf = (delivery: Delivery, more: number): Message => {
@@ -224,12 +244,22 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
           : finish(delivery, [], 'expired', 'expired', null)
       }
       const clock = performance.now()
+      // A fault of ours about one device keeps nothing from the others, and nobody from what they have.
+      const atFault = (error: unknown): Omit<Reached, 'target'> => {
+        parts.onError(error)
+        const until = new Date(parts.now().getTime() + FAULT_MS)
+        return { provider: null, result: rateLimited(until), waits: 'retry' }
+      }
       const reached = await Promise.all(
-        pending(targets, before).map(async target => ({ target, ...(await reach(delivery, target)) })),
+        pending(targets, before).map(async target => ({
+          target,
+          ...(await reach(delivery, target).catch(atFault)),
+        })),
       )
       judgeDevices(delivery, targets, before, reached, now.getTime(), Math.round(performance.now() - clock))
     } catch (error) {
-      again(delivery, [], parts.now().getTime() + 30_000, 'held', 'retry', null)
+      const kind = before.taken.size > 0 ? 'retry' : 'held'
+      again(delivery, [], parts.now().getTime() + FAULT_MS, kind, 'retry', null)
       parts.onError(error)
     }
   }
@@ -250,12 +280,10 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
       }
       const { provider, lane, waitMs } = choice
       if (waitMs > 0) await new Promise(resolve => setTimeout(resolve, waitMs))
-      if (parts.contentFor) message.content = parts.contentFor(delivery)
-      lane.active++
-      const result = await provider
-        .send(message, abort.signal)
-        .catch((error: unknown) => error as DeliveryError)
-      lane.active--
+      const result = await on(lane, () => {
+        if (parts.contentFor) message.content = parts.contentFor(delivery)
+        return provider.send(message, abort.signal).catch((error: unknown) => error as DeliveryError)
+      })
       judgeLane(lane, provider, [result], delivery.channel)
       learn(delivery, target.to, result)
       last = { provider, result }
@@ -336,8 +364,10 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
     } else failedAs(attempt, worst!.result)
     parts.observe?.attempt(delivery, attempt)
     if (due === null) return done(delivery, [attempt], null)
-    const slower = open.some(({ result }) => result.kind === 'rate_limited')
-    again(delivery, [attempt], due, 'retry', slower ? 'rate_limited' : 'retry', null, progressState(progress))
+    const slower = open.some(one => asked(one) && one.result.kind === 'rate_limited')
+    const waits = open.some(asked) ? undefined : open[0]!.waits
+    const reason = waits ?? (slower ? 'rate_limited' : 'retry')
+    again(delivery, [attempt], due, 'retry', reason, null, progressState(progress))
   }
 
   function learn(delivery: Delivery, to: string, result: Sent | DeliveryError): void {
@@ -548,13 +578,16 @@ export function deliveryLoop(parts: LoopParts): DeliveryLoop {
 
 const alone = <T>(result: T): T[] => [result]
 
+/** After a fault of ours. */
+const FAULT_MS = 30_000
+
 /** One device in one turn. */
 interface Reached {
   target: Target
   provider: OpenedProvider | null
   result: Sent | DeliveryError
-  /** Nobody was asked, as everybody who would be is to be waited for. */
-  waits?: 'breaker_open' | 'provider_rate'
+  /** Nobody was asked, as everybody who would be is to be waited for; or as we failed (`retry`). */
+  waits?: 'breaker_open' | 'provider_rate' | 'retry'
 }
 
 const asked = ({ provider }: Reached): boolean => provider !== null
