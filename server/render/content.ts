@@ -437,6 +437,8 @@ interface Surroundings {
   shared?: Expansion | undefined
   /** Takes the messages that its texts say and the template has not itself. */
   said: Set<string>
+  /** Takes the fields that its texts read. */
+  read: Set<string>
 }
 
 type Around = (channel: Channel, locale: string) => Surroundings
@@ -453,6 +455,7 @@ const surroundings =
       messages,
       shared,
       said: new Set(),
+      read: new Set(),
       partials(field) {
         let book = books.get(field)
         if (!book) {
@@ -574,11 +577,12 @@ function compileContent(
 function compileWith(
   source: string,
   escape: Escape,
-  { messages, partials, shared, said }: Surroundings,
+  { messages, partials, shared, said, read }: Surroundings,
   field: LayoutField = 'body',
 ): CompiledTemplate {
   const template = compileTemplate(source, escape, messages, partials(field), shared)
   for (const key of template.said) said.add(key)
+  for (const name of template.variables) read.add(name)
   return template
 }
 
@@ -842,11 +846,10 @@ export function readBy(
   for (const [tag, contents] of all) {
     for (const [channel, content] of Object.entries(byChannel(contents))) {
       const as = channel === 'default' ? 'in_app' : (channel as Channel)
-      const compiled = compileContent(content, as, around(as, tag), () => {})
-      for (const template of [compiled.subject, compiled.body, compiled.html]) {
-        for (const name of template?.variables ?? []) found.add(name)
-      }
-      for (const key of compiled.said) said.add(key)
+      const here = around(as, tag)
+      compileContent(content, as, here, () => {})
+      for (const name of here.read) found.add(name)
+      for (const key of here.said) said.add(key)
     }
   }
   return { fields: [...found], messages: [...said] }

@@ -2,7 +2,7 @@ import { type Actor, audit } from '../admin/audit.ts'
 import { type Queryable, type Tx, sql } from '../db/pool.ts'
 import { AppError } from '../errors.ts'
 import type { TenantId } from '../types.ts'
-import { type TemplateProblem, type TemplateRevision, canonicalLocale, readBy } from './content.ts'
+import { type TemplateProblem, canonicalLocale } from './content.ts'
 import { truncate } from './helpers.ts'
 import { MAX_KEYS, type SharedMessages, compileMessage, messageWarnings, sharedMessages } from './messages.ts'
 import type { TemplateWarning } from './publish.ts'
@@ -160,11 +160,11 @@ export async function changeCatalogue(
     traceId,
   })
   const gone = Object.keys(before?.messages ?? {}).filter(key => !Object.hasOwn(messages, key))
-  for (const { key, templates } of await unsaid(tx, tenantId, gone)) {
-    const message = `No language has it any more, and is to be said by ${templates.join(', ')}`
-    warnings.unshift({ field: `/messages/${key}`, message })
-  }
-  return { catalogue, warnings: warnings.slice(0, MAX_WARNINGS) }
+  const missed = (await unsaid(tx, tenantId, gone)).map(({ key, templates }) => ({
+    field: `/messages/${key}`,
+    message: `No language has it any more, and is to be said by ${templates.join(', ')}`,
+  }))
+  return { catalogue, warnings: [...missed, ...warnings].slice(0, MAX_WARNINGS) }
 }
 
 /** @throws AppError not_found; conflict while templates say what only this language has */
@@ -212,20 +212,18 @@ function difference(before: Readonly<Record<string, string>>, after: Readonly<Re
   return { ...counts, changes: Object.fromEntries(changes) }
 }
 
-const mentioning = sql(
-  'templates_mentioning_messages',
-  `select t.name, r.locale, r.channels, r.translations, r.messages, r.partials, r.layouts
-   from templates t
-   join template_revisions r on (r.tenant_id, r.template_id, r.revision) = (t.tenant_id, t.id, t.revision)
-   where t.tenant_id = $1 and t.deleted_at is null and t.enabled
-     and exists (select from unnest($2::text[]) as k (key)
-                 where strpos(r.channels::text || r.translations::text || r.partials::text || r.layouts::text, k.key) > 0)
-   order by t.name limit $3`,
+const saying = sql(
+  'templates_saying_messages',
+  `select said.key, (array_agg(t.name order by t.name))[1:5] as templates
+   from template_revisions r
+   join templates t on (t.tenant_id, t.id, t.revision) = (r.tenant_id, r.template_id, r.revision)
+   cross join lateral unnest(r.said) as said (key)
+   where r.tenant_id = $1 and r.said <> '{}' and r.said && $2::text[] and t.deleted_at is null and t.enabled
+     and said.key = any ($2::text[])
+   group by said.key order by said.key limit $3`,
 )
-const MAX_TEMPLATES = 100
-const MAX_NAMED = 5
 
-/** Of these keys, those that no language has and that published templates say; the first templates that mention any. */
+/** Of these keys, those that no language has and that published templates say, with the first of these. */
 async function unsaid(
   tx: Tx,
   tenantId: TenantId,
@@ -233,15 +231,7 @@ async function unsaid(
 ): Promise<{ key: string; templates: string[] }[]> {
   if (keys.length === 0) return []
   const shared = await tenantMessages(tx, tenantId)
-  const gone = keys.filter(key => shared.find(key) === undefined)
+  const gone = keys.filter(key => shared.inWhich(key) === undefined)
   if (gone.length === 0) return []
-  const rows = await tx.rows<TemplateRevision>(mentioning, [tenantId, gone, MAX_TEMPLATES])
-  const by = new Map<string, string[]>()
-  const wanted = new Set(gone)
-  for (const row of rows) {
-    for (const key of readBy(row).messages) {
-      if (wanted.has(key)) by.set(key, [...(by.get(key) ?? []), row.name])
-    }
-  }
-  return Array.from(by, ([key, templates]) => ({ key, templates: templates.slice(0, MAX_NAMED) }))
+  return tx.rows<{ key: string; templates: string[] }>(saying, [tenantId, gone, MAX_WARNINGS])
 }

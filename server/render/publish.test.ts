@@ -188,3 +188,19 @@ test('names of partials come through MJML and through styles; a layout keeps its
     /<style>.*style="color: red;"/,
   )
 })
+
+test('a variable counts as read wherever a template stands: in buttons, pictures and data as well', () => {
+  const unread = (channels: object) =>
+    warningsOf({
+      channels,
+      translations: {},
+      variables: [{ name: 'url' }, { name: 'picture' }, { name: 'order' }],
+    })
+  const actions = [{ label: 'Go', url: '{{url}}' }]
+  const push = { body: 'x', image: '{{picture}}', actions, data: { deep: ['{{order}}'] } }
+  assert.deepEqual(unread({ push }), [])
+  assert.deepEqual(
+    unread({ push: { body: 'x', data: '{"order": {{order}} }' } }).map(({ message }) => message),
+    ['No text reads "url"', 'No text reads "picture"'],
+  )
+})

@@ -213,6 +213,33 @@ test('what templates say is not lost unnoticed; without words nothing is sent, a
   assert.match(why.text, /there is no message \\"only\\"/)
 })
 
+test('of however many templates mention a message, the one that says it is found', async () => {
+  await put('en', { left: '{n} left', zz_said: 'Said' })
+  const write = (name: string, more: object) =>
+    ok('POST', '/api/templates', { name, channels: { default: { body: 'zz_said' } }, ...more })
+  for (let i = 0; i < 101; i++) await write(`mention-${i}`, {})
+  const { id } = await write('zz-says', {
+    channels: { default: { body: 'x', data: { deep: ['{{> inner}}'] } } },
+    partials: { inner: '{{upper (t "zz_said")}}' },
+  })
+  const removed = () => call('PATCH', '/api/messages/en', { messages: { zz_said: null } })
+  const missed = { field: '/messages/zz_said', message: /is to be said by zz-says$/ }
+  const seen = async () => {
+    const { body } = await removed()
+    await ok('PATCH', '/api/messages/en', { messages: { zz_said: 'Said' } })
+    return body.warnings.find(({ field }: Loose) => field === missed.field)?.message
+  }
+  assert.match(await seen(), missed.message)
+  // What an earlier revision said is said again by going back to it, and by nobody in between.
+  const change = { name: 'zz-says', channels: { default: { body: 'x' } } }
+  await ok('PUT', `/api/templates/${id}`, change)
+  assert.equal(await seen(), undefined)
+  await ok('POST', `/api/templates/${id}/rollback`, { revision: 1 })
+  assert.match(await seen(), missed.message)
+  await ok('DELETE', `/api/templates/${id}`)
+  assert.equal(await seen(), undefined)
+})
+
 test('a template that another tenant copies brings what it says along', async () => {
   await put('en', { left: '{n} left', foot: 'Yours, the operator' })
   await put('de', { foot: 'Ihr Betreiber' })

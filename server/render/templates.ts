@@ -16,6 +16,7 @@ import {
   type TemplateVariable,
   byChannel,
   normalizeRevision,
+  readBy,
   validateRevision,
 } from './content.ts'
 
@@ -40,6 +41,8 @@ export interface TemplateDefinition {
   partials: Record<string, string>
   /** What it takes in of other templates; found out when it is saved. */
   layouts?: Layouts
+  /** The tenant's messages that its texts say; found out then as well. */
+  said?: string[]
 }
 
 /** A template at one of its revisions. */
@@ -56,9 +59,10 @@ export interface Template extends TemplateDefinition {
   createdAt: Date
   updatedAt: Date
   layouts: Layouts
+  said: string[]
 }
 
-type Texts = 'channels' | 'translations' | 'variables' | 'messages' | 'partials' | 'layouts'
+type Texts = 'channels' | 'translations' | 'variables' | 'messages' | 'partials' | 'layouts' | 'said'
 
 /** In lists: without its texts. */
 export interface TemplateSummary extends Omit<Template, Texts> {
@@ -95,6 +99,7 @@ interface Row {
   messages: Template['messages']
   partials: Template['partials']
   layouts: Layouts
+  said: string[]
   published: number | null
   last_revision: number
   created_by: string | null
@@ -125,7 +130,7 @@ const COLUMNS = `t.id, t.name, t.description, t.category, t.tags, t.enabled, r.r
 /** What is sent or, while nothing is, the newest draft. */
 const SHOWN = 'coalesce(nullif(t.revision, 0), t.last_revision)'
 
-const TEXTS = 'r.channels, r.translations, r.variables, r.messages, r.partials, r.layouts'
+const TEXTS = 'r.channels, r.translations, r.variables, r.messages, r.partials, r.layouts, r.said'
 const NAMES = `array(select jsonb_object_keys(r.channels)) as channels,
          array(select jsonb_object_keys(r.translations)) as locales`
 
@@ -291,8 +296,8 @@ const insertRevision = sql(
   'insert_template_revision',
   `insert into template_revisions
      (tenant_id, template_id, revision, version, locale, channels, translations, variables, messages, created_by,
-      schema_version, partials, layouts, layout_ids)
-   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
+      schema_version, partials, layouts, layout_ids, said)
+   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
 )
 // The row alone: a join would be rechecked after waiting for another update, against the revision of before.
 const lockTemplate = sql(
@@ -381,8 +386,12 @@ export function prepareDefinition(
 ): TemplateDefinition {
   const prepared = normalizeRevision(definition)
   validateRevision(prepared, shared)
-  return prepared
+  return { ...prepared, said: sayWords(prepared) ? readBy(prepared).messages : [] }
 }
+
+/** Whether there may be a `t` among the texts; to find out which takes as long as checking them. */
+const sayWords = ({ channels, translations, partials, layouts }: TemplateDefinition): boolean =>
+  /\bt[\s\\]/.test(JSON.stringify([channels, translations, partials, layouts]))
 
 /** The other templates that a definition names, as they are now; what there is not is not among them. */
 export type LayoutsFor = (definition: TemplateDefinition) => Layouts | Promise<Layouts>
@@ -823,6 +832,7 @@ const addRevision = (
     messages,
     partials,
     layouts = {},
+    said = [],
     schemaVersion = '1.0',
   }: TemplateDefinition,
 ): Promise<number> =>
@@ -841,6 +851,7 @@ const addRevision = (
     JSON.stringify(partials),
     JSON.stringify(layouts),
     [...new Set(Object.values(layouts).map(({ templateId }) => templateId))],
+    said,
   ])
 
 async function named(name: string, write: () => Promise<unknown>): Promise<void> {
