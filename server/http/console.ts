@@ -62,7 +62,7 @@ export async function consoleRoutes(api: Api, { folder }: ConsoleOptions): Promi
     scope.get<{ Params: { '*': string } }>('/console/*', { schema: { hide: true } }, (request, reply) => {
       const path = request.params['*']
       if (!path.startsWith('assets/')) return page(reply)
-      if (!/^assets\/[\w.-]+$/.test(path) || !existsSync(join(folder, path))) {
+      if (!/^assets\/[\w-][\w.-]*$/.test(path) || !existsSync(join(folder, path))) {
         throw new AppError('not_found', 'The console has no such file.')
       }
       return reply.sendFile(path, { maxAge: YEAR_MS, immutable: true })

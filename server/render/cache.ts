@@ -4,7 +4,7 @@ import { type CompiledRevision, type TemplateRevision, compileRevision } from '.
 
 /**
  * Compiled revisions. A revision never changes, so an entry is never stale; it only makes room. Closures take about
- * ten times the memory of their source, so the bound is on source text.
+ * ten times the memory of their source, so the bound is on source text, and on what partials make of it.
  */
 export interface RevisionCache {
   get(tenantId: TenantId, templateId: Id, revision: number): CompiledRevision | undefined
@@ -12,7 +12,10 @@ export interface RevisionCache {
   compile(tenantId: TenantId, revision: TemplateRevision): CompiledRevision
 }
 
-const DEFAULT_MAX_CHARS = 4 * 1024 * 1024
+/** More than any one revision comes to. */
+const DEFAULT_MAX_CHARS = 16 * 1024 * 1024
+/** What a `{{…}}` of a partial counts, each time that the partial is taken in: the closures of one take some 250 bytes. */
+const CHARS_PER_TAG = 24
 
 export function revisionCache(maxChars = DEFAULT_MAX_CHARS): RevisionCache {
   const compiled = new LRUCache<string, CompiledRevision>({ max: 10_000, maxSize: maxChars })
@@ -22,17 +25,16 @@ export function revisionCache(maxChars = DEFAULT_MAX_CHARS): RevisionCache {
     get: (tenantId, templateId, revision) => compiled.get(keyOf(tenantId, templateId, revision)),
     compile(tenantId, revision) {
       const key = keyOf(tenantId, revision.templateId, revision.revision)
-      let found = compiled.get(key)
-      if (!found) {
-        found = compileRevision(revision)
-        const size = JSON.stringify([
-          revision.channels,
-          revision.translations,
-          revision.partials,
-          revision.layouts,
-        ]).length
-        compiled.set(key, found, { size })
-      }
+      const known = compiled.get(key)
+      if (known) return known
+      const { channels, translations, partials, layouts, messages } = revision
+      let size = JSON.stringify([channels, translations, partials, layouts, messages]).length
+      const found = compileRevision(revision, tags => {
+        size += tags * CHARS_PER_TAG
+        // Whoever still uses one that has made room must not bring it back.
+        if (compiled.peek(key) === found) compiled.set(key, found, { size })
+      })
+      compiled.set(key, found, { size })
       return found
     },
   }

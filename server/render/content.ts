@@ -341,8 +341,12 @@ function textOf(document: Json): string {
 
 // ---------------------------------------------------------------------------------------------- compiling
 
-/** Cheap: contents are compiled when they are first used. Meant for revisions that passed `checkRevision`. */
-export function compileRevision(revision: TemplateRevision): CompiledRevision {
+/**
+ * Cheap: contents are compiled when they are first used. Meant for revisions that passed `checkRevision`.
+ *
+ * @param took hears, whenever a content is compiled, how many `{{…}}` it takes in of partials
+ */
+export function compileRevision(revision: TemplateRevision, took?: (tags: number) => void): CompiledRevision {
   const languages = new Map(
     Object.entries(revision.translations ?? {}).map(([tag, contents]) => [
       tag.toLowerCase(),
@@ -352,7 +356,8 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
   const base = revision.locale ?? 'en'
   const messages = catalogue(revision.messages ?? {}, base)
   let selectedFor: SharedMessages | undefined
-  const around = surroundings(revision, messages)
+  const left: Expansion = { tags: Number.MAX_SAFE_INTEGER, chars: Number.MAX_SAFE_INTEGER }
+  const around = surroundings(revision, messages, left)
   const selections = new Map<string, SelectedContent>()
   const compiledContents = new Map<string, CompiledContent>()
 
@@ -400,10 +405,10 @@ export function compileRevision(revision: TemplateRevision): CompiledRevision {
     let compiled = compiledContents.get(key)
     if (!compiled) {
       const here = around(channel, locale)
-      compiledContents.set(
-        key,
-        (compiled = compileContent(localized(content, channel, locale, here), channel, here)),
-      )
+      const { tags } = left
+      compiled = compileContent(localized(content, channel, locale, here), channel, here)
+      compiledContents.set(key, compiled)
+      if (left.tags < tags) took?.(tags - left.tags)
     }
     return compiled
   }

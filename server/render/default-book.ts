@@ -56,10 +56,16 @@ export function defaultBook({
   }
   const fileOf = async (name: string) => (await allFiles()).get(name)
 
-  async function operatorsOf(name: string, id: Id | undefined): Promise<TemplateDefinition | undefined> {
+  async function operatorsOf(
+    name: string,
+    id: Id | undefined,
+    takenIn: boolean,
+  ): Promise<TemplateDefinition | undefined> {
     const found = id && (await findTemplate(db, operator, id))
     // By its name alone: an id of the operator's says nothing to others.
-    if (!found || found.name !== name || found.publishedRevision === null || !found.enabled) return undefined
+    if (!found || found.name !== name || found.publishedRevision === null) return undefined
+    // What others take in need not be something to send.
+    if (!found.enabled && !takenIn) return undefined
     return withMessages(found, await tenantMessages(db, operator))
   }
 
@@ -83,6 +89,7 @@ export function defaultBook({
     async adopt(tenantId, names) {
       let wanted = [...new Set(names.filter((name): name is string => Boolean(name)))]
       const found = new Map<string, TemplateDefinition>()
+      let takenIn = false
       // One statement for however many unknown names a bulk brings, and again for what those take in.
       while (wanted.length > 0) {
         const known = await resolveTemplates(db, tenantId, wanted)
@@ -91,11 +98,12 @@ export function defaultBook({
           tenantId === operator ? new Map<string, Id>() : await resolveTemplates(db, operator, missing)
         wanted = []
         for (const name of missing) {
-          const definition = (await operatorsOf(name, theirs.get(name))) ?? (await fileOf(name))
+          const definition = (await operatorsOf(name, theirs.get(name), takenIn)) ?? (await fileOf(name))
           if (!definition) continue
           found.set(name, definition)
           wanted.push(...layoutNames(definition).filter(layout => !found.has(layout)))
         }
+        takenIn = true
       }
       for (const definition of inOrder(found)) await adoptOne(tenantId, definition)
     },

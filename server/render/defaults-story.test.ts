@@ -139,6 +139,28 @@ test('one’s own goes before the operator’s, the operator’s before a file�
   assert.deepEqual([none.status, none.body.errors[0].field], [400, '/templateId'])
 })
 
+test('a layout of the operator’s comes along though nothing is sent with it alone', async () => {
+  const [operator, as] = [t.tenant.adminKey, t.other.adminKey]
+  await call(as, 'PUT', '/api/users/ann', {})
+  await call(operator, 'POST', '/api/templates', {
+    name: 'our-frame',
+    enabled: false,
+    channels: { default: { body: '<{{> @partial-block}}>' } },
+  })
+  await call(operator, 'POST', '/api/templates', {
+    name: 'our-letter',
+    channels: { default: { body: '{{#> our-frame}}Hello{{/our-frame}}' } },
+  })
+  const { id } = await call(as, 'POST', '/api/notifications', {
+    recipientId: 'ann',
+    templateId: 'our-letter',
+  })
+  const { content } = await call(as, 'GET', `/api/notifications/${id}?include=content`)
+  assert.equal(content.in_app.body, '<Hello>')
+  const { items } = await call(as, 'GET', '/api/templates?name=our-frame')
+  assert.equal(items[0].enabled, false, 'as it was')
+})
+
 test('a template is tried out on somebody', async () => {
   const as = t.other.adminKey
   await call(as, 'PUT', '/api/users/ann', {})

@@ -909,8 +909,8 @@ interface LoadedRow extends Pick<Row, 'id' | 'name' | 'revision' | 'locale' | Te
 const MAX_CURRENT = 50_000
 
 export function templates(cache: RevisionCache = revisionCache()): Templates {
-  /** The current revision of each, or null for what cannot be used. */
-  const current = new Map<string, CompiledRevision | null>()
+  /** The current revision of each, or null for what cannot be used. Its texts are in the cache alone: that has a bound. */
+  const current = new Map<string, number | null>()
   // A load that began before a change was heard of may bring what was current before it.
   let changes = 0
   const keyOf = (tenantId: TenantId, templateId: Id) => `${tenantId} ${templateId}`
@@ -920,8 +920,8 @@ export function templates(cache: RevisionCache = revisionCache()): Templates {
     templateId,
     revision,
   }: WantedTemplate): CompiledRevision | null | undefined => {
-    if (revision === undefined) return current.get(keyOf(tenantId, templateId))
-    return cache.get(tenantId, templateId, revision)
+    const wanted = revision ?? current.get(keyOf(tenantId, templateId))
+    return typeof wanted === 'number' ? cache.get(tenantId, templateId, wanted) : wanted
   }
 
   return {
@@ -949,7 +949,7 @@ export function templates(cache: RevisionCache = revisionCache()): Templates {
           for (const i of places) found[i] = result
           if (want.revision === undefined && heard === changes) {
             if (current.size >= MAX_CURRENT) current.clear()
-            current.set(keyOf(want.tenantId, want.templateId), result ?? null)
+            current.set(keyOf(want.tenantId, want.templateId), result?.revision.revision ?? null)
           }
         }
       }
