@@ -4,7 +4,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import Fastify from 'fastify'
-import type { Api } from './api.ts'
 import { consoleRoutes } from './console.ts'
 
 async function served(t: TestContext, built = true) {
@@ -18,7 +17,7 @@ async function served(t: TestContext, built = true) {
   }
   const api = Fastify()
   t.after(() => api.close())
-  await consoleRoutes(api as unknown as Api, { folder })
+  await consoleRoutes(api, { folder })
   return (url: string) => api.inject({ url })
 }
 

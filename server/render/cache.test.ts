@@ -44,7 +44,7 @@ test('a current revision that made room is read again, held by nobody else', asy
     rows: async (_: unknown, [tenants, ids]: [number[], string[]]) => {
       asked.push(ids)
       return ids.map((id, i) => {
-        const { templateId: _, ...of } = made.find(({ templateId }) => templateId === id)!
+        const of = made.find(({ templateId }) => templateId === id)!
         return { nr: i + 1, tenant_id: tenants[i], id, locale: 'en', ...of }
       })
     },

@@ -32,7 +32,10 @@ export function revisionCache(maxChars = DEFAULT_MAX_CHARS): RevisionCache {
       const found = compileRevision(revision, tags => {
         size += tags * CHARS_PER_TAG
         // Whoever still uses one that has made room must not bring it back.
-        if (compiled.peek(key) === found) compiled.set(key, found, { size })
+        if (compiled.peek(key) !== found) return
+        // Setting what is there already would leave its size.
+        compiled.delete(key)
+        compiled.set(key, found, { size })
       })
       compiled.set(key, found, { size })
       return found
