@@ -3,6 +3,9 @@ import { openDb } from '../server/db/pool.ts'
 import { idFloor, newId } from '../server/db/ids.ts'
 import { copyRows, runScript } from '../server/ledger/copy.ts'
 import { auditLedger } from '../server/ledger/audit.ts'
+import type { PlannedNotification } from '../server/ledger/plan.ts'
+import { COPY_NOTIFICATIONS, channelsOf, notificationRow } from '../server/ledger/rows.ts'
+import { type Event, PRIORITIES, RECIPIENT_TYPES } from '../server/types.ts'
 import { argument, machine, median, table } from './machine.ts'
 import { atEnd, bench, benchServer, cpuOf, program, said } from './server.ts'
 import { load, prepare, prepareDecided } from './scene.ts'
@@ -206,7 +209,9 @@ await bench(20 + (seconds * 6) / 60, async () => {
     rows: number
     like: 'server' | 'before'
   }): Promise<Measured> {
-    const { rows: samples } = await db.pool.query('select * from notifications order by id desc limit 2000')
+    const { rows: stored } = await db.pool.query('select * from notifications order by id desc limit 2000')
+    const samples = stored.map(plannedOf)
+    const copyHere = COPY_NOTIFICATIONS.replace('copy notifications', 'copy bench_notifications')
     const parts = how.like === 'server'
     await db.pool.query('drop table if exists bench_notifications')
     await db.pool.query(
@@ -236,32 +241,11 @@ await bench(20 + (seconds * 6) / 60, async () => {
             rows.clear()
             for (let i = 0; i < how.rows; i++) {
               serial++
-              const one = samples[serial % samples.length]
-              rows.row(22)
-              rows.int4(one.tenant_id)
-              rows.uuid(newId())
-              rows.uuid(one.event_id)
-              rows.text(one.event_type)
-              rows.int2(one.recipient_type)
-              rows.text(parts ? `u${(serial * 7919) % users}` : one.recipient_id)
-              rows.uuid(one.rule_id)
-              rows.uuid(one.template_id)
-              rows.int4(one.revision)
-              rows.text(one.locale)
-              rows.int2(one.priority)
-              rows.text(one.category)
-              rows.bytes(one.channels)
-              rows.bytes(one.fallback)
-              rows.int8(Number(one.batch_id))
-              rows.timestamp(one.created_at.getTime())
-              rows.timestamp(null)
-              rows.timestamp(null)
-              rows.text(null)
-              rows.bytes(one.content)
-              rows.uuid(one.experiment_id)
-              rows.text(one.variant)
+              const one = samples[serial % samples.length]!
+              const recipientId = parts ? `u${(serial * 7919) % users}` : one.recipientId
+              notificationRow(rows, { ...one, id: newId(), recipientId }, one.batchId)
             }
-            await runScript(client, 'copy bench_notifications from stdin (format binary)', [rows.finish()])
+            await runScript(client, copyHere, [rows.finish()])
             copied += how.rows
           }
         }),
@@ -302,6 +286,32 @@ await bench(20 + (seconds * 6) / 60, async () => {
     console.log(rows.at(-1)!.join('  '))
   }
 })
+
+/** A stored notification as it was when it was written. */
+function plannedOf(row: Record<string, any>): PlannedNotification & { batchId: number } {
+  return {
+    id: row.id,
+    tenantId: row.tenant_id,
+    event: { id: row.event_id, type: row.event_type } as Event,
+    recipientType: RECIPIENT_TYPES[row.recipient_type]!,
+    recipientId: row.recipient_id,
+    ruleId: row.rule_id,
+    templateId: row.template_id,
+    revision: row.revision,
+    locale: row.locale,
+    priority: PRIORITIES[row.priority]!,
+    category: row.category,
+    channels: channelsOf(row.channels),
+    fallback: channelsOf(row.fallback),
+    holds: [],
+    collects: [],
+    expiresAt: null,
+    scheduledAt: null,
+    bodies: {},
+    sealed: row.content,
+    batchId: Number(row.batch_id),
+  }
+}
 
 interface Measured {
   /** Events until all was done; `offered`: while they were sent. */
