@@ -3,6 +3,7 @@ import { Value } from 'typebox/value'
 import { AppError } from '../errors.ts'
 import { PRIORITIES } from '../types.ts'
 import type { Message } from '../types.ts'
+import { inWords, settingProblems } from './setting-problems.ts'
 
 const strings = (pattern: string) =>
   Type.Optional(Type.Array(Type.String({ maxLength: 253, pattern }), { minItems: 1, maxItems: 300 }))
@@ -24,12 +25,8 @@ export type Conditions = Static<typeof Conditions>
 /** @throws AppError `invalid_request` naming the fields that do not fit */
 export function readConditions(given: unknown): Conditions {
   if (Value.Check(Conditions, given)) return given
-  const errors = Value.Errors(Conditions, given).map(({ instancePath, message }) => ({
-    field: instancePath === '' ? '/' : instancePath,
-    message,
-  }))
-  const first = errors[0]!
-  throw new AppError('invalid_request', `when${first.field} ${first.message}`, { errors })
+  const errors = settingProblems(Conditions, given)
+  throw new AppError('invalid_request', `when: ${inWords(errors)}`, { errors })
 }
 
 /** Whether a message is one of those. An address that has no country, or no domain, is none of them. */

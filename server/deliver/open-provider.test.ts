@@ -51,8 +51,8 @@ test('settings are validated, filled in and sealed', async () => {
   assert.equal(JSON.stringify(seen), '{"key":"<secret>","older":["<secret>"],"region":"eu"}')
 
   for (const [raw, field] of [
-    [{}, '/'],
-    [null, '/'],
+    [{}, '/key'],
+    [null, '/key'],
     [{ key: 7 }, '/key'],
     [{ key: 'k', extra: 1 }, '/extra'],
     ['text', '/'],

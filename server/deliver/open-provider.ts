@@ -2,6 +2,7 @@ import type { TSchema } from 'typebox'
 import { Value } from 'typebox/value'
 import { AppError } from '../errors.ts'
 import type { Channel, JsonObject, Message } from '../types.ts'
+import { inWords, settingProblems } from './setting-problems.ts'
 import {
   type AnyProvider,
   asDeliveryError,
@@ -209,11 +210,8 @@ export async function openProvider(
 export function readSettings(schema: TSchema, raw: unknown): JsonObject {
   const filled = Value.Default(schema, structuredClone(raw ?? {}))
   if (Value.Check(schema, filled)) return filled as JsonObject
-  const errors = Value.Errors(schema, filled).map(error => ({
-    field: error.instancePath === '' ? '/' : error.instancePath,
-    message: error.message,
-  }))
-  throw new AppError('invalid_request', 'The settings do not fit the provider', { errors })
+  const errors = settingProblems(schema, filled)
+  throw new AppError('invalid_request', `The settings do not fit: ${inWords(errors)}`, { errors })
 }
 
 interface SchemaNode {

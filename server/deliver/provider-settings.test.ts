@@ -6,6 +6,7 @@ import { after, test } from 'node:test'
 import { loadConfig } from '../config.ts'
 import { AppError } from '../errors.ts'
 import { configuredProviders, readProvidersFile } from './provider-settings.ts'
+import { openProviders } from './set-up.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'carillon-providers-'))
 after(() => rmSync(dir, { recursive: true, force: true }))
@@ -83,6 +84,22 @@ test('secrets come from the environment, at any depth, and a missing one is name
   )
 })
 
+test('a setting that does not fit is named with its provider, and its value is not', async () => {
+  const open = (settings: string) =>
+    openProviders({
+      config: loadConfig({ CARILLON_DATA_DIR: dir, CARILLON_ROLE: 'api,deliver:sms' }),
+      now: () => new Date(),
+      more: readProvidersFile(fileOf(`- provider: messagebird\n  name: bird\n  settings: ${settings}`), {}),
+    })
+  await assert.rejects(open('{ accessKey: abc, originator: Shop, signingkey: hidden }'), {
+    message: 'Provider "bird": The settings do not fit: /signingkey is not known',
+  })
+  await assert.rejects(
+    open('{ accessKey: abc, originator: 7 }'),
+    /^AppError: Provider "bird": .*\/originator/,
+  )
+})
+
 test('a file that is no such list is refused with its place', () => {
   for (const [text, message] of [
     ['provider: twilio', /list/],
@@ -91,7 +108,7 @@ test('a file that is no such list is refused with its place', () => {
     ['- provider: twilio\n  settings: []', /entry 1 are a mapping/],
     ['- provider: twilio\n  name: Twilio US', /name of entry 1/],
     ['- provider: twilio\n  weight: 0', /weight of entry 1/],
-    ['- provider: twilio\n  when: { country: US }', /when/],
+    ['- provider: twilio\n  when: { country: US }', /entry 1: when: \/country is not known$/],
     ['- [', /./],
   ] as const) {
     assert.throws(() => readProvidersFile(fileOf(text), {}), message, text)

@@ -154,12 +154,20 @@ export function readProvidersFile(file: string, env: NodeJS.ProcessEnv): Provide
       provider,
       ...(name !== undefined && { name }),
       ...(weight !== undefined && { weight }),
-      ...(when !== undefined && { when: readConditions(when) }),
+      ...(when !== undefined && { when: conditionsOf(when, i, refuse) }),
       settings: filled(settings, env, name =>
         refuse(`entry ${i + 1} wants ${name}, which is not set`),
       ) as Record<string, unknown>,
     }
   })
+}
+
+function conditionsOf(when: unknown, i: number, refuse: (message: string) => never): Conditions {
+  try {
+    return readConditions(when)
+  } catch (error) {
+    return refuse(`entry ${i + 1}: ${(error as Error).message}`)
+  }
 }
 
 /** `${NAME}` by what the environment says. */

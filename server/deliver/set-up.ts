@@ -59,6 +59,19 @@ const ASKED_BY_THE_API = [
 
 type TakesCodes = Pick<AnyProvider, 'confirmCode'> | Pick<OpenedProvider, 'confirmCode'>
 
+/** A mistake in settings says whose they are. */
+async function withName<T>(name: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    if (!(error instanceof AppError) || error.code !== 'invalid_request') throw error
+    throw new AppError('invalid_request', `Provider "${name}": ${error.message}`, {
+      ...(error.errors && { errors: error.errors }),
+      cause: error,
+    })
+  }
+}
+
 const LOOPBACK = ['127.0.0.1/32', '::1/128']
 
 /** Opens the doors to the outside, and every provider that is configured. */
@@ -103,11 +116,9 @@ export async function openProviders({
     const delivers = roles.deliver.includes(provider.channel)
     const listens = roles.api && ASKED_BY_THE_API.some(name => provider[name] !== undefined)
     if (!delivers && !listens) return
-    const one = await openProvider(
-      provider,
-      settings,
-      { http: door, now },
-      { name, weight, fits: when && (await fitting(when)) },
+    const fits = when && (await fitting(when))
+    const one = await withName(name, () =>
+      openProvider(provider, settings, { http: door, now }, { name, weight, fits }),
     )
     entry.opened = one
     all.push(one)
