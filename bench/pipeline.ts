@@ -209,7 +209,9 @@ await bench(20 + (seconds * 6) / 60, async () => {
     rows: number
     like: 'server' | 'before'
   }): Promise<Measured> {
-    const { rows: stored } = await db.pool.query('select * from notifications order by id desc limit 2000')
+    const { rows: stored } = await db.pool.query<Stored>(
+      'select * from notifications order by id desc limit 2000',
+    )
     const samples = stored.map(plannedOf)
     const copyHere = COPY_NOTIFICATIONS.replace('copy notifications', 'copy bench_notifications')
     const parts = how.like === 'server'
@@ -287,8 +289,27 @@ await bench(20 + (seconds * 6) / 60, async () => {
   }
 })
 
+interface Stored {
+  id: string
+  tenant_id: number
+  event_id: string
+  event_type: string
+  recipient_type: number
+  recipient_id: string
+  rule_id: string | null
+  template_id: string | null
+  revision: number | null
+  locale: string | null
+  priority: number
+  category: string
+  channels: Buffer
+  fallback: Buffer | null
+  batch_id: string
+  content: Buffer
+}
+
 /** A stored notification as it was when it was written. */
-function plannedOf(row: Record<string, any>): PlannedNotification & { batchId: number } {
+function plannedOf(row: Stored): PlannedNotification & { batchId: number } {
   return {
     id: row.id,
     tenantId: row.tenant_id,

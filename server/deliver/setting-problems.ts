@@ -12,7 +12,7 @@ export function settingProblems(schema: TSchema, value: unknown): ErrorDetail[] 
     // A member nobody knows is told twice: as itself, whose schema is `false`, and by the object it is in.
     if (keyword === 'boolean') add(instancePath, 'is not known')
     else if (keyword === 'required') {
-      for (const name of (params as { requiredProperties: string[] }).requiredProperties) {
+      for (const name of params.requiredProperties) {
         add(`${instancePath}/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`, 'is missing')
       }
     } else if (keyword !== 'additionalProperties') add(instancePath || '/', message)
