@@ -145,7 +145,8 @@ export function teller({
               ...(address && writer.settingsOf(address, tenant)),
               ...(address && writer.othersOf(address, user, channel, tenant)),
             }
-            if (short) links.set(channel, short.kept(bodies[channel].body))
+            const kept = short?.kept(bodies[channel].body) ?? []
+            if (kept.length > 0) links.set(channel, kept)
             const track = channel === 'email' && trackOf(bodies[channel], route.priority, user, world)
             if (track) bodies[channel].track = track
           } catch (error) {

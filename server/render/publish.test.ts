@@ -204,3 +204,16 @@ test('a variable counts as read wherever a template stands: in buttons, pictures
     ['No text reads "url"', 'No text reads "picture"'],
   )
 })
+
+test('however many comments stand before what is no MJML, it is refused', async () => {
+  // 40 of them used to take hours.
+  const mjml = `${'<!--a-->\n'.repeat(10_000)}x</mjml>`
+  await assert.rejects(compileMarkup(definition({ email: { mjml } })), /MJML begins with <mjml>/)
+  await assert.rejects(
+    compileMarkup(definition({ email: { mjml: '<!-- open <mjml></mjml>' } })),
+    /MJML begins with <mjml>/,
+  )
+  const fine = '<!-- one -->\n<!-- <mjml> -->\n<mjml><mj-body></mj-body></mjml>\n'
+  const { channels } = await compileMarkup(definition({ email: { mjml: fine } }))
+  assert.match(channels.email!.html!, /<html/)
+})

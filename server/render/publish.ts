@@ -87,12 +87,23 @@ export async function loadMarkup({ channels, translations }: Texts): Promise<voi
   if (/<style/i.test(all)) await import('juice')
 }
 
+/** Comments may stand before it. By hand: one expression for any number of them tries all ways to tell them apart. */
+function beginsAsMjml(source: string): boolean {
+  for (let at = 0; ; ) {
+    while (/\s/.test(source.charAt(at))) at++
+    if (!source.startsWith('<!--', at)) return /^<mjml[\s>]/.test(source.slice(at, at + 6))
+    const end = source.indexOf('-->', at + 4)
+    if (end < 0) return false
+    at = end + 3
+  }
+}
+
 async function compileMjml(
   source: string,
   field: string,
   problems: TemplateProblem[],
 ): Promise<string | undefined> {
-  if (!/^\s*(?:<!--[\s\S]*?-->\s*)*<mjml[\s>]/.test(source) || !/<\/mjml>\s*$/.test(source)) {
+  if (!beginsAsMjml(source) || !source.trimEnd().endsWith('</mjml>')) {
     problems.push({ field, message: 'MJML begins with <mjml> and ends with </mjml>', line: 1, column: 1 })
     return undefined
   }
@@ -141,7 +152,8 @@ export interface TemplateWarning {
   message: string
 }
 
-const TAGS = /\{\{[^}]*\}\}/g
+/** With a bound, or each of many that nothing closes would be looked for to the end. */
+const TAGS = /\{\{[^}]{0,4000}\}\}/g
 
 /** Names that always mean something (view.ts). */
 const GIVEN = ['event', 'data', 'vars', 'user', 'notification', 'tenant', 'now']
