@@ -281,24 +281,50 @@ test('threads are listed by their newest item, page by page, and go with their l
   await inbox.add(tenant, ['tea'])
   const again = await inbox.add(tenant, ['tea'], { thread: 'order:1' })
 
-  const page = await feed.threads(tenant, 'tea', { limit: 1 })
+  const page = await feed.threads(tenant, 'tea', { limit: 1, now: T0 })
   assert.deepEqual(page.threads, [{ thread: 'order:1', items: 2, unread: 2, last: again[0]!.data }])
-  const next = await feed.threads(tenant, 'tea', { limit: 5, before: page.nextSeq! })
+  const next = await feed.threads(tenant, 'tea', { limit: 5, before: page.nextSeq!, now: T0 })
   assert.deepEqual(
     next.threads.map(({ thread, items }) => [thread, items]),
     [['order:2', 1]],
   )
   assert.equal(next.nextSeq, null)
-  assert.equal((await feed.thread(tenant, 'tom', 'order:1'))!.items, 1)
-  assert.equal(await feed.thread(tenant, 'tom', 'order:2'), undefined)
-  assert.deepEqual(await feed.threads(tenant + 1, 'tea', { limit: 5 }), { threads: [], nextSeq: null })
+  assert.equal((await feed.thread(tenant, 'tom', 'order:1', T0))!.items, 1)
+  assert.equal(await feed.thread(tenant, 'tom', 'order:2', T0), undefined)
+  assert.deepEqual(await feed.threads(tenant + 1, 'tea', { limit: 5, now: T0 }), {
+    threads: [],
+    nextSeq: null,
+  })
 
   await feed.retract(tenant, [again[0]!.id], minutes(1))
-  const [newest] = (await feed.threads(tenant, 'tea', { limit: 5 })).threads
+  const [newest] = (await feed.threads(tenant, 'tea', { limit: 5, now: T0 })).threads
   assert.equal(newest!.thread, 'order:2', 'the newest item of the other is older now')
   await feed.retract(tenant, [first[0]!.id], minutes(2))
-  assert.equal(await feed.thread(tenant, 'tea', 'order:1'), undefined)
+  assert.equal(await feed.thread(tenant, 'tea', 'order:1', T0), undefined)
   await assertThreadsTrue(tenant)
+})
+
+test('what expired is shown as the last of its thread no more, before it is taken away', async () => {
+  const tenant = await inbox.tenant()
+  await inbox.person(tenant, 'ted')
+  const [lasting] = await inbox.add(tenant, ['ted'], { thread: 'order:1' })
+  for (const thread of ['order:2', 'order:1']) {
+    await inbox.add(tenant, ['ted'], { thread, expiresAt: minutes(10) })
+  }
+  const [newest] = await inbox.add(tenant, ['ted'], { thread: 'order:3' })
+  const names = async (at: Date) =>
+    (await feed.threads(tenant, 'ted', { limit: 5, now: at })).threads.map(({ thread }) => thread)
+  assert.deepEqual(await names(minutes(9)), ['order:3', 'order:1', 'order:2'])
+
+  const now = minutes(10)
+  assert.deepEqual(await names(now), ['order:3', 'order:1'])
+  assert.equal(await feed.thread(tenant, 'ted', 'order:2', now), undefined)
+  assert.equal((await feed.thread(tenant, 'ted', 'order:1', now))!.last.id, lasting!.id)
+  // Pages go on behind what was shown, wherever its last item is by now.
+  const page = await feed.threads(tenant, 'ted', { limit: 1, now })
+  assert.deepEqual(ids(page.threads.map(({ last }) => last)), [newest!.id])
+  const rest = await feed.threads(tenant, 'ted', { limit: 1, before: page.nextSeq!, now })
+  assert.deepEqual([rest.threads.map(({ thread }) => thread), rest.nextSeq], [['order:1'], null])
 })
 
 test('reading a thread takes more than one step, is one change, and leaves the others alone', async () => {

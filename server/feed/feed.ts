@@ -108,7 +108,7 @@ export interface ThreadView {
   items: number
   /** As `FeedCounts` counts. */
   unread: number
-  /** The newest of them. */
+  /** The newest of them that has not expired. */
   last: FeedView
 }
 
@@ -173,9 +173,9 @@ export interface FeedStore {
   threads(
     tenantId: TenantId,
     userId: UserId,
-    options: { before?: number; limit: number },
+    options: { before?: number; limit: number; now: Date },
   ): Promise<ThreadPage>
-  thread(tenantId: TenantId, userId: UserId, thread: string): Promise<ThreadView | undefined>
+  thread(tenantId: TenantId, userId: UserId, thread: string, now: Date): Promise<ThreadView | undefined>
   /** Everything of one thread that is in the inbox at this moment, as `markAll`. */
   markThreadRead(tenantId: TenantId, userId: UserId, thread: string, now: Date): Promise<Marked>
   /** Takes cancelled notifications out of whoever's inbox they are in. At most `MAX_MARKED`. */
@@ -238,15 +238,18 @@ export function feedStore(
         },
       }),
 
-    async threads(tenantId, userId, { before, limit }) {
-      const rows = await db.rows<ThreadRow>(listThreads, [tenantId, userId, before ?? null, limit + 1])
+    async threads(tenantId, userId, { before, limit, now }) {
+      const rows = await db.rows<ThreadRow>(listThreads, [tenantId, userId, now, before ?? null, limit + 1])
       const open = contentOpener(sealer, onUnreadable)
-      const threads = rows.slice(0, limit).map(row => threadView(row, open))
-      return { threads, nextSeq: rows.length > limit ? threads.at(-1)!.last.seq : null }
+      const shown = rows.slice(0, limit)
+      return {
+        threads: shown.map(row => threadView(row, open)),
+        nextSeq: rows.length > limit ? shown.at(-1)!.last_seq : null,
+      }
     },
 
-    async thread(tenantId, userId, thread) {
-      const row = await db.one<ThreadRow>(findThread, [tenantId, userId, thread])
+    async thread(tenantId, userId, thread, now) {
+      const row = await db.one<ThreadRow>(findThread, [tenantId, userId, now, thread])
       return row && threadView(row, contentOpener(sealer, onUnreadable))
     },
 
@@ -367,23 +370,29 @@ const LIST_THREAD = Object.fromEntries(
   FEED_FILTERS.map(filter => [filter, listStatement(filter, true)]),
 ) as Record<FeedFilter, Statement>
 
+// What expired and is not taken away yet is shown no more, here as in the list.
 const threadStatement = (name: string, which: string): Statement =>
   sql(
     name,
-    `select t.items, t.unread as thread_unread, ${ITEM_COLUMNS}, ${NOTIFICATION_COLUMNS}, u.data_key
+    `select t.items, t.unread as thread_unread, t.last_seq, f.*, ${NOTIFICATION_COLUMNS}, u.data_key
      from feed_threads t
-     join feed f on f.tenant_id = t.tenant_id and f.user_id = t.user_id and f.seq = t.last_seq
-     left join notifications n on n.tenant_id = t.tenant_id and n.id = f.notification_id
+     cross join lateral (
+       select ${ITEM_COLUMNS} from feed f
+       where f.tenant_id = t.tenant_id and f.user_id = t.user_id and f.thread = t.thread and f.seq <= t.last_seq
+         and (f.expires_at is null or f.expires_at > $3)
+       order by f.seq desc limit 1
+     ) f
+     left join notifications n on n.tenant_id = t.tenant_id and n.id = f.id
      left join users u on u.tenant_id = t.tenant_id and u.user_id = t.user_id
      where t.tenant_id = $1 and t.user_id = $2 and ${which}`,
   )
 const listThreads = threadStatement(
   'list_feed_threads',
-  't.last_seq < coalesce($3::bigint, 9007199254740991) order by t.last_seq desc limit $4',
+  't.last_seq < coalesce($4::bigint, 9007199254740991) order by t.last_seq desc limit $5',
 )
-const findThread = threadStatement('find_feed_thread', 't.thread = $3')
+const findThread = threadStatement('find_feed_thread', 't.thread = $4')
 
-type ThreadRow = ItemRow & { items: number; thread_unread: number }
+type ThreadRow = ItemRow & { items: number; thread_unread: number; last_seq: number }
 
 const threadView = (row: ThreadRow, open: ContentOpener): ThreadView => ({
   thread: row.thread!,

@@ -143,7 +143,11 @@ export function feedRoutes(api: Api, deps: { feed: FeedStore; hub: Hub; now?: ()
       const reader = readerOf(request.caller, request.query.userId)
       const before =
         cursor === undefined ? undefined : (decodeCursor('threads', cursor, ['int'])[0] as number)
-      const { threads, nextSeq } = await feed.threads(reader.tenantId, reader.userId, { before, limit })
+      const { threads, nextSeq } = await feed.threads(reader.tenantId, reader.userId, {
+        before,
+        limit,
+        now: now(),
+      })
       return { threads, nextCursor: nextSeq === null ? null : encodeCursor('threads', [nextSeq]) }
     },
   )

@@ -90,9 +90,10 @@ export function companionRoutes({ api, inbox, now }: Core, service: Notification
       const thread = threadOf(auraId)
       const before =
         cursor === undefined ? undefined : (decodeCursor('conversation', cursor, ['int'])[0] as number)
+      const at = now()
       const [page, state] = await Promise.all([
-        inbox.list(person.tenantId, person.userId, { filter: 'all', thread, before, limit, now: now() }),
-        inbox.thread(person.tenantId, person.userId, thread),
+        inbox.list(person.tenantId, person.userId, { filter: 'all', thread, before, limit, now: at }),
+        inbox.thread(person.tenantId, person.userId, thread, at),
       ])
       const unread = state?.unread ?? 0
       return {
