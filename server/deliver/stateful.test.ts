@@ -7,6 +7,9 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { auditLedger } from '../ledger/audit.ts'
 import { type Loose, type TestApp, eventually, testApp } from '../test/app.ts'
+import type { OpenedProvider } from './open-provider.ts'
+import { exampleMessage } from './providers/conformance.ts'
+import { stateful } from './stateful.ts'
 
 /** A door opens and closes, and one message in Slack says how it stands. */
 const TOKEN = 'xoxb-000-example'
@@ -195,4 +198,43 @@ test('an older word that comes late does not undo a newer one', async () => {
   await says('doors', 'West gate', false)
   assert.deepEqual(texts(), before)
   assert.equal(calls.length, asked)
+})
+
+test('the first of a thread that died before it was settled is not put under itself', async () => {
+  const said: string[] = []
+  const provider: OpenedProvider = {
+    id: 'chat',
+    channel: 'slack',
+    limits: {},
+    mayRepeat: false,
+    accepts: () => true,
+    lane: () => 'chat',
+    group: () => undefined,
+    async send({ notificationId }) {
+      said.push(notificationId)
+      return { outcome: 'delivered', providerMessageId: `message ${said.length}` }
+    },
+    async reply({ notificationId }, firstId) {
+      said.push(`${notificationId} under ${firstId}`)
+      return { outcome: 'delivered', providerMessageId: `message ${said.length}` }
+    },
+    sendMany: async () => [],
+    callback: async () => ({ receipts: [] }),
+    check: async () => {},
+    close: async () => {},
+  }
+  const chat = stateful(provider, {
+    db: t.db,
+    now: () => new Date(),
+    onError: error => assert.fail(error as Error),
+  })
+  const signal = AbortSignal.timeout(60_000)
+  const first = exampleMessage({ channel: 'slack', thread: 'order:died' })
+  const next = { ...first, notificationId: first.notificationId.replace(/.$/, 'f') }
+  await chat.send(first, signal)
+  // Another process has it again, and cannot know more.
+  const again = await chat.send({ ...first, attempt: 1 }, signal)
+  assert.deepEqual([again.outcome, again.providerMessageId], ['sent', 'message 1'])
+  await chat.send(next, signal)
+  assert.deepEqual(said, [first.notificationId, `${next.notificationId} under message 1`])
 })

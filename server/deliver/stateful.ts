@@ -24,8 +24,8 @@ const remember = sql(
  * takes the place of the message before it, as it does in the inbox. Where the vendor has threads, a message of a thread
  * goes under the first one. Two statements for such a message, none for others.
  *
- * What is remembered is written after the vendor took the message and before that is settled: a process that dies in
- * between changes the same message once more.
+ * What is remembered is written after the vendor took the message and before that is settled: where a process dies in
+ * between, the same message is changed once more, and the first of a thread is known to be there.
  */
 export function stateful(
   provider: OpenedProvider,
@@ -81,6 +81,10 @@ export function stateful(
     const name = [message.tenantId, `thread ${thread}`, message.recipient.id, provider.id]
     const first = await lookUp(name)
     if (first) {
+      // It is the first one, and died before that was settled: put under itself it would be there twice.
+      if (first.notification_id === message.notificationId) {
+        return { outcome: 'sent', code: 'repeated', providerMessageId: first.message_id }
+      }
       try {
         return await reply!(message, first.message_id, signal)
       } catch (error) {
