@@ -174,6 +174,9 @@ test('a topic is its tenant’s, though all share the vendor’s project', async
   assert.equal(sent.status, 202, sent.text)
   await eventually('the message to the topic', async () => fcm.got.get(`topic t${id}.shared`))
   assert.equal(fcm.got.get('topic shared'), undefined)
+  // Nor by the name that it has at the vendor.
+  await post(`topics/t${id}.shared/subscribe`, { tokens: [deviceToken('curious')] })
+  assert.deepEqual([...fcm.topics.get(`t${id}.shared`)!], ['theirs'])
 })
 
 test('nobody registers a topic as their device', async () => {

@@ -121,12 +121,15 @@ export const TOPIC_NAME = /^[a-zA-Z0-9\-_.~%]{1,900}$/
 /** The name of the topic in an address; undefined for the address of a device. */
 export const topicIn = (address: string): string | undefined => TOPIC_ADDRESS.exec(address)?.[1]
 
+/** How topics of tenants begin; the operator's own that look so stand apart, too. */
+const OF_TENANT = /^t\d+\./
+
 /**
  * What the vendor knows a tenant's topic by. All tenants share the vendor's project: topics of the operator's are called
  * as its apps call them, those of others stand apart, and nobody tells another tenant's readers anything.
  */
 export const vendorTopic = (tenantId: TenantId, name: string): string =>
-  tenantId === OPERATOR_TENANT_ID ? name : `t${tenantId}.${name}`
+  tenantId === OPERATOR_TENANT_ID && !OF_TENANT.test(name) ? name : `t${tenantId}.${name}`
 
 /** What of a device comes with the message: the service its token belongs to (`devices.kind`). */
 export type PushKind = 'fcm' | 'apns'
