@@ -95,6 +95,55 @@ test('without a word it looks at the latest after a while, also after an error',
   await one.stop()
 })
 
+test('what a look itself expects, at once even, comes after it', async () => {
+  let running = 0
+  const done = Promise.withResolvers<void>()
+  let looks = 0
+  const one = lookout({
+    async look() {
+      assert.equal(++running, 1, 'never two looks at the same time')
+      looks++
+      if (looks === 1) one.expect()
+      // Behind whatever timer that set.
+      await new Promise(resolve => setTimeout(resolve, 0))
+      running--
+      if (looks === 2) done.resolve()
+      return null
+    },
+    now: () => new Date(),
+    atLatestMs: NEVER_MS,
+    onError: error => done.reject(error as Error),
+  })
+  one.start()
+  await done.promise
+  await one.stop()
+  assert.equal(looks, 2)
+})
+
+test('started again after a stop it looks at once', async () => {
+  let nowMs = 0
+  let looked = Promise.withResolvers<void>()
+  const one = lookout({
+    async look() {
+      looked.resolve()
+      return null
+    },
+    now: () => new Date(nowMs),
+    atLatestMs: NEVER_MS,
+    onError: error => looked.reject(error as Error),
+  })
+  one.start()
+  await looked.promise
+  await one.stop()
+  one.start()
+  await one.stop()
+  nowMs = 1
+  looked = Promise.withResolvers()
+  one.start()
+  await looked.promise
+  await one.stop()
+})
+
 test('stopping waits for the look that runs, and none comes after it', async () => {
   const one = watched(1)
   one.start()

@@ -46,6 +46,8 @@ export function lookout({ look, now, atLatestMs, onError }: LookoutParts): Looko
   }
 
   async function turn(): Promise<void> {
+    // From here on somebody looks: what is expected meanwhile, by the look itself even, is for the next one.
+    await undefined
     let next: Next = null
     try {
       next = await look()
@@ -71,6 +73,7 @@ export function lookout({ look, now, atLatestMs, onError }: LookoutParts): Looko
     async stop() {
       stopped = true
       clearTimeout(timer)
+      setFor = Number.POSITIVE_INFINITY
       await busy
     },
   }
