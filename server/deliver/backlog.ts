@@ -246,10 +246,11 @@ export function backlog(parts: BacklogParts): Backlog {
       sweptAtMs = nowMs
       await sweep()
     }
+    const asOf = parts.now()
     const more = await runOnce()
     // Room comes as deliveries end, a little at a time.
-    if (loop.full().length > 0 || (more && loop.room <= 0)) return new Date(parts.now().getTime() + 20)
-    return more ? 'more' : nextJobAt(db)
+    if (loop.full().length > 0 || loop.room <= 0) return new Date(parts.now().getTime() + 20)
+    return more ? 'more' : nextJobAt(db, asOf)
   }
 
   const outlook = lookout({ look, now: parts.now, atLatestMs: parts.sweepMs, onError: parts.onError })

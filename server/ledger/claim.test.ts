@@ -66,7 +66,12 @@ test('however many large backlogs there are, a single message of one more is ser
   }
   await ledger.commit([one(last)], { spill: true })
   await ledger.commit([testPlan(last, [{ channels: ['webhook'], holds: [hold('webhook', due)] }])])
-  assert.deepEqual(await nextJobAt(db), due)
+  assert.deepEqual(await nextJobAt(db, new Date(due.getTime() - 1)), due)
+  assert.equal(
+    await nextJobAt(db, due),
+    null,
+    'what is due already is there to be claimed, and comes next no more',
+  )
 
   const options = { owner: 5, now: now(), perTenant: 8, most: 16 }
   const batches = (await claimSpilled(db, options)).flatMap(({ deliveries }) => deliveries)

@@ -250,22 +250,25 @@ export async function claimDueJobs(
  * When the next row of a table of work is due. One probe a tenant and priority: a million may be held until the morning,
  * and looking through all of them every second is what min() would do.
  */
-export const nextDueOf = (table: WorkTable): string =>
+export const nextDueOf = (table: WorkTable, also = ''): string =>
   `with recursive ${waitingTenants(table)}
    select min(first.run_at) as at from tenants t
    cross join generate_series(0, 3) as level (priority)
    cross join lateral (
      select w.run_at from ${table} w
-     where w.owner = 0 and w.tenant_id = t.tenant_id and w.priority = level.priority
+     where w.owner = 0 and w.tenant_id = t.tenant_id and w.priority = level.priority ${also}
      order by w.tenant_id, w.priority, w.run_at limit 1
    ) first
    where t.tenant_id is not null`
 
-const nextJob = sql('next_job', nextDueOf('jobs'))
+const nextJob = sql('next_job', nextDueOf('jobs', 'and w.run_at > $1'))
 
-/** When the next job is due, if any waits. */
-export const nextJobAt = async (db: Queryable): Promise<Date | null> =>
-  (await db.one<{ at: Date | null }>(nextJob))?.at ?? null
+/**
+ * When the next job is due after this instant, if any waits. What is due by then and was not claimed is for channels of
+ * other processes, or theirs already: whoever took it for their own next work would look for it without end.
+ */
+export const nextJobAt = async (db: Queryable, after: Date): Promise<Date | null> =>
+  (await db.one<{ at: Date | null }>(nextJob, [after]))?.at ?? null
 
 const foreignOwners = sql(
   'foreign_owners',
