@@ -112,7 +112,7 @@ test('what a look itself expects, at once even, comes after it', async () => {
     },
     now: () => new Date(),
     atLatestMs: NEVER_MS,
-    onError: error => done.reject(error as Error),
+    onError: error => done.reject(error),
   })
   one.start()
   await done.promise
@@ -130,7 +130,7 @@ test('started again after a stop it looks at once', async () => {
     },
     now: () => new Date(nowMs),
     atLatestMs: NEVER_MS,
-    onError: error => looked.reject(error as Error),
+    onError: error => looked.reject(error),
   })
   one.start()
   await looked.promise

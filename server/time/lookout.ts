@@ -42,12 +42,11 @@ export function lookout({ look, now, atLatestMs, onError }: LookoutParts): Looko
   function begin(): void {
     setFor = Number.POSITIVE_INFINITY
     expected = Number.POSITIVE_INFINITY
-    busy = turn()
+    // A moment later, so that `busy` is set for what the look itself expects, too.
+    busy = Promise.resolve().then(turn)
   }
 
   async function turn(): Promise<void> {
-    // From here on somebody looks: what is expected meanwhile, by the look itself even, is for the next one.
-    await undefined
     let next: Next = null
     try {
       next = await look()
