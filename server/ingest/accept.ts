@@ -282,16 +282,16 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
       if (!request.idempotency) return true
       const claim = results[at++]!
       if (claim.kind === 'fresh') return true
-      if (claim.kind === 'replay') {
-        resolve({
-          status: claim.status,
-          body: JSON.parse(parts.openAnswer(request.tenantId, claim.response)),
-          replayed: true,
-        })
-      } else reject(idempotencyError(claim.kind))
+      if (claim.kind === 'replay') resolve(replay(request.tenantId, claim))
+      else reject(idempotencyError(claim.kind))
       return false
     })
   }
+
+  const replay = (
+    tenantId: TenantId,
+    { status, response }: { status: number; response: Buffer },
+  ): AcceptAnswer => ({ status, body: JSON.parse(parts.openAnswer(tenantId, response)), replayed: true })
 
   /** The events whose (source, id) was accepted before, with the earlier event's id. */
   async function claimEvents(q: Queryable, batch: Pending[], now: Date): Promise<ReadonlyMap<Event, string>> {
@@ -356,6 +356,16 @@ export function acceptor(parts: AcceptParts): RunningAcceptor {
         waiting += request.events.length
         wake()
       })
+    },
+    async answered(tenantId, idempotency) {
+      const now = parts.now()
+      const [claim] = await parts.db.tx(async tx => {
+        await parts.pipeline.refresh(tx)
+        return claimIdempotency(tx, [{ tenantId, ...idempotency }], now)
+      })
+      if (claim!.kind === 'fresh') return undefined
+      if (claim!.kind !== 'replay') throw idempotencyError(claim!.kind)
+      return replay(tenantId, claim!)
     },
     async close() {
       closed = true

@@ -11,6 +11,15 @@ export interface Acceptor {
    * @throws AppError queue_full or shutting_down, before anything is stored
    */
   accept(request: AcceptRequest): Promise<AcceptAnswer>
+  /**
+   * What an earlier request with this Idempotency-Key was told, if there was one.
+   *
+   * @throws AppError idempotency_mismatch or idempotency_running
+   */
+  answered(
+    tenantId: TenantId,
+    idempotency: NonNullable<AcceptRequest['idempotency']>,
+  ): Promise<AcceptAnswer | undefined>
 }
 
 export interface AcceptRequest {

@@ -6,7 +6,7 @@ import type { Api } from '../http/api.ts'
 import { requireSelf } from '../http/auth.ts'
 import { fingerprint, keyOf, readIdempotencyKey } from '../ingest/idempotency.ts'
 import type { Channel, Event, Id, JsonObject, TenantId, UserId } from '../types.ts'
-import type { Accepted, Acceptor, Answer } from './acceptor.ts'
+import type { AcceptAnswer, Accepted, Acceptor, Answer } from './acceptor.ts'
 import { DELIVERY_BODIES, DELIVERY_CHANNEL, readDelivery } from './delivery-input.ts'
 import type { DeliveryKind } from './delivery-input.ts'
 import { binaryIdentity, modeOf, readBinary, readStructured } from './cloudevents.ts'
@@ -125,11 +125,16 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
     small: Number(request.headers['content-length'] ?? Infinity) <= MAX_DATA_BYTES,
   })
 
-  /** Accepts what could be read; an item that could not keeps its error at its place. */
+  /**
+   * Accepts what could be read; an item that could not keeps its error at its place.
+   *
+   * @param ready what they name is found and judged, as of now
+   */
   async function accept(
     request: FastifyRequest,
     reply: FastifyReply,
     events: Event[],
+    ready: () => Promise<void>,
     answer: (results: Accepted[]) => Answer,
   ): Promise<void> {
     const key = readIdempotencyKey(request.headers['idempotency-key'])
@@ -144,17 +149,22 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
                 : request.body,
             ),
           }
+    const { tenantId } = request.caller
+    let said: AcceptAnswer | undefined
+    try {
+      await ready()
+    } catch (error) {
+      // The same request again gets the same answer, whatever has become of what it names.
+      said = idempotency && (await acceptor.answered(tenantId, idempotency))
+      if (!said) throw error
+    }
     if (events.length === 0 && !idempotency) {
       const { status, body } = answer([])
       await reply.code(status).send(body)
       return
     }
-    const { status, body, replayed } = await acceptor.accept({
-      tenantId: request.caller.tenantId,
-      events,
-      idempotency,
-      answer,
-    })
+    const { status, body, replayed } =
+      said ?? (await acceptor.accept({ tenantId, events, idempotency, answer }))
     if (replayed) reply.header('idempotency-replayed', 'true')
     // Decided in the transaction, which keeps the event as a dead letter; said here, like every other problem.
     if (status === 422) {
@@ -187,8 +197,8 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
     },
     async (request, reply) => {
       const event = readOne(request, originOf(request))
-      await resolve(deps, [event])
-      return accept(request, reply, [event], ([result]) => {
+      const ready = () => resolve(deps, [event])
+      return accept(request, reply, [event], ready, ([result]) => {
         if (result!.status === 'refused') {
           return { status: 422, body: { eventId: result!.eventId, ...result!.error } }
         }
@@ -225,8 +235,8 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
       const { events, errors } = readAll(items, item =>
         batched || isCloudEvent(item) ? readStructured(item, origin) : readEvent(item, origin),
       )
-      await resolve(deps, events)
-      return accept(request, reply, events, results => {
+      const ready = () => resolve(deps, events)
+      return accept(request, reply, events, ready, results => {
         let at = 0
         return {
           status: 202,
@@ -278,8 +288,8 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
     },
     async (request, reply) => {
       const event = readSend(request.body, originOf(request))
-      await resolveSend(deps, event, request.body)
-      return accept(request, reply, [event], ([result]) => ({ status: 202, body: sent(result!) }))
+      const ready = () => resolveSend(deps, event, request.body)
+      return accept(request, reply, [event], ready, ([result]) => ({ status: 202, body: sent(result!) }))
     },
   )
 
@@ -303,9 +313,10 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
       }
       requireSelf(request, userId)
       const event = readTest(request.body, originOf(request), userId)
-      await resolveSend(deps, event, request.body)
-      const { auraId } = request.body
-      if (auraId !== undefined) {
+      const ready = async () => {
+        await resolveSend(deps, event, request.body)
+        const { auraId } = request.body
+        if (auraId === undefined) return
         const [channel] = event.direct!.channels
         const until = await deps.quietUntil(request.caller.tenantId, { userId, channel: channel!, auraId })
         if (until) {
@@ -313,7 +324,7 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
           throw new AppError('quiet_hours_active', message, { field: '/channel' })
         }
       }
-      return accept(request, reply, [event], ([result]) => ({ status: 202, body: sent(result!) }))
+      return accept(request, reply, [event], ready, ([result]) => ({ status: 202, body: sent(result!) }))
     },
   )
 
@@ -340,13 +351,14 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
       }
       const body = { ...request.body, templateId: request.params.id }
       const event = readTest(body, originOf(request), userId)
-      await resolveSend(
-        deps,
-        event,
-        request.body,
-        () => new AppError('not_found', 'There is no template with this id or name.'),
-      )
-      return accept(request, reply, [event], ([result]) => ({ status: 202, body: sent(result!) }))
+      const ready = () =>
+        resolveSend(
+          deps,
+          event,
+          request.body,
+          () => new AppError('not_found', 'There is no template with this id or name.'),
+        )
+      return accept(request, reply, [event], ready, ([result]) => ({ status: 202, body: sent(result!) }))
     },
   )
 
@@ -367,8 +379,8 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
       },
       async (request, reply) => {
         const event = readDelivery(kind, request.body, originOf(request), request.caller.role === 'admin')
-        await resolveSend(deps, event, request.body)
-        return accept(request, reply, [event], ([result]) => {
+        const ready = () => resolveSend(deps, event, request.body)
+        return accept(request, reply, [event], ready, ([result]) => {
           const { id, status, eventId } = sent(result!)
           return {
             status: 202,
@@ -406,18 +418,24 @@ export function ingestRoutes(api: Api, deps: IngestDeps): void {
       const items = listOf(onlyMember(request.body, 'notifications'), maxItems, '/notifications')
       const read = readAll(items, item => readSend(item, origin))
       const events = await resolveEach(deps, items, read)
-      return accept(request, reply, events, results => {
-        let at = 0
-        return {
-          status: 202,
-          body: {
-            results: items.map((_, index) => {
-              const error = read.errors.get(index)
-              return error ? { index, error } : { index, ...sent(results[at++]!) }
-            }),
-          },
-        }
-      })
+      return accept(
+        request,
+        reply,
+        events,
+        async () => {},
+        results => {
+          let at = 0
+          return {
+            status: 202,
+            body: {
+              results: items.map((_, index) => {
+                const error = read.errors.get(index)
+                return error ? { index, error } : { index, ...sent(results[at++]!) }
+              }),
+            },
+          }
+        },
+      )
     },
   )
 }

@@ -216,3 +216,30 @@ test('an event is taken whatever it brings: why tells of the message that could 
   assert.match(why.text, /render_failed/)
   assert.match(why.text, /the variable \\"order\\" is required and missing/)
 })
+
+test('a request that is repeated hears what it was told, though its template has come to need more', async () => {
+  const channels = { in_app: { body: 'Hello' } }
+  const { body: template } = await call('POST', '/api/templates', { name: 'grows', channels })
+  const send = (key: string, subject = 'Hi') =>
+    t.call('POST', '/api/notifications', {
+      as: t.tenant.adminKey,
+      body: { recipientId: 'ann', templateId: 'grows', channels: ['in_app'], subject },
+      headers: { 'idempotency-key': key },
+    })
+  const first = await send('grows-1')
+  assert.equal(first.status, 202)
+  await call('PUT', `/api/templates/${template.id}`, {
+    name: 'grows',
+    channels,
+    variables: [{ name: 'more', type: 'string', required: true }],
+  })
+  const again = await send('grows-1')
+  assert.deepEqual([again.status, again.body], [202, first.body])
+  assert.equal(again.headers.get('idempotency-replayed'), 'true')
+  assert.equal((await send('grows-1', 'Other')).status, 422)
+  const refused = await send('grows-2')
+  assert.deepEqual([refused.status, refused.body.code], [400, 'invalid_variables'])
+  // Nothing was kept of the refusal: mended, the same request goes.
+  await call('PUT', `/api/templates/${template.id}`, { name: 'grows', channels })
+  assert.equal((await send('grows-2')).status, 202)
+})
