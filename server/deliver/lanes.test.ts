@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import type { OpenedProvider } from './open-provider.ts'
-import { inTurn } from './lanes.ts'
+import { exampleMessage } from './providers/conformance.ts'
+import { MAX_LANES, inTurn, lanes } from './lanes.ts'
 
 const provider = (id: string, weight?: number) => ({ id, weight }) as OpenedProvider
 const message = (n: number) => ({ notificationId: `notification ${n}`, channel: 'sms' }) as const
@@ -55,4 +56,39 @@ test('a provider that leaves takes nobody else out of turn', () => {
       orderOf(n, list).filter(id => id !== 'c'),
     )
   }
+})
+
+test('however many endpoints come and go, lanes are bounded; those in use and those with a memory stay longest', () => {
+  const far = { id: 'far', limits: {}, accepts: () => true, lane: ({ to }) => to } as Partial<OpenedProvider>
+  const ways = lanes(new Map([['webhook', [far as OpenedProvider]]]), {
+    failures: 1,
+    successes: 1,
+    openMs: 1000,
+  })
+  let nowMs = Date.UTC(2026, 0, 1)
+  const use = (to: string) => {
+    const choice = ways.choose(exampleMessage({ to }), null, new Set(), new Date(nowMs++))
+    assert.equal(choice.kind, 'send')
+    return choice.kind === 'send' ? choice.lane : assert.fail()
+  }
+  const busy = use('busy')
+  busy.active++
+  use('broken').breaker.failed(new Date(nowMs))
+  const paused = use('paused')
+  paused.slowUntilMs = nowMs + 3_600_000
+  use('often')
+  for (let n = 0; n < MAX_LANES * 3; n++) {
+    if (n % 100 === 0) use('often')
+    use(`once ${n}`)
+  }
+  const names = () => new Set([...ways.all()].map(({ name }) => name))
+  assert.ok(names().size <= MAX_LANES)
+  for (const name of ['busy', 'broken', 'paused', 'often', `once ${MAX_LANES * 3 - 1}`]) {
+    assert.ok(names().has(name), name)
+  }
+  // Where everything has something to remember the oldest memory goes.
+  for (let n = 0; n < MAX_LANES * 2; n++) use(`dead ${n}`).breaker.failed(new Date(nowMs))
+  assert.ok(names().size <= MAX_LANES)
+  assert.ok(names().has('busy'))
+  assert.ok(!names().has('broken'))
 })

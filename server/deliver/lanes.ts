@@ -29,8 +29,8 @@ export type Choice =
 
 /** A place in a provider's pace that is so near is waited for in memory. */
 const PATIENCE_MS = 1000
-/** Endpoints come and go; those unused for longest are forgotten first. */
-const MAX_LANES = 10_000
+/** Endpoints come and go. */
+export const MAX_LANES = 10_000
 /** However long a far end wants to be left alone, so often it is asked again whether it still does. */
 const MAX_SLOW_MS = 3_600_000
 
@@ -54,18 +54,23 @@ export interface Lanes {
 export function lanes(providers: Providers, policy?: BreakerPolicy): Lanes {
   const byName = new Map<string, Lane>()
 
+  /**
+   * Forgets a tenth of the lanes that nobody is on: those unused for longest, and those with something to remember, an
+   * open breaker or a pause, only where all others were not enough.
+   */
+  function makeRoom(nowMs: number): void {
+    const remembers = ({ breaker: { state }, slowUntilMs }: Lane) =>
+      Number(state !== 'closed' || slowUntilMs > nowMs)
+    const idle = [...byName.values()].filter(({ active }) => active === 0)
+    idle.sort((a, b) => remembers(a) - remembers(b) || a.usedAtMs - b.usedAtMs)
+    for (const { name } of idle.slice(0, MAX_LANES / 10)) byName.delete(name)
+  }
+
   function laneOf(provider: OpenedProvider, message: Message, nowMs: number): Lane {
     const name = provider.lane(message)
     let lane = byName.get(name)
     if (!lane) {
-      if (byName.size >= MAX_LANES) {
-        for (const [other, { active, breaker, slowUntilMs }] of byName) {
-          if (active === 0 && breaker.state === 'closed' && slowUntilMs <= nowMs) {
-            byName.delete(other)
-            break
-          }
-        }
-      }
+      if (byName.size >= MAX_LANES) makeRoom(nowMs)
       const { perSecond } = provider.limits
       lane = {
         name,
