@@ -844,7 +844,12 @@ export function readBy(
   shared?: SharedMessages,
 ): { fields: string[]; messages: string[] } {
   const base = revision.locale ?? 'en'
-  const around = surroundings(revision, catalogue(revision.messages ?? {}, base, shared))
+  // What nobody says any more is said all the same.
+  const known: SharedMessages | undefined = shared && {
+    ...shared,
+    find: (...asked) => shared.find(...asked) ?? SILENCE,
+  }
+  const around = surroundings(revision, catalogue(revision.messages ?? {}, base, known))
   const found = new Set<string>()
   const said = new Set<string>()
   const all = [[base, revision.channels] as const, ...Object.entries(revision.translations ?? {})]

@@ -417,11 +417,16 @@ export function* messageWarnings(
 
 /** The same of messages that a template says and the tenant keeps: languages that have some and not others. */
 export function* sharedWarnings(
-  said: readonly string[],
+  saying: readonly string[],
   own: Messages,
   base: string,
   shared: SharedMessages,
 ): Iterable<{ field: string; message: string }> {
+  const lost = saying.filter(key => shared.inWhich(key) === undefined)
+  if (lost.length > 0) {
+    yield { field: '/messages', message: `No language has ${listed(lost)}: what says it is not sent` }
+  }
+  const said = saying.filter(key => !lost.includes(key))
   if (said.length === 0) return
   const ofTemplate = new Set(Object.values(own).flatMap(Object.keys))
   const tags = new Set([base, ...Object.keys(own)])

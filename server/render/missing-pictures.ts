@@ -1,7 +1,7 @@
 import type { TemplateWarning } from './publish.ts'
 
 /** `{{asset "logo"}}`, alone or within another helper's arguments. */
-const NAMED = /\{\{[^}]*?\basset\s+(?:"([^"}]{1,100})"|'([^'}]{1,100})')/g
+const NAMED = /\{\{[^}]{0,4000}?\basset\s+(?:"([^"}]{1,100})"|'([^'}]{1,100})')/g
 const MAX_WARNINGS = 20
 
 /**

@@ -236,6 +236,13 @@ test('of however many templates mention a message, the one that says it is found
   assert.equal(await seen(), undefined)
   await ok('POST', `/api/templates/${id}/rollback`, { revision: 1 })
   assert.match(await seen(), missed.message)
+  await ok('PUT', `/api/templates/${id}`, change)
+  await removed()
+  const { warnings } = await ok('POST', `/api/templates/${id}/rollback`, { revision: 1 })
+  assert.deepEqual(warnings, [
+    { field: '/messages', message: 'No language has zz_said: what says it is not sent' },
+  ])
+  await ok('PATCH', '/api/messages/en', { messages: { zz_said: 'Said' } })
   await ok('DELETE', `/api/templates/${id}`)
   assert.equal(await seen(), undefined)
 })

@@ -84,6 +84,8 @@ test('a text gets title, message, metadata, time and address, whatever the event
   assert.equal(made('upcoming_bill', { days_until_due: 0 }), "Bill 'Rent' for $1200.00 is due today")
   assert.equal(made('upcoming_bill', { days_until_due: 1 }), "Bill 'Rent' for $1200.00 is due tomorrow")
   assert.equal(made('upcoming_bill'), "Bill 'Rent' for $1200.00 is due in 3 days")
+  assert.equal(made('upcoming_bill', { days_until_due: -1 }), "Bill 'Rent' for $1200.00 is due today")
+  assert.equal(made('upcoming_bill', { days_until_due: null }), "Bill 'Rent' for $1200.00 is due soon")
   assert.equal(made('upcoming_bill', { currency: 'EUR' }), "Bill 'Rent' for 1200.00 EUR is due in 3 days")
 
   // Never an error, and always something to read, of whatever is sent.
@@ -242,6 +244,7 @@ test('each kind’s SMS, letter by letter', () => {
   assert.equal(sms('spending_target'), 'Budget "Groceries" at 90%')
   assert.equal(sms('transaction_limit'), 'Large transaction: $1500.00 (limit: $1000.00)')
   assert.equal(sms('upcoming_bill'), 'Bill "Rent" ($1200.00) due in 3 days')
+  assert.equal(sms('upcoming_bill', { days_until_due: null }), 'Bill "Rent" ($1200.00) due soon')
   for (const today of [0, '0'])
     assert.equal(sms('upcoming_bill', { days_until_due: today }), 'Bill "Rent" ($1200.00) due today')
   for (const one of [1, '1'])

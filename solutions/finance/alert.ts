@@ -127,8 +127,9 @@ const amount = (value: string, currency: string): string =>
   currency === '' || currency === 'USD' ? `$${value}` : `${value} ${currency}`
 
 function dueIn(days: Json | undefined): string {
+  if (text(days) === '') return 'soon'
   const n = Number(days)
-  return n === 0 ? 'today' : n === 1 ? 'tomorrow' : `in ${text(days)} days`
+  return n <= 0 ? 'today' : n <= 1 ? 'tomorrow' : `in ${text(days)} days`
 }
 
 const isObject = (value: Json | undefined): value is JsonObject =>
