@@ -17,6 +17,7 @@ import type { Reason } from '../reasons.ts'
 import { type Lookout, type Next, lookout } from '../time/lookout.ts'
 import type { Channel, TenantId } from '../types.ts'
 import type { Delivery, LiveBatch } from './delivery.ts'
+import { progressIn } from './devices.ts'
 import type { DeliveryLoop } from './loop.ts'
 
 /**
@@ -298,7 +299,7 @@ const base = (delivery: StoredDelivery, batch: LiveBatch | null): Omit<Settlemen
 function ended(
   delivery: StoredDelivery,
   batch: LiveBatch | null,
-  outcome: 'delivered' | 'expired' | 'cancelled',
+  outcome: 'delivered' | 'sent' | 'expired' | 'cancelled',
   code: string | null,
   now: Date,
 ): Settlement {
@@ -325,9 +326,11 @@ function ended(
   }
 }
 
-/** Its reader was erased: there is nothing left to say, and nobody to say it to. */
-const unreadable = (delivery: StoredDelivery, batch: LiveBatch | null, now: Date): Settlement =>
-  ended(delivery, batch, 'cancelled', 'user_erased', now)
+/** Its reader was erased: there is nothing left to say, and nobody to say it to. What some devices show was said. */
+function unreadable(delivery: StoredDelivery, batch: LiveBatch | null, now: Date): Settlement {
+  const outcome = progressIn(delivery.job?.state).taken.size > 0 ? 'sent' : 'cancelled'
+  return ended(delivery, batch, outcome, 'user_erased', now)
+}
 
 /** For a channel that other processes deliver. */
 const passOn = (delivery: StoredDelivery, batch: LiveBatch | null, now: Date): Settlement => ({
