@@ -58,13 +58,27 @@ test('messages of a rule belong together by its key; each surface says to what',
   assert.equal(polled.envelopes[0].data.thread, 'order:1')
 })
 
-test('a key that is no text, or a long one, is no thread', async () => {
+test('a key that is no text, a long one, or one that cannot be stored, is no thread', async () => {
   await publish('x'.repeat(200))
   await call('POST', '/api/events/publish', { type: 'order.told', data: {} })
+  for (const [name, thread] of [
+    ['order.null', '"order:\\u0000"'],
+    ['order.half', 'event.data.text.substring(0, 1)'],
+  ]) {
+    await call('POST', '/api/rules', {
+      name,
+      eventTypes: [name],
+      channels: ['in_app'],
+      recipientSelector: { users: ['bob'] },
+      policy: { thread },
+    })
+    await call('POST', '/api/events/publish', { type: name, data: { text: '😀' } })
+  }
+  const told = await call('GET', '/api/notifications/feed?userId=bob')
   const { items } = await call('GET', '/api/notifications/feed?userId=alice&limit=2')
   assert.deepEqual(
-    items.map((item: Loose) => item.thread),
-    [null, null],
+    [...items, ...told.items].map((item: Loose) => item.thread),
+    [null, null, null, null],
   )
   const wrong = await t.call('POST', '/api/rules', {
     as: t.tenant.adminKey,
