@@ -9,7 +9,7 @@ import { readBy } from './content.ts'
 import { withFileTexts } from './file-texts.ts'
 import { tenantMessages } from './message-store.ts'
 import type { SharedMessages } from './messages.ts'
-import { layoutNames } from './partials.ts'
+import { layoutNames, takenInFirst } from './partials.ts'
 import { TemplateBody, templateDefinition } from './routes.ts'
 import {
   createTemplate,
@@ -105,7 +105,9 @@ export function defaultBook({
         }
         takenIn = true
       }
-      for (const definition of inOrder(found)) await adoptOne(tenantId, definition)
+      for (const definition of takenInFirst([...found.values()], layoutNames)) {
+        await adoptOne(tenantId, definition)
+      }
     },
   }
 }
@@ -120,22 +122,8 @@ export async function shippedTemplates(): Promise<string[]> {
   return [join(root, 'templates'), ...solutions.sort()]
 }
 
-/** What is taken in first. */
-function inOrder(definitions: ReadonlyMap<string, TemplateDefinition>): Set<TemplateDefinition> {
-  const ordered = new Set<TemplateDefinition>()
-  const put = (definition: TemplateDefinition, path: readonly string[]): void => {
-    for (const name of layoutNames(definition)) {
-      const layout = definitions.get(name)
-      if (layout && !path.includes(name)) put(layout, [...path, name])
-    }
-    ordered.add(definition)
-  }
-  for (const [name, definition] of definitions) put(definition, [name])
-  return ordered
-}
-
 /** What it says of the messages that its owner keeps for all templates becomes its own: whoever copies it has none. */
-export function withMessages(definition: TemplateDefinition, shared: SharedMessages): TemplateDefinition {
+function withMessages(definition: TemplateDefinition, shared: SharedMessages): TemplateDefinition {
   const base = definition.locale
   const said = readBy(definition, shared).messages
   if (said.length === 0) return definition

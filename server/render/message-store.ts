@@ -31,9 +31,9 @@ export interface SavedCatalogue {
 }
 
 /** Languages of one tenant. */
-export const MAX_CATALOGUES = 100
+const MAX_CATALOGUES = 100
 /** Characters of all languages of a tenant together: they are in the memory of every process that renders. */
-export const MAX_TENANT_CHARS = 4_000_000
+const MAX_TENANT_CHARS = 4_000_000
 
 const COLUMNS = `locale, revision, updated_by as "updatedBy", created_at as "createdAt", updated_at as "updatedAt"`
 

@@ -13,7 +13,7 @@ import {
   readBy,
 } from './content.ts'
 import type { Escape } from './escape.ts'
-import { type Layout, calledIn, isDocument, partialsOf } from './partials.ts'
+import { type Layout, calledIn, isDocument, partialsOf, takenInFirst } from './partials.ts'
 import { type Partial, type Partials, type View, compileTemplate } from './template.ts'
 import { warningsOf } from './publish.ts'
 
@@ -83,6 +83,24 @@ test('partials that name each other in comments are looked at once each to find 
   assert.equal(isDocument(all, partials), false)
   // Once in each text that names it: 50 partials and the text itself.
   assert.deepEqual(new Set(asked.values()), new Set([51]))
+})
+
+test('templates are put in order, each looked at once, however they name each other', () => {
+  const names = Array.from({ length: 40 }, (_, i) => `t${i}`)
+  const asked: string[] = []
+  const ordered = takenInFirst(
+    names.map(name => ({ name })),
+    ({ name }) => {
+      asked.push(name)
+      // All that come after it, itself, and the first: a circle.
+      return [...names.slice(names.indexOf(name)), 't0', 'elsewhere']
+    },
+  )
+  assert.deepEqual(
+    ordered.map(({ name }) => name),
+    names.toReversed(),
+  )
+  assert.equal(asked.length, names.length)
 })
 
 // --------------------------------------------------------------------------------------- the language

@@ -165,6 +165,27 @@ export function layoutNames({ name, channels, translations, partials = {} }: Tak
   return names
 }
 
+/** In an order in which each can be saved: what others take in comes first. A circle is left to be refused then. */
+export function takenInFirst<T extends { name: string }>(
+  templates: readonly T[],
+  namedBy: (template: T) => Iterable<string>,
+): T[] {
+  const byName = new Map(templates.map(template => [template.name, template]))
+  const begun = new Set<T>()
+  const ordered: T[] = []
+  const put = (template: T): void => {
+    if (begun.has(template)) return
+    begun.add(template)
+    for (const name of namedBy(template)) {
+      const layout = byName.get(name)
+      if (layout) put(layout)
+    }
+    ordered.push(template)
+  }
+  for (const template of templates) put(template)
+  return ordered
+}
+
 /** Whether what an HTML text comes to is a whole document. */
 export function isDocument(html: string, partials: Partials): boolean {
   // Each partial is looked at once: what stands in comments counts as named, and may go round in circles.

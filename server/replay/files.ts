@@ -21,7 +21,7 @@ import { checkCatalogue, readLocale } from '../render/message-store.ts'
 import { type Messages, NO_MESSAGES, type SharedMessages, sharedMessages } from '../render/messages.ts'
 import type { MessagesBody } from '../render/messages-routes.ts'
 import { templateDefinition } from '../render/routes.ts'
-import { calledIn } from '../render/partials.ts'
+import { calledIn, takenInFirst } from '../render/partials.ts'
 import { compileMarkup } from '../render/publish.ts'
 import { type TemplateDefinition, layoutsAmong, publishable } from '../render/templates.ts'
 import type { Id } from '../types.ts'
@@ -334,17 +334,6 @@ export async function asShown(resource: Resource): Promise<Record<string, unknow
   return JSON.parse(JSON.stringify(await shown())) as Record<string, unknown>
 }
 
-/** Templates in an order in which each can be saved: what others take in comes first. */
-export function inOrder(templates: readonly Resource[]): Resource[] {
-  const byName = new Map(templates.map(resource => [resource.name, resource]))
-  const ordered = new Set<Resource>()
-  const put = (resource: Resource, path: readonly string[]): void => {
-    for (const name of calledIn(resource.body)) {
-      const layout = byName.get(name)
-      if (layout && !ordered.has(layout) && !path.includes(name)) put(layout, [...path, name])
-    }
-    ordered.add(resource)
-  }
-  for (const resource of templates) put(resource, [resource.name])
-  return [...ordered]
-}
+/** Templates in an order in which each can be saved. */
+export const inOrder = (templates: readonly Resource[]): Resource[] =>
+  takenInFirst(templates, ({ body }) => calledIn(body))
