@@ -324,13 +324,8 @@ export function policyKeys(policy: RulePolicy): PolicyKeys {
   }
 }
 
-// An expression may write what no door lets in and no table takes: that would end the transaction of all who are in it.
 const isThread = (value: unknown): value is string =>
-  typeof value === 'string' &&
-  value !== '' &&
-  value.length <= MAX_THREAD &&
-  !value.includes('\0') &&
-  value.isWellFormed()
+  typeof value === 'string' && value !== '' && value.length <= MAX_THREAD
 
 // It compiled when it was saved: an older version's expression groups with nothing rather than failing.
 function program(source: string): Program<'value'> | null {
