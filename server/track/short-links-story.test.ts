@@ -176,10 +176,12 @@ test('a code that is not ours leads nowhere; one that is too old, nowhere any mo
     '/s/00000000000',
     '/s/x',
     `${path}0`,
+    `${path},and-what-the-text-said-next`,
     `/s/${encodeURIComponent('https://e.example')}`,
   ]) {
     const answer = await visit(other)
-    assert.ok(answer.status === 404 || answer.status === 400, other)
+    assert.equal(answer.status, 404, other)
+    assert.match(await answer.text(), /<h1>This link is not valid/)
     assert.equal(answer.headers.get('location'), null)
   }
   assert.equal((await visit(`${path}?url=https://evil.example/`)).headers.get('location'), TARGET)

@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { Api } from '../http/api.ts'
-import { CODE_LENGTH } from '../text-links.ts'
 import { MAX_TOKEN } from './links.ts'
 import type { Tracked, TrackingLinks } from './links.ts'
 import { machineOf } from './machines.ts'
@@ -21,8 +20,9 @@ const Params = Type.Object(
   { token: Type.String({ maxLength: MAX_TOKEN + 4 }) },
   { additionalProperties: false },
 )
+// As long as a token: whoever copied more than the code is told so in words, not as a program is.
 const ShortParams = Type.Object(
-  { code: Type.String({ maxLength: 2 * CODE_LENGTH }) },
+  { code: Type.String({ maxLength: MAX_TOKEN + 4 }) },
   { additionalProperties: false },
 )
 const Query = Type.Object({}, { additionalProperties: true })
