@@ -270,6 +270,9 @@ const GIVES: {
   value: { wanted: 'A value must be data', accepts: type => type !== 'type', read: readValue },
 }
 
+/** An expression can make what no door lets in and no table takes: it would end a transaction that others share. */
+export const storable = (text: string): boolean => !text.includes('\0') && text.isWellFormed()
+
 function readRecipients(value: unknown): Evaluation<string[]> {
   const given = plain(value, 0)
   const items = Array.isArray(given) ? given : given === null ? [] : [given]
@@ -280,7 +283,7 @@ function readRecipients(value: unknown): Evaluation<string[]> {
   for (const item of items) {
     // Ids are opaque text to us, yet many producers write theirs as JSON numbers.
     const id = typeof item === 'number' && Number.isSafeInteger(item) ? String(item) : item
-    if (typeof id !== 'string' || id === '' || id.length > MAX_RECIPIENT_ID) {
+    if (typeof id !== 'string' || id === '' || id.length > MAX_RECIPIENT_ID || !storable(id)) {
       return failure('not_recipients', 'the expression gave something that is not a user id')
     }
     ids.add(id)
@@ -295,14 +298,10 @@ function readValue(value: unknown): Evaluation<Json> {
     : { ok: true, value: given }
 }
 
-/** An expression can make what no door lets in and no table takes: it would end a transaction that others share. */
-const storable = (text: string): boolean => !text.includes('\0') && text.isWellFormed()
-
 /** CEL values as JSON: timestamps and durations as protobuf writes them, integers past 2^53 as strings. */
 function plain(value: unknown, depth: number): Json | undefined {
   switch (typeof value) {
     case 'string':
-      return storable(value) ? value : undefined
     case 'boolean':
       return value
     case 'number':
@@ -338,7 +337,7 @@ function plain(value: unknown, depth: number): Json | undefined {
   for (const [name, field] of value instanceof Map ? value : Object.entries(value)) {
     if (field === undefined) continue
     const given = plain(field, depth + 1)
-    if (given === undefined || !storable(String(name))) return undefined
+    if (given === undefined) return undefined
     // Not an assignment: a field may be named __proto__.
     Object.defineProperty(fields, String(name), {
       value: given,

@@ -3,7 +3,7 @@ import { CHANNELS, MAX_THREAD } from '../types.ts'
 import type { Channel, Json } from '../types.ts'
 import { checkDeliveryWindows, type DeliveryWindow } from '../time/delivery-window.ts'
 import { checkSchedule, type ScheduleSettings } from '../time/schedule.ts'
-import { compile } from './cel.ts'
+import { compile, storable } from './cel.ts'
 import type { CelEvent, Program } from './cel.ts'
 
 /**
@@ -325,7 +325,7 @@ export function policyKeys(policy: RulePolicy): PolicyKeys {
 }
 
 const isThread = (value: unknown): value is string =>
-  typeof value === 'string' && value !== '' && value.length <= MAX_THREAD
+  typeof value === 'string' && value !== '' && value.length <= MAX_THREAD && storable(value)
 
 // It compiled when it was saved: an older version's expression groups with nothing rather than failing.
 function program(source: string): Program<'value'> | null {
