@@ -430,9 +430,17 @@ async function checkMailDns(report: Report, config: Config): Promise<void> {
 async function checkMail(report: Report, config: Config): Promise<void> {
   const { host, port, security, from } = config.smtp
   if (host === undefined) {
-    if (config.mode === 'embedded')
-      report('mail', 'ok', `goes to the local mailbox on port ${config.mailbox.port}`)
-    else
+    if (config.mode === 'embedded') {
+      const mailbox = config.mailbox.port
+      // Taken while nothing is at PORT, it is taken by a stranger.
+      const taken =
+        mailbox !== 0 &&
+        !(await isFree(mailbox, '127.0.0.1')) &&
+        (await isFree(config.http.port, config.http.host))
+      if (taken) {
+        report('mail', 'fail', `port ${mailbox} is used by another program`, 'Set MAILBOX_PORT to a free one')
+      } else report('mail', 'ok', `goes to the local mailbox on port ${mailbox || 'that is free then'}`)
+    } else
       report(
         'mail',
         'warn',

@@ -115,7 +115,7 @@ import { variableCheck } from './render/variable-check.ts'
 import { streamsRoutes } from './streams/routes.ts'
 import { receipts as trackReceipts } from './track/receipts.ts'
 import { bounceAddresses } from './track/bounce-address.ts'
-import { bounceDoor } from './track/bounce-door.ts'
+import { type BounceDoor, bounceDoor } from './track/bounce-door.ts'
 import { trackingLinks } from './track/links.ts'
 import { trackedHtml } from './track/rewrite.ts'
 import { shortLinks } from './track/short-links.ts'
@@ -947,20 +947,7 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     ),
   )
 
-  let url: string | undefined
-  const door =
-    roles.api && bounces && config.bounces.port !== undefined
-      ? await bounceDoor({
-          addresses: bounces,
-          host: config.http.host,
-          port: config.bounces.port,
-          take: found => tracked.take('bounces', 'email', found),
-          now,
-          onError: onError('bounces'),
-        })
-      : undefined
-  if (roles.api) url = await api.listen({ port: config.http.port, host: config.http.host })
-
+  let door: BounceDoor | undefined
   let stopping: Promise<void> | undefined
   const stop = async () => {
     draining = true
@@ -986,6 +973,24 @@ export async function startApp({ config, databaseUrl, log, ...options }: AppOpti
     if (redis?.isOpen) redis.destroy()
     await traces.close()
     await db.close()
+  }
+  let url: string | undefined
+  try {
+    if (roles.api && bounces && config.bounces.port !== undefined) {
+      door = await bounceDoor({
+        addresses: bounces,
+        host: config.http.host,
+        port: config.bounces.port,
+        take: found => tracked.take('bounces', 'email', found),
+        now,
+        onError: onError('bounces'),
+      })
+    }
+    if (roles.api) url = await api.listen({ port: config.http.port, host: config.http.host })
+  } catch (error) {
+    // A port is taken. All the loops run by now, and would keep the process alive for nothing.
+    await stop()
+    throw error
   }
   return {
     url,

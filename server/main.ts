@@ -48,7 +48,7 @@ export async function run(
     app = await startApp({ config, databaseUrl, log })
   } catch (error) {
     await embedded?.stop()
-    throw error
+    throw portRefused(error, config) ?? error
   }
 
   giveBack()
@@ -75,6 +75,21 @@ export async function run(
       await embedded?.stop()
     },
   }
+}
+
+/** A port that cannot be had, with the setting that chooses another: the system's words name neither. */
+function portRefused(error: unknown, config: Config): Error | undefined {
+  const { code, syscall, port } = error as NodeJS.ErrnoException & { port?: number }
+  if (syscall !== 'listen' || (code !== 'EADDRINUSE' && code !== 'EACCES')) return undefined
+  const wanted: [string, number | undefined][] = [
+    ['PORT', config.http.port],
+    ['MAILBOX_PORT', config.mailbox.port],
+    ['CARILLON_BOUNCE_PORT', config.bounces.port],
+  ]
+  const [setting] = wanted.find(([, number]) => number === port) ?? []
+  if (setting === undefined) return undefined
+  const why = code === 'EACCES' ? 'may not be opened by this user' : 'is taken by another program'
+  return new Error(`Port ${port} ${why}. Set ${setting} to another one.`, { cause: error })
 }
 
 /**

@@ -58,6 +58,8 @@ export async function consoleRoutes(api: Api, { folder }: ConsoleOptions): Promi
         ? reply.sendFile('index.html', { cacheControl: false })
         : reply.code(503).type('text/html; charset=utf-8').send(NOT_BUILT)
     }
+    // Who types the address alone looks for something to look at.
+    scope.get('/', { schema: { hide: true } }, (_request, reply) => reply.redirect('/console'))
     scope.get('/console', { schema: { hide: true } }, (_request, reply) => page(reply))
     scope.get<{ Params: { '*': string } }>('/console/*', { schema: { hide: true } }, (request, reply) => {
       const path = request.params['*']
