@@ -626,6 +626,9 @@ test('bad events are refused by code and field, and leave nothing', async () => 
     )
     assert.match(answer.headers.get('content-type')!, /^application\/problem\+json/)
   }
+  assert.equal((await publish({})).body.detail, '/type is required.')
+  assert.equal((await publish([])).body.detail, 'The event must be object.')
+  assert.equal((await publish({ type: 'a', tenantId: 2 })).body.errors[0].message, 'is not a known field')
   const big = await t.call('POST', '/api/events/publish', {
     as: t.tenant.serviceKey,
     headers: { 'content-type': 'application/json' },

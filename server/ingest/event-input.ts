@@ -325,7 +325,14 @@ export function refusal(errors: ErrorObject[] | null | undefined): AppError {
   const params = first?.params as { additionalProperty?: string; missingProperty?: string } | undefined
   const extra = params?.additionalProperty ?? params?.missingProperty
   const field = `${first?.instancePath ?? ''}${extra === undefined ? '' : `/${extra}`}`.slice(0, 300)
-  return new AppError('invalid_request', first?.message ?? 'does not have the documented shape', {
-    field: field || '/',
-  })
+  const message = wordsOf(first)
+  const detail = field === '' ? `The event ${message}.` : `${field} ${message}.`
+  return new AppError('invalid_request', detail, { errors: [{ field: field || '/', message }] })
+}
+
+/** In the words of all other refusals (server/http/validator.ts). */
+function wordsOf(error: ErrorObject | undefined): string {
+  if (error?.keyword === 'required') return 'is required'
+  if (error?.keyword === 'additionalProperties') return 'is not a known field'
+  return error?.message ?? 'does not have the documented shape'
 }

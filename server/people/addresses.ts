@@ -448,14 +448,19 @@ export async function listAddresses(
  */
 export function normalizeAddresses(inputs: readonly AddressInput[], field: string): AddressInput[] {
   const seen = new Set<string>()
-  return inputs.map((input, i) => {
-    const address = normalizeAddress(input.channel, input.address, `${field}/${i}/address`)
-    const name = `${input.channel} ${address}`
+  return inputs.map((given, i) => {
+    const input = normalizeInput(given, `${field}/${i}`)
+    const name = `${input.channel} ${input.address}`
     if (seen.has(name)) throw refused('The same address is given twice.', `${field}/${i}/address`)
     seen.add(name)
-    if (input.settings !== undefined) checkSettings(input.channel, input.settings, `${field}/${i}/settings`)
-    return { ...input, address }
+    return input
   })
+}
+
+function normalizeInput(input: AddressInput, field: string): AddressInput {
+  const address = normalizeAddress(input.channel, input.address, `${field}/address`)
+  if (input.settings !== undefined) checkSettings(input.channel, input.settings, `${field}/settings`)
+  return { ...input, address }
 }
 
 interface Writes {
@@ -515,8 +520,8 @@ export async function addAddress(
   userId: UserId,
   given: AddressInput,
 ): Promise<AddressView> {
-  const [input] = normalizeAddresses([given], '').map(i => i)
-  const { channel, address } = input!
+  const input = normalizeInput(given, '')
+  const { channel, address } = input
   const existing = (await listAddresses(tx, seal.tenantId, [userId])).get(userId) ?? []
   if (existing.some(a => a.channel === channel && a.address === address)) {
     throw new AppError('already_exists', 'The user has this address already.', { field: '/address' })
@@ -531,11 +536,11 @@ export async function addAddress(
     once(() => tenantKey(tx, seal)),
     id,
     {},
-    input!.settings ?? {},
+    input.settings ?? {},
   )
-  const position = input!.position ?? Math.min(last + 1, MAX_POSITION)
+  const position = input.position ?? Math.min(last + 1, MAX_POSITION)
   await write(tx, seal.tenantId, {
-    inserts: [{ id, userId, input: input!, position, settings }],
+    inserts: [{ id, userId, input: input, position, settings }],
     updates: [],
     deletes: [],
   })

@@ -114,6 +114,20 @@ test('a user is created, changed, read and disabled', async () => {
   )
 })
 
+test('what is wrong with one address is said by its field', async () => {
+  await call('PUT', '/api/users/one-address', {})
+  for (const [body, field] of [
+    [{ channel: 'email', address: 'nobody' }, '/address'],
+    [
+      { channel: 'webhook', address: 'https://x.example/', settings: { secret: 'short' } },
+      '/settings/secret',
+    ],
+  ] as const) {
+    const { status, body: problem } = await call('POST', '/api/users/one-address/addresses', body)
+    assert.deepEqual([status, problem.errors[0].field], [400, field])
+  }
+})
+
 test('what is wrong with a user is said by field, and nothing is written', async () => {
   for (const [body, code, field] of [
     [{ locale: 'de_CH' }, 'invalid_request', '/locale'],

@@ -216,6 +216,18 @@ test('../ gives what Handlebars gives, at any depth', () => {
   )
 })
 
+test('a tag that is not closed is shown where it begins', () => {
+  const open = 'a tag that begins with {{ here does not end with }}'
+  for (const [source, at] of [
+    ['Order {{order', 'line 1, column 7'],
+    ['{{a}}\n {{b\n{{c}}', 'line 2, column 2'],
+    ['{{!-- {{x --}}\n{{b and {{c}}', 'line 2, column 1'],
+    ['{{{a}}}{{#if x}}y{{/if', 'line 1, column 18'],
+  ] as const) {
+    assert.equal(refused(source, /./).message, `${at}: ${open}`)
+  }
+})
+
 test('flat templates give what Handlebars gives', () => {
   // A brace right after a tag would make it }}}.
   const part = fc.oneof(

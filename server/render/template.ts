@@ -1170,7 +1170,7 @@ const TOKENS: Record<string, string> = {
   CLOSE_UNESCAPED: 'a third } (put a space before a brace that follows a tag)',
   SEP: '"." or "/"',
   EQUALS: '"="',
-  INVALID: 'a character that does not belong here',
+  INVALID: 'this character',
   OPEN_SEXPR: '"("',
   CLOSE_SEXPR: '")"',
 }
@@ -1186,8 +1186,26 @@ function failParse(source: string, error: Error & { lineNumber?: number; column?
   if (lineText === undefined) throw new AppError('invalid_template', 'the template cannot be parsed')
   const line = Number(lineText)
   const got = /got '([^']+)'/.exec(error.message)?.[1]
+  const column = columnOf(source, line, error.message)
+  const open = got === 'INVALID' || got === 'OPEN' ? unclosedTag(source) : undefined
+  if (open !== undefined) {
+    const at = positionAt(source, open)
+    failAt(at.line, at.column, 'a tag that begins with {{ here does not end with }}')
+  }
   const what = got === undefined ? 'this' : (TOKENS[got] ?? got.toLowerCase())
-  failAt(line, columnOf(source, line, error.message), `${what} was not expected here`)
+  failAt(line, column, `${what} was not expected here`)
+}
+
+/** Where a tag begins that is not closed: before the next one begins, or at all. */
+function unclosedTag(source: string): number | undefined {
+  for (let from = source.indexOf('{{'); from >= 0; ) {
+    const end = source.startsWith('{{!--', from) ? '--}}' : '}}'
+    const close = source.indexOf(end, from + 2)
+    const next = source.indexOf('{{', end === '}}' ? from + 3 : close)
+    if (close < 0 || (next >= 0 && next < close)) return from
+    from = next
+  }
+  return undefined
 }
 
 function columnOf(source: string, line: number, message: string): number {
