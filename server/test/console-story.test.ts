@@ -184,6 +184,11 @@ test('it goes without a mouse: from the list to what is published, blocks moved 
   await page.getByText('All changes saved').waitFor()
   await page.getByRole('button', { name: 'Publish' }).focus()
   await keyboard.press('Enter')
+  // The button it began with was never told where to lead.
+  await page.getByText('The button leads nowhere yet.').last().waitFor()
+  assert.equal((await published(id)).publishedRevision, null)
+  await tabTo('Publish all the same')
+  await keyboard.press('Enter')
   await page.getByText('Published', { exact: true }).first().waitFor()
   assert.match((await published(id)).channels.email.mjml, />No hands<\/h1>/)
   assert.deepEqual(wrong, [])
@@ -221,6 +226,8 @@ test('a wrong key is refused in words, one without rights too, and signing out f
 test('pages are never framed or kept, files are kept for good, and nothing is written there', {
   skip,
 }, async () => {
+  const root = await fetch(t.url, { redirect: 'manual' })
+  assert.deepEqual([root.status, root.headers.get('location')], [302, '/console'])
   const page = await t.call('GET', '/console/templates/anything')
   assert.equal(page.status, 200)
   assert.equal(page.headers.get('cache-control'), 'no-cache')

@@ -39,7 +39,7 @@ import {
   duplicateBlock,
   findBlock,
   insertBlock,
-  lackOf,
+  lacksOf,
   mayStand,
   moveBlock,
   placeOf,
@@ -123,10 +123,7 @@ export function MailEditor({
     itemsOf: list => itemFields(template.variables, sample, list),
   }
   const page = mail.style.page
-  const lacking = [...allBlocks(mail.blocks)].flatMap(one => {
-    const lack = lackOf(one)
-    return lack === undefined ? [] : [{ id: one.id, kind: one.kind, lack }]
-  })
+  const lacking = lacksOf(mail)
 
   return (
     <CanvasContext value={canvas}>
@@ -185,7 +182,7 @@ export function MailEditor({
         </div>
         {lacking.length > 0 && (
           <Notice tone="warn">
-            {lacking.map(({ id, kind, lack }) => (
+            {lacking.map(({ block: { id, kind }, lack }) => (
               <p key={id}>
                 <button
                   type="button"

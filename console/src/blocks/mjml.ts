@@ -160,11 +160,14 @@ function printBlock(block: Block, indent: string): string[] {
 
 const aligned = (align: Align) => (align === 'left' ? {} : { align })
 
+/** What a list or a condition reads while nobody has chosen: no data has it, so nothing is shown. */
+export const NOTHING = 'nothing'
+
 /** What stands before and after the children. */
 function fence(block: Extract<Block, { children: Block[] }>): [open: string, close: string] {
   const mark = printAttributes({ 'mj-class': `${block.kind} ${block.id}` })
   if (block.kind === 'each') {
-    return [`<mj-raw${mark}>{{#each ${block.list || 'nothing'}}}</mj-raw>`, '<mj-raw>{{/each}}</mj-raw>']
+    return [`<mj-raw${mark}>{{#each ${block.list || NOTHING}}}</mj-raw>`, '<mj-raw>{{/each}}</mj-raw>']
   }
   const word = block.when.is === 'unset' ? 'unless' : 'if'
   return [
@@ -174,7 +177,7 @@ function fence(block: Extract<Block, { children: Block[] }>): [open: string, clo
 }
 
 function printCondition({ path, is, value = '' }: Condition): string {
-  const subject = path || 'nothing'
+  const subject = path || NOTHING
   if (is === 'set' || is === 'unset') return subject
   return `(${is} ${subject} ${typeof value === 'string' ? `"${plainValue(value)}"` : String(value)})`
 }
@@ -282,7 +285,7 @@ function readFence(
   const found = TAG.exec(text)
   if (!found || !id) return fail()
   const [, word, bare, is, path, quoted, truth, number] = found
-  const named = (name: string | undefined) => (name === undefined || name === 'nothing' ? '' : name)
+  const named = (name: string | undefined) => (name === undefined || name === NOTHING ? '' : name)
   if (kind === 'each') return { kind, id, list: named(bare), children: [] }
   if (kind !== 'if') return fail()
   const when: Condition =

@@ -206,6 +206,13 @@ export function allWords(mail: Mail): Map<string, Words> {
   return found
 }
 
+/** The blocks of a mail that still lack something, with what it is. */
+export const lacksOf = (mail: Mail): { block: Block; lack: string }[] =>
+  [...allBlocks(mail.blocks)].flatMap(block => {
+    const lack = lackOf(block)
+    return lack === undefined ? [] : [{ block, lack }]
+  })
+
 /** What a block still lacks before it can be sent, in words; undefined: nothing. */
 export function lackOf(block: Block): string | undefined {
   switch (block.kind) {

@@ -18,6 +18,7 @@ import { PreviewPane } from './preview-pane.tsx'
 import { type Problem, ProblemsNotice } from './problems.tsx'
 import { SettingsView } from './settings-view.tsx'
 import { TestDialog } from './test-dialog.tsx'
+import { unfinishedOf } from './unfinished.ts'
 import { useLater } from './use-later.ts'
 import { VariablesView } from './variables-view.tsx'
 
@@ -49,6 +50,7 @@ export function Editor({ template, onReload }: { template: Answer<'getTemplate'>
   const [busy, setBusy] = useState<'save' | 'publish'>()
   const [refused, setRefused] = useState<readonly Problem[]>([])
   const [conflict, setConflict] = useState(false)
+  const [unfinished, setUnfinished] = useState<readonly string[]>([])
   const [testing, setTesting] = useState(false)
   const [deleting, setDeleting] = useState(false)
 
@@ -208,7 +210,11 @@ export function Editor({ template, onReload }: { template: Answer<'getTemplate'>
           icon={Rocket}
           busy={busy === 'publish'}
           disabled={!unpublished}
-          onClick={() => void run('publish')}
+          onClick={() => {
+            const lacks = unfinishedOf(document)
+            if (lacks.length > 0) setUnfinished(lacks)
+            else void run('publish')
+          }}
         >
           Publish
         </Button>
@@ -307,6 +313,35 @@ export function Editor({ template, onReload }: { template: Answer<'getTemplate'>
           channels={Object.keys(document.channels)}
           onClose={() => setTesting(false)}
         />
+      )}
+      {unfinished.length > 0 && (
+        <Dialog
+          open
+          onClose={() => setUnfinished([])}
+          title="Publish it unfinished?"
+          about="Readers get it as it is from then on."
+        >
+          <div className="flex flex-col gap-4">
+            <ul className="list-disc pl-5 text-sm">
+              {unfinished.map(lack => (
+                <li key={lack}>{lack}</li>
+              ))}
+            </ul>
+            <div className="flex flex-wrap justify-end gap-2">
+              <Button onClick={() => setUnfinished([])}>Go on writing</Button>
+              <Button
+                look="primary"
+                icon={Rocket}
+                onClick={() => {
+                  setUnfinished([])
+                  void run('publish')
+                }}
+              >
+                Publish all the same
+              </Button>
+            </div>
+          </div>
+        </Dialog>
       )}
       {conflict && (
         <Dialog

@@ -69,7 +69,13 @@ export function NewTemplate({ onClose }: { onClose(): void }) {
 
   async function submit(event: SubmitEvent) {
     event.preventDefault()
-    if (name.trim() === '') return setError('Give it a name.')
+    const form = event.currentTarget as HTMLFormElement
+    // What is wrong with the name stands beside it, which may be out of sight by now.
+    const refuse = (why: string) => {
+      setError(why)
+      form.querySelector('input')?.focus()
+    }
+    if (name.trim() === '') return refuse('Give it a name.')
     setBusy(true)
     setError(undefined)
     try {
@@ -94,7 +100,7 @@ export function NewTemplate({ onClose }: { onClose(): void }) {
       void queries.invalidateQueries({ queryKey: ['templates'] })
       await navigate({ to: '/templates/$id', params: { id: made.id } })
     } catch (thrown) {
-      if (thrown instanceof ApiError && thrown.code === 'already_exists') setError(thrown.message)
+      if (thrown instanceof ApiError && thrown.code === 'already_exists') refuse(thrown.message)
       else sayError(thrown, 'The template was not made')
       setBusy(false)
     }
@@ -147,7 +153,7 @@ export function NewTemplate({ onClose }: { onClose(): void }) {
             )}
           </div>
         </fieldset>
-        <div className="flex justify-end gap-2">
+        <div className="sticky -bottom-4 -mx-5 -mb-4 flex justify-end gap-2 border-t border-line bg-raised px-5 py-3">
           <Button look="quiet" onClick={onClose}>
             Cancel
           </Button>

@@ -38,7 +38,7 @@ export function TestDialog({
   const [to, setTo] = useState<'user' | 'address'>(ADDRESSED.has(on) ? 'address' : 'user')
   const [who, setWho] = useState('')
   const [error, setError] = useState<string>()
-  const [sent, setSent] = useState<string>()
+  const [sent, setSent] = useState<boolean>()
   const [busy, setBusy] = useState(false)
   const toAddress = to === 'address' && ADDRESSED.has(on)
 
@@ -57,11 +57,7 @@ export function TestDialog({
               body: { userId: name, channel: on as ChannelName, templateVars: sample },
             })
           : await sendRendered(name)
-      setSent(
-        answer.status === 'SUPPRESSED'
-          ? 'Nothing was sent: this person cannot be reached there, or a limit is used up.'
-          : 'It is on its way.',
-      )
+      setSent(answer.status !== 'SUPPRESSED')
     } catch (thrown) {
       setError(wordsOf(thrown))
     } finally {
@@ -122,11 +118,16 @@ export function TestDialog({
           error={error}
           autoFocus
           placeholder={toAddress ? 'you@example.com' : 'alice'}
-          onChange={({ target }) => setWho(target.value)}
+          onChange={({ target }) => {
+            setWho(target.value)
+            setSent(undefined)
+          }}
         />
         {sent !== undefined && (
-          <Notice tone="good" role="status">
-            {sent}
+          <Notice tone={sent ? 'good' : 'warn'} role="status">
+            {sent
+              ? 'It is on its way.'
+              : `Nothing was sent: ${toAddress ? 'this address' : 'this person'} cannot be reached there, or a limit is used up.`}
           </Notice>
         )}
         <div className="flex justify-end gap-2">

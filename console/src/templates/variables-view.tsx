@@ -1,5 +1,6 @@
 import { Plus, Trash2 } from 'lucide-react'
 import { useState } from 'react'
+import { NOTHING } from '../blocks/mjml.ts'
 import { Button, CheckField, IconButton, SelectField, TextField } from '../ui/controls.tsx'
 import { type VARIABLE_TYPES, type Document, type Variable } from './document.ts'
 import type { Edit } from './editor.tsx'
@@ -14,7 +15,8 @@ const TYPES: Record<(typeof VARIABLE_TYPES)[number], string> = {
   array: 'List',
 }
 
-const GIVEN = new Set(['event', 'data', 'vars', 'user', 'notification', 'tenant', 'now', 'this'])
+/** No variables: what every template sees, and what a block depends on that nobody has chosen yet (`NOTHING`). */
+const GIVEN = new Set(['event', 'data', 'vars', 'user', 'notification', 'tenant', 'now', 'this', NOTHING])
 
 /** What the texts are given: names, types, and what stands in. */
 export function VariablesView({
