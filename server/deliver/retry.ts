@@ -48,7 +48,7 @@ export const RETRY: Record<Channel, RetryPolicy> = {
   ntfy: policy(4, 1000, 60_000, 'resend'), // a push by another way
 }
 
-/** A provider that keeps asking us to wait is obeyed this often, beyond the tries of its policy. */
+/** A provider that asks us to wait is obeyed beyond the tries of its policy, up to so many tries in all. */
 export const MAX_WAITS = 20
 
 /**
