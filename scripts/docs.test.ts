@@ -54,7 +54,7 @@ test('the state machine page has the retry table of the code', () => {
       policy.unknown === 'resend' ? 'again' : 'stop as unknown',
     ]),
   )
-  assert.ok(page.includes(`at most ${MAX_WAITS} times`))
+  assert.ok(page.includes(`up to ${MAX_WAITS} of them in all`))
 })
 
 test('the glossary has every name of server/types.ts', () => {
