@@ -46,6 +46,10 @@ export function TestDialog({
     event.preventDefault()
     const name = who.trim()
     if (name === '') return setError(toAddress ? 'Say which address.' : 'Say which user.')
+    // The server takes it and only says later, in the delivery, that it is none.
+    if (toAddress && on === 'email' && !/^\S+@\S+$/.test(name)) {
+      return setError('An e-mail address looks like you@example.com.')
+    }
     setBusy(true)
     setError(undefined)
     setSent(undefined)
