@@ -13,7 +13,6 @@ create table feed_threads (
   tenant_id int not null,
   user_id   text not null,
   thread    text not null check (length(thread) between 1 and 200),
-  id        uuid not null default gen_random_uuid(),
   items     int not null check (items > 0),
   unread    int not null check (unread >= 0),          -- as feed_heads counts: neither archived nor snoozed
   last_seq  bigint not null,                           -- of its newest item
