@@ -3,7 +3,7 @@ import type { TSchema } from 'typebox'
 import { AppError } from '../errors.ts'
 import { PRIORITY_SPELLINGS } from '../spelling.ts'
 import type { Channel, Event } from '../types.ts'
-import { ThreadName, readSend } from './event-input.ts'
+import { bareAddress, ThreadName, readSend } from './event-input.ts'
 import type { Origin, SendInput } from './event-input.ts'
 
 const Time = Type.String({ format: 'date-time' })
@@ -121,6 +121,9 @@ export function readDelivery(
       { field: kind === 'in-app' ? '/userId' : '/to' },
     )
   }
+  const channel = DELIVERY_CHANNEL[kind]
+  // Here, as the field has another name there.
+  if (address !== undefined) bareAddress(channel, address, '/to')
   const extras = { ...(cc && { cc }), ...(bcc && { bcc }), ...(replyTo !== undefined && { replyTo }) }
   const content = Object.keys(extras).length > 0 ? { ...data, email: extras } : data
   const send: SendInput = {
@@ -128,7 +131,7 @@ export function readDelivery(
     ...(userId === undefined
       ? { recipientType: 'system', address: address! }
       : { recipientType: 'user', recipientId: userId }),
-    channels: [DELIVERY_CHANNEL[kind]],
+    channels: [channel],
     ...(title !== undefined && { subject: title }),
     ...(html !== undefined && { bodyHtml: html }),
     ...(content !== undefined && { data: content }),

@@ -297,6 +297,22 @@ test('a body that is neither JSON nor a CloudEvent is refused by its type', asyn
 
 // ------------------------------------------------------------------ the same again
 
+test('what cannot be an address of its channel is refused at the door, with its field', async () => {
+  const body = { subject: 'Hi', body: 'there' }
+  const system = { ...body, recipientType: 'system' }
+  for (const [path, request, field] of [
+    ['notifications', { ...system, channels: ['email'], address: 'nobody' }, '/address'],
+    ['notifications', { ...system, channels: ['sms'], address: '0800 123' }, '/address'],
+    ['notifications', { ...system, channels: ['webhook'], address: 'ftp://example.org' }, '/address'],
+    ['notifications', { ...body, addresses: { email: ['ann@example.org', 'ann@'] } }, '/addresses/email/1'],
+    ['delivery/email', { ...body, to: 'nobody' }, '/to'],
+    ['delivery/sms', { body: 'x', to: 'nobody' }, '/to'],
+  ] as const) {
+    const answer = await t.call('POST', `/api/${path}`, { as: t.tenant.adminKey, body: request })
+    assert.deepEqual([answer.status, answer.body.errors?.[0].field], [400, field], answer.text)
+  }
+})
+
 test('an Idempotency-Key replays the first answer and makes nothing twice', async () => {
   const headers = { 'idempotency-key': 'same-1' }
   const first = await publish({ type: 'order.paid', data: { a: 1, b: 2 } }, headers)

@@ -5,6 +5,7 @@ import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import { newId } from '../db/ids.ts'
 import { AppError } from '../errors.ts'
+import { normalizeAddress } from '../people/addresses.ts'
 import { CHANNEL_SPELLINGS, PRIORITY_SPELLINGS, readChannel, readPriority } from '../spelling.ts'
 import { CHANNELS, MAX_THREAD } from '../types.ts'
 import type { Channel, DirectSend, Event, JsonObject, TenantId } from '../types.ts'
@@ -237,10 +238,10 @@ export function readSend(item: unknown, origin: Origin): Event {
     if (channels.length !== 1 || channels[0] === 'in_app') {
       throw refuse('/channels', 'An address belongs to exactly one channel, and in-app has none')
     }
-    direct.addresses = { [channels[0]!]: [item.address] }
+    direct.addresses = { [channels[0]!]: [bareAddress(channels[0]!, item.address, '/address')] }
   } else {
     if (item.address !== undefined) throw refuse('/address', "A user's address is the user's own")
-    direct.addresses = item.addresses
+    direct.addresses = item.addresses && bareAddresses(item.addresses)
     if (item.recipientId === undefined && direct.recipients.length === 0 && !direct.addresses) {
       throw refuse('/recipientId', 'Say who is to be told')
     }
@@ -258,6 +259,21 @@ export function readSend(item: unknown, origin: Origin): Event {
     direct,
   }
 }
+
+/** Channels whose addresses can be judged without asking anybody; the other ones are their vendors' to judge. */
+const JUDGED: ReadonlySet<Channel> = new Set(['email', 'sms', 'whatsapp', 'voice', 'webhook'])
+
+/** @throws AppError invalid_request for what cannot be an address of the channel */
+export const bareAddress = (channel: Channel, address: string, field: string): string =>
+  JUDGED.has(channel) ? normalizeAddress(channel, address, field) : address
+
+const bareAddresses = (given: NonNullable<DirectSend['addresses']>): DirectSend['addresses'] =>
+  Object.fromEntries(
+    Object.entries(given).map(([channel, list]) => [
+      channel,
+      list.map((address, i) => bareAddress(channel as Channel, address, `/addresses/${channel}/${i}`)),
+    ]),
+  )
 
 /** The documented place of it is the metadata, which may hold anything. */
 function categoryOf(metadata: Record<string, unknown> | undefined): string | undefined {
